@@ -1,0 +1,4 @@
+//! Real-time primitives for control software on Linux: pinned threads that prove what the kernel
+//! granted, lock-free hand-off between them, and a budget with a histogram on every execution.
+
+pub mod clock;
