@@ -2,3 +2,8 @@
 //! granted, lock-free hand-off between them, and a budget with a histogram on every execution.
 
 pub mod clock;
+pub mod latest;
+pub mod pool;
+pub mod ring;
+mod sync;
+pub mod wait;
