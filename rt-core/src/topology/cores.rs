@@ -163,21 +163,13 @@ impl FromStr for CoreList {
 
 impl fmt::Display for CoreList {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut rest = self.0.as_slice();
         let mut comma = "";
-        while let Some(first) = rest.first() {
-            let run = rest
-                .iter()
-                .zip(first.get()..)
-                .take_while(|(core, expected)| core.get() == *expected)
-                .count();
-            let last = rest[run - 1];
+        for run in self.0.chunk_by(|core, next| core.index() + 1 == next.index()) {
             match run {
-                1 => write!(f, "{comma}{first}")?,
-                _ => write!(f, "{comma}{first}-{last}")?,
+                [first, .., last] => write!(f, "{comma}{first}-{last}")?,
+                _ => write!(f, "{comma}{}", run[0])?,
             }
             comma = ",";
-            rest = &rest[run..];
         }
         Ok(())
     }
