@@ -4,5 +4,7 @@
 pub mod clock;
 mod files;
 pub mod kernel;
+pub mod memory;
+pub mod power;
 pub mod thread;
 pub mod topology;
