@@ -1,1 +1,5 @@
-//! Placeholder.
+//! Envelopes, identities and verified delivery between nodes.
+
+pub mod delivery;
+pub mod security;
+pub mod wire;
