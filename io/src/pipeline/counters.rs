@@ -1,7 +1,7 @@
 //! What became of frames that were not delivered, by reason and source, in the panel.
 
-use crate::delivery::drop_reason::DropReason;
-use crate::transport::buffer::PeerIndex;
+use crate::delivery::DropReason;
+use crate::security::PeerIndex;
 use sinew_rt::panel::{Counter, Panel, PanelError};
 
 /// The drop counters of one stage: one for each reason that the stage can have and each source.

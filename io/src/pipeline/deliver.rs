@@ -1,18 +1,16 @@
 //! Deliver: puts each verified envelope where its subscriber reads it.
 
-use super::verify::Verified;
+use super::verify::VerifiedFrame;
 use super::{Drops, FRAMES_PER_POLL};
-use crate::delivery::drop_reason::DropReason;
+use crate::delivery::DropReason;
 use crate::message::Message;
-use crate::wire::names::{SchemaId, TopicId};
+use crate::wire::{SchemaId, TopicId};
 use sinew_rt::clock::Nanos;
-use sinew_rt::guard::Progress;
+use sinew_rt::guard::Execution;
 use sinew_rt::lane::Stage;
 use sinew_rt::latest::LatestWriter;
 use sinew_rt::panel::{Counter, Gauge, Recorder};
 use sinew_rt::ring::{Consumer, Producer};
-use sinew_rt::wait::Doorbell;
-use std::sync::Arc;
 
 /// Where the messages of one topic end.
 pub(crate) trait Sink: Send {
@@ -32,16 +30,12 @@ pub struct Queued<T> {
 /// The newest value only.
 pub(crate) struct LatestSink<T> {
     pub(crate) writer: LatestWriter<T>,
-    pub(crate) doorbell: Option<Arc<Doorbell>>,
 }
 
 impl<T: Message> Sink for LatestSink<T> {
     fn deliver(&mut self, payload: &[u8], sent_at: Nanos) -> Result<(), DropReason> {
         let value = T::read_from_bytes(payload).map_err(|_| DropReason::SchemaMismatch)?;
         self.writer.publish(value, sent_at);
-        if let Some(doorbell) = &self.doorbell {
-            doorbell.ring();
-        }
         Ok(())
     }
 }
@@ -54,7 +48,7 @@ pub(crate) struct QueueSink<T> {
 impl<T: Message> Sink for QueueSink<T> {
     fn deliver(&mut self, payload: &[u8], sent_at: Nanos) -> Result<(), DropReason> {
         let value = T::read_from_bytes(payload).map_err(|_| DropReason::SchemaMismatch)?;
-        self.producer.push(Queued { value, sent_at }).map_err(|_| DropReason::SubscriberFull)
+        self.producer.push(Queued { value, sent_at }).map_err(|_| DropReason::QueueFull)
     }
 }
 
@@ -72,7 +66,7 @@ pub(crate) struct Route {
 
 /// The third stage.
 pub(crate) struct DeliverStage {
-    pub(crate) input: Consumer<Verified>,
+    pub(crate) input: Consumer<VerifiedFrame>,
     /// Sorted by topic.
     pub(crate) routes: Vec<Route>,
     pub(crate) drops: Drops,
@@ -80,10 +74,10 @@ pub(crate) struct DeliverStage {
 
 /// Why the deliver stage drops envelopes.
 pub(crate) const REASONS: &[DropReason] =
-    &[DropReason::UnknownRoute, DropReason::SchemaMismatch, DropReason::SubscriberFull];
+    &[DropReason::UnknownTopic, DropReason::SchemaMismatch, DropReason::QueueFull];
 
 impl Stage for DeliverStage {
-    fn poll(&mut self, now: Nanos) -> Progress {
+    fn poll(&mut self, now: Nanos) -> Execution {
         let mut released = None;
         for _ in 0..FRAMES_PER_POLL {
             let Some(envelope) = self.input.pop() else { break };
@@ -92,15 +86,15 @@ impl Stage for DeliverStage {
                 self.drops.count(Some(envelope.peer()), reason);
             }
         }
-        released.map_or(Progress::Idle, |released| Progress::Worked { released })
+        released.map_or(Execution::Idle, |released| Execution::Worked { released })
     }
 }
 
-fn deliver(routes: &mut [Route], verified: &Verified, now: Nanos) -> Result<(), DropReason> {
-    let envelope = verified.envelope().ok_or(DropReason::UnknownRoute)?;
+fn deliver(routes: &mut [Route], verified: &VerifiedFrame, now: Nanos) -> Result<(), DropReason> {
+    let envelope = verified.envelope().ok_or(DropReason::UnknownTopic)?;
     let route = routes
         .binary_search_by_key(&envelope.header.topic(), |route| route.topic)
-        .map_err(|_| DropReason::UnknownRoute)?;
+        .map_err(|_| DropReason::UnknownTopic)?;
     let route = &mut routes[route];
     let schema = envelope.header.schema();
     if schema != route.schema {

@@ -4,19 +4,19 @@
 //! bucket. What passes is still unverified.
 
 use super::{Drops, FRAMES_PER_POLL};
-use crate::delivery::drop_reason::DropReason;
-use crate::security::bucket::Admission;
+use crate::delivery::DropReason;
+use crate::security::{Admission, Enrolment, PeerIndex};
 use crate::transport::Receive;
-use crate::transport::buffer::{FramePool, FrameSlot, PeerIndex};
-use crate::wire::FRAME_MAX;
-use crate::wire::frame::{FrameKind, RawFrame};
-use crate::wire::names::{ClusterTag, KeyId};
+use crate::transport::buffer::{FramePool, FrameSlot};
+use crate::wire::{ClusterTag, FRAME_MAX, FrameKind, RawFrame};
 use sinew_rt::clock::Nanos;
 use sinew_rt::lane::Stage;
 use sinew_rt::panel::Counter;
-use sinew_rt::guard::Progress;
+use sinew_rt::guard::Execution;
 use sinew_rt::ring::Producer;
+use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// A frame that passed the cheap filters: it has the form of one of ours, and it names an enrolled
 /// peer as its sender. Whether that is true is for the verify stage to say.
@@ -26,29 +26,6 @@ pub(crate) struct Unverified(pub(super) FrameSlot);
 impl Unverified {
     pub(crate) fn into_slot(self) -> FrameSlot {
         self.0
-    }
-}
-
-/// The peers as the receive stage sees them: who may be behind a key id, and where it should be.
-#[derive(Debug)]
-pub(crate) struct KnownPeers {
-    /// Sorted by key id.
-    by_key: Vec<(KeyId, PeerIndex)>,
-    addresses: Vec<SocketAddr>,
-}
-
-impl KnownPeers {
-    pub(crate) fn new(peers: impl Iterator<Item = (KeyId, SocketAddr)>) -> Self {
-        let (keys, addresses): (Vec<_>, Vec<_>) = peers.unzip();
-        let mut by_key: Vec<_> =
-            keys.into_iter().enumerate().map(|(n, key)| (key, PeerIndex(n as u16))).collect();
-        by_key.sort_unstable();
-        Self { by_key, addresses }
-    }
-
-    fn find(&self, key: KeyId) -> Option<PeerIndex> {
-        let found = self.by_key.binary_search_by_key(&key, |(key, _)| *key).ok()?;
-        Some(self.by_key[found].1)
     }
 }
 
@@ -72,8 +49,12 @@ pub(crate) struct ReceiveStage {
 /// Everything that one frame is judged by.
 pub(crate) struct Filter {
     pub(crate) cluster: ClusterTag,
-    pub(crate) peers: KnownPeers,
+    pub(crate) peers: Arc<Enrolment>,
+    /// Where each peer is, by the configuration.
+    pub(crate) addresses: Vec<SocketAddr>,
     pub(crate) admission: Admission,
+    /// Hashes source addresses for `admission`, with keys that no attacker knows.
+    pub(crate) hasher: RandomState,
     pub(crate) outputs: ReceiveOutputs,
     pub(crate) frames: Counter,
     pub(crate) drops: Drops,
@@ -94,7 +75,7 @@ pub(crate) const REASONS: &[DropReason] = &[
 ];
 
 impl Stage for ReceiveStage {
-    fn poll(&mut self, now: Nanos) -> Progress {
+    fn poll(&mut self, now: Nanos) -> Execution {
         let Self { transport, pool, filter } = self;
         let mut starved = 0;
         let mut accept = |slot| filter.judge(slot, now);
@@ -104,8 +85,8 @@ impl Stage for ReceiveStage {
             filter.drops.add(None, DropReason::PoolEmpty, starved);
         }
         match received.frames {
-            0 if !received.more => Progress::Idle,
-            _ => Progress::Worked { released: now },
+            0 if !received.more => Execution::Idle,
+            _ => Execution::Worked { released: now },
         }
     }
 }
@@ -127,17 +108,17 @@ impl Filter {
         if usize::from(slot.len) > FRAME_MAX {
             return Err((None, DropReason::TooLong));
         }
-        let frame = RawFrame::parse(slot.frame()).map_err(|error| (None, (&error).into()))?;
+        let frame = RawFrame::parse(slot.frame()).map_err(|error| (None, error.into()))?;
         if frame.header.cluster() != self.cluster {
             return Err((None, DropReason::OtherCluster));
         }
         let (key, kind) = (frame.header.sender(), frame.kind);
-        let peer = self.peers.find(key).ok_or((None, DropReason::UnknownKey))?;
+        let (peer, _) = self.peers.find(key).ok_or((None, DropReason::UnknownKey))?;
         // Only a peer's own address makes a frame plausibly the peer's: the name alone is a claim
         // that anybody can make, and must not be charged to the peer.
-        let at_home = self.peers.addresses[peer.get()] == slot.source;
+        let at_home = self.addresses[peer.get()] == slot.source;
         let source = at_home.then_some(peer);
-        if !self.admission.admit(now, slot.source, key) {
+        if !self.admission.admit(self.hasher.hash_one(slot.source), key, now) {
             return Err((source, DropReason::RateLimited));
         }
         slot.peer = peer;

@@ -5,14 +5,12 @@
 
 use super::FRAMES_PER_POLL;
 use crate::message::Message;
-use crate::security::identity::Identity;
-use crate::transport::buffer::PeerIndex;
+use crate::security::{Identity, PeerIndex};
 use crate::transport::{BATCH, Transmit};
-use crate::wire::envelope::{EnvelopeFields, append_signature, encode_in_place, payload_mut};
-use crate::wire::frame::Slot;
-use crate::wire::names::{ClusterTag, Sequence, SigningContext};
+use crate::wire::envelope::{encode_in_place, payload_mut};
+use crate::wire::{ClusterTag, EnvelopeFields, Sequence, SigningContext, Slot};
 use sinew_rt::clock::Nanos;
-use sinew_rt::guard::Progress;
+use sinew_rt::guard::Execution;
 use sinew_rt::lane::Stage;
 use sinew_rt::panel::Counter;
 use sinew_rt::ring::Consumer;
@@ -69,7 +67,7 @@ impl Outlet {
         let mut len = encode_in_place(slot, cluster, &self.fields, payload_len).ok()?;
         if self.signed {
             let (identity, context) = signer;
-            len = append_signature(slot, |bytes| identity.sign(&[context.as_bytes(), bytes])).ok()?;
+            len = identity.sign_envelope(context, slot).ok()?;
         }
         self.sent.increment();
         Some((len, at))
@@ -92,7 +90,7 @@ pub(crate) struct SendStage {
 }
 
 impl Stage for SendStage {
-    fn poll(&mut self, _now: Nanos) -> Progress {
+    fn poll(&mut self, _now: Nanos) -> Execution {
         let mut lens = [0; BATCH];
         let mut count = 0;
         let mut released = None;
@@ -113,15 +111,15 @@ impl Stage for SendStage {
                 }
             }
         }
-        let Some(released) = released else { return Progress::Idle };
+        let Some(released) = released else { return Execution::Idle };
         let frames: [&[u8]; BATCH] = std::array::from_fn(|n| &self.frames[n][..lens[n]]);
         for (peer, lost) in self.lost.iter().enumerate() {
-            let sent = self.transport.send(PeerIndex(peer as u16), &frames[..count]);
+            let sent = self.transport.send(PeerIndex::new(peer as u16), &frames[..count]);
             if sent < count {
                 lost.add((count - sent) as u64);
             }
         }
-        Progress::Worked { released }
+        Execution::Worked { released }
     }
 }
 

@@ -6,30 +6,27 @@
 
 use super::receive::Unverified;
 use super::{Drops, FRAMES_PER_POLL};
-use crate::delivery::drop_reason::DropReason;
-use crate::delivery::streams::Streams;
+use crate::delivery::{DropReason, StreamTable};
 use crate::security::hello::PeerLife;
-use crate::security::identity::PublicKey;
-use crate::security::verify::verify;
-use crate::transport::buffer::{FrameSlot, PeerIndex};
-use crate::wire::envelope::Envelope;
-use crate::wire::frame::{Frame, decode};
-use crate::wire::names::{KeyId, SigningContext, TopicId};
+use crate::security::{Enrolment, PeerIndex, Trust, verify_envelope};
+use crate::transport::buffer::FrameSlot;
+use crate::wire::{Envelope, Frame, KeyId, SigningContext, TopicId, decode};
 use sinew_rt::clock::Nanos;
-use sinew_rt::guard::Progress;
+use sinew_rt::guard::Execution;
 use sinew_rt::lane::Stage;
 use sinew_rt::panel::Counter;
 use sinew_rt::ring::{Consumer, Producer};
+use std::sync::Arc;
 
 /// An envelope that is genuine, new and permitted. Only this stage makes one.
 #[derive(Debug)]
-pub(crate) struct Verified {
+pub(crate) struct VerifiedFrame {
     slot: FrameSlot,
     /// The time of sending on this node's clock, never later than the time of receipt.
     sent_at: Nanos,
 }
 
-impl Verified {
+impl VerifiedFrame {
     /// The envelope; `None` cannot happen, since it decoded before, and is counted if it does.
     pub(crate) fn envelope(&self) -> Option<Envelope<'_>> {
         match decode(self.slot.frame()) {
@@ -55,17 +52,7 @@ impl Verified {
 #[derive(Clone, Debug)]
 pub(crate) struct TopicRule {
     pub(crate) topic: TopicId,
-    pub(crate) signed: bool,
-    /// For each peer whether it may publish the topic.
-    pub(crate) permitted: Vec<bool>,
-}
-
-/// A peer as the verify stage sees it.
-#[derive(Debug)]
-pub(crate) struct PeerKey {
-    pub(crate) key: PublicKey,
-    /// Whether its clock is ours: both run on one boot of one kernel.
-    pub(crate) same_clock: bool,
+    pub(crate) trust: Trust,
 }
 
 /// The second stage.
@@ -74,12 +61,15 @@ pub(crate) struct VerifyStage {
     pub(crate) strangers: Consumer<Unverified>,
     /// Lives that the handshake established.
     pub(crate) lives: Consumer<PeerLife>,
-    pub(crate) output: Producer<Verified>,
+    pub(crate) output: Producer<VerifiedFrame>,
     pub(crate) own_key: KeyId,
     pub(crate) context: SigningContext,
-    pub(crate) peers: Vec<PeerKey>,
+    pub(crate) peers: Arc<Enrolment>,
+    /// For each peer whether its clock is ours: both run on one boot of one kernel.
+    pub(crate) same_clock: Vec<bool>,
+    /// Sorted by topic.
     pub(crate) rules: Vec<TopicRule>,
-    pub(crate) streams: Streams,
+    pub(crate) streams: StreamTable,
     pub(crate) checked: Counter,
     pub(crate) drops: Drops,
 }
@@ -87,6 +77,7 @@ pub(crate) struct VerifyStage {
 /// Why the verify stage drops frames.
 pub(crate) const REASONS: &[DropReason] = &[
     DropReason::Malformed,
+    DropReason::UnknownKey,
     DropReason::NotForUs,
     DropReason::UnknownTopic,
     DropReason::NotSigned,
@@ -95,7 +86,7 @@ pub(crate) const REASONS: &[DropReason] = &[
     DropReason::FutureEpoch,
     DropReason::Replay,
     DropReason::BelowWindow,
-    DropReason::SequenceJump,
+    DropReason::TooFarAhead,
     DropReason::BadSignature,
     DropReason::NotPermitted,
     DropReason::Expired,
@@ -103,7 +94,7 @@ pub(crate) const REASONS: &[DropReason] = &[
 ];
 
 impl Stage for VerifyStage {
-    fn poll(&mut self, now: Nanos) -> Progress {
+    fn poll(&mut self, now: Nanos) -> Execution {
         let mut released = None;
         while let Some(life) = self.lives.pop() {
             released.get_or_insert(now);
@@ -117,7 +108,7 @@ impl Stage for VerifyStage {
                 break;
             }
         }
-        released.map_or(Progress::Idle, |released| Progress::Worked { released })
+        released.map_or(Execution::Idle, |released| Execution::Worked { released })
     }
 }
 
@@ -129,11 +120,16 @@ enum Cost {
 }
 
 impl VerifyStage {
-    /// Adopts the life of a peer that a Hello of this receiver's life proved.
+    /// Adopts the life of a peer that a Hello of this receiver's life proved, or what a further
+    /// Hello of the same life announced.
     fn begin_life(&mut self, life: &PeerLife) {
-        self.streams.new_life(life);
-        if let Some(peer) = self.peers.get_mut(life.peer) {
-            peer.same_clock = life.same_boot;
+        if life.epoch == self.streams.epoch(life.peer) {
+            self.streams.same_life(life.peer, life.epoch, life.streams());
+        } else {
+            self.streams.new_life(life.peer, life.epoch, life.streams());
+        }
+        if let Some(same_clock) = self.same_clock.get_mut(life.peer.get()) {
+            *same_clock = life.same_boot;
         }
     }
 
@@ -160,23 +156,22 @@ impl VerifyStage {
             .binary_search_by_key(&header.topic(), |rule| rule.topic)
             .map_err(|_| DropReason::UnknownTopic)?;
         let rule = &self.rules[topic];
-        let peer = &self.peers[slot.peer.get()];
-        if rule.signed && envelope.signature.is_none() {
+        let peer = self.peers.get(slot.peer).ok_or(DropReason::UnknownKey)?;
+        if rule.trust == Trust::Signed && envelope.signature.is_none() {
             return Err(DropReason::NotSigned);
         }
-        let (stream, epoch, sequence) = (slot.peer.get(), header.epoch(), header.sequence());
-        self.streams.peek(stream, topic, epoch, sequence)?;
-        if let Some(signature) = envelope.signature {
+        let pending =
+            self.streams.peek(slot.peer, rule.topic, header.epoch(), header.sequence())?;
+        if envelope.signature.is_some() {
             *cost = Cost::Signature;
             self.checked.increment();
-            let parts = [self.context.as_bytes(), envelope.signed_bytes()];
-            verify(&peer.key, &parts, signature).map_err(|_| DropReason::BadSignature)?;
         }
-        self.streams.commit(stream, topic, sequence);
-        if !rule.permitted[slot.peer.get()] {
+        verify_envelope(rule.trust, &self.context, &peer.key, envelope)?;
+        self.streams.commit(pending)?;
+        if !peer.may_publish(rule.topic) {
             return Err(DropReason::NotPermitted);
         }
-        let sent_at = if peer.same_clock {
+        let sent_at = if self.same_clock[slot.peer.get()] {
             header.sent_at().min(slot.received_at)
         } else {
             // Another host's clock: until offsets are estimated within a bound, the age counts
@@ -186,6 +181,6 @@ impl VerifyStage {
         if header.lifespan().is_some_and(|lifespan| now - sent_at > lifespan) {
             return Err(DropReason::Expired);
         }
-        self.output.push(Verified { slot, sent_at }).map_err(|_| DropReason::QueueFull)
+        self.output.push(VerifiedFrame { slot, sent_at }).map_err(|_| DropReason::QueueFull)
     }
 }

@@ -1,11 +1,12 @@
 //! A network inside one process: bounded queues between nodes, with the contract of a datagram
 //! socket. For tests and for examples that need no ports.
 
-use super::buffer::{FramePool, FrameSlot, PeerIndex};
+use super::buffer::{FramePool, FrameSlot};
 use super::park::SocketPark;
 use super::{BATCH, Endpoint, Receive, Received, Transmit, TransportError};
-use crate::wire::frame::MAX_FRAME_LEN;
+use crate::wire::FRAME_MAX;
 use crossbeam::queue::ArrayQueue;
+use crate::security::PeerIndex;
 use sinew_rt::clock::Nanos;
 use sinew_rt::wait::Doorbell;
 use std::collections::BTreeMap;
@@ -32,7 +33,7 @@ struct Datagram {
     source: SocketAddr,
     /// The length that was sent, which may exceed what is kept.
     len: usize,
-    bytes: [u8; MAX_FRAME_LEN],
+    bytes: [u8; FRAME_MAX],
 }
 
 impl MemoryNetwork {
@@ -87,8 +88,8 @@ impl MemoryNetwork {
 
 impl Port {
     fn put(&self, source: SocketAddr, bytes: &[u8]) -> bool {
-        let mut datagram = Datagram { source, len: bytes.len(), bytes: [0; MAX_FRAME_LEN] };
-        let kept = bytes.len().min(MAX_FRAME_LEN);
+        let mut datagram = Datagram { source, len: bytes.len(), bytes: [0; FRAME_MAX] };
+        let kept = bytes.len().min(FRAME_MAX);
         datagram.bytes[..kept].copy_from_slice(&bytes[..kept]);
         let taken = self.queue.push(datagram).is_ok();
         if let (true, Some(doorbell)) = (taken, self.doorbell.get()) {

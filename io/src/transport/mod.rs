@@ -7,7 +7,8 @@ mod mmsg;
 pub(crate) mod park;
 pub(crate) mod udp;
 
-use buffer::{FramePool, FrameSlot, PeerIndex};
+use crate::security::PeerIndex;
+use buffer::{FramePool, FrameSlot};
 use sinew_rt::clock::Nanos;
 use std::io;
 use std::net::SocketAddr;
