@@ -2,3 +2,10 @@
 //! granted, lock-free hand-off between them, and a budget with a histogram on every execution.
 
 pub mod clock;
+pub mod guard;
+pub mod health;
+pub mod histogram;
+pub mod ladder;
+pub mod panel;
+pub mod sequence_lock;
+pub mod supervisor;
