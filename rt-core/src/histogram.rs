@@ -85,3 +85,77 @@ pub fn to_hdr(counts: &[u64], overflow: u64) -> Histogram<u64> {
     add(HIGHEST_NS, overflow);
     histogram
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn every_boundary_is_where_the_hdrhistogram_crate_has_it() {
+        let hdr = empty();
+        assert_eq!(hdr.distinct_values(), COUNTS_LEN);
+        let mut expected_lowest = 0;
+        for index in 0..COUNTS_LEN {
+            let (lowest, highest) = (lowest_of(index), highest_of(index));
+            assert_eq!(lowest, expected_lowest, "no gap and no overlap before {index}");
+            assert_eq!(hdr.lowest_equivalent(lowest), lowest);
+            assert_eq!(hdr.highest_equivalent(lowest), highest);
+            for value in [lowest, lowest.midpoint(highest), highest] {
+                let expected = (value <= HIGHEST_NS).then_some(index);
+                assert_eq!(index_of(value), expected, "{value} ns");
+            }
+            expected_lowest = highest + 1;
+        }
+        // The crate counts up to the end of the power of two; we stop at what is documented.
+        assert_eq!(expected_lowest, 1 << 34);
+        assert_eq!(index_of(HIGHEST_NS + 1), None);
+        assert_eq!(index_of(u64::MAX), None);
+    }
+
+    #[test]
+    fn what_is_counted_at_an_index_is_counted_there_by_the_crate() {
+        let all: Vec<u64> = (0..COUNTS_LEN as u64).map(|index| index % 3).collect();
+        let hdr = to_hdr(&all, 0);
+        assert_eq!(hdr.len(), all.iter().sum::<u64>());
+        for (index, count) in all.iter().enumerate() {
+            assert_eq!(hdr.count_at(lowest_of(index)), *count);
+        }
+    }
+
+    #[test]
+    fn absurd_counts_of_a_corrupt_panel_saturate() {
+        let hdr = to_hdr(&[u64::MAX; COUNTS_LEN + 5], u64::MAX);
+        assert_eq!(hdr.len(), u64::MAX);
+        assert_eq!(hdr.value_at_quantile(0.5), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn quantiles_are_those_of_a_histogram_that_saw_the_values(
+            values in prop::collection::vec(
+                (0u32..36, any::<u64>()).prop_map(|(bits, noise)| noise & ((1 << bits) - 1)),
+                1..300,
+            ),
+        ) {
+            let (mut counts, mut overflow) = (vec![0; COUNTS_LEN], 0);
+            let mut direct = empty();
+            for &value in &values {
+                match index_of(value) {
+                    Some(index) => counts[index] += 1,
+                    None => overflow += 1,
+                }
+                direct.record(value.min(HIGHEST_NS)).expect("in range");
+            }
+            let converted = to_hdr(&counts, overflow);
+            prop_assert_eq!(&converted, &direct);
+            for percent in 0..=100 {
+                let quantile = f64::from(percent) / 100.0;
+                prop_assert_eq!(
+                    converted.value_at_quantile(quantile),
+                    direct.value_at_quantile(quantile)
+                );
+            }
+        }
+    }
+}

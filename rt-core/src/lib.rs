@@ -6,6 +6,7 @@ pub mod guard;
 pub mod health;
 pub mod histogram;
 pub mod ladder;
+pub mod log;
 pub mod panel;
 pub mod sequence_lock;
 pub mod supervisor;
