@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use super::DropReason;
 use super::window::{JUMP_MAX, Verdict, Window};
-use crate::security::PeerIndex;
+use crate::security::{PeerIndex, PeerLife};
 use crate::wire::{Epoch, Sequence, StreamStart, TopicId};
 
 /// The most topics that one node subscribes to.
@@ -69,6 +69,15 @@ impl StreamTable {
     #[must_use]
     pub fn epoch(&self, peer: PeerIndex) -> Epoch {
         self.epochs.get(peer.get()).copied().unwrap_or(Epoch::NONE)
+    }
+
+    /// Takes what a Hello established: a new life, or more about the present one.
+    pub fn hello(&mut self, life: &PeerLife) {
+        let streams = life.streams.as_slice().iter().copied();
+        match life.epoch > self.epoch(life.peer) {
+            true => self.new_life(life.peer, life.epoch, streams),
+            false => self.same_life(life.peer, life.epoch, streams),
+        }
     }
 
     /// Starts a new life of `peer`: its old windows end, and each announced stream that this node
