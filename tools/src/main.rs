@@ -1,2 +1,31 @@
-//! Placeholder.
-fn main() {}
+//! The `sinew` command: demo, doctor, bench, histograms, keys and the node daemon.
+
+mod exit;
+
+use clap::{Parser, Subcommand};
+use exit::{Exit, Outcome};
+
+/// Hard-latency robot control: run, measure and look inside.
+#[derive(Parser)]
+#[command(name = "sinew", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {}
+
+fn main() -> Exit {
+    match run(Cli::parse().command) {
+        Ok(exit) => exit,
+        Err(failure) => {
+            eprintln!("sinew: {}", failure.message);
+            failure.exit
+        }
+    }
+}
+
+fn run(command: Command) -> Outcome {
+    match command {}
+}

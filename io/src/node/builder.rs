@@ -5,11 +5,11 @@ use super::config::{
 };
 use super::{Node, NodeError, assemble, file};
 use crate::message::{Message, schema_id};
-use crate::pipeline::deliver::{LatestSink, Queued, QueueSink, Sink};
+use crate::pipeline::deliver::{LatestSink, QueueSink, Queued, Sink};
 use crate::pipeline::send::{Outgoing, Source};
 use crate::security::{AdmissionLimits, Identity};
 use crate::transport::memory::MemoryNetwork;
-use crate::wire::{SchemaId, TopicId};
+use crate::wire::SchemaId;
 use sinew_rt::clock::{self, Nanos};
 use sinew_rt::guard::GuardSpec;
 use sinew_rt::lane::Stage;
@@ -306,11 +306,6 @@ impl NodeBuilder {
     pub fn start(self) -> Result<Node, NodeError> {
         assemble::start(self)
     }
-}
-
-/// The hash by which a topic is known on the wire.
-pub(super) fn topic_id(topic: &TopicConfig) -> TopicId {
-    TopicId::of(&topic.name)
 }
 
 /// Sends messages of one topic to all peers. Not `Clone`: one publisher.

@@ -75,7 +75,7 @@ const CORES_FOR_SPLIT: usize = 4;
 ///
 /// # Errors
 /// A core that does not exist or may not be used, or two spinning lanes on one core.
-pub fn plan(config: &NodeConfig, topology: &Topology) -> Result<Plan, ConfigError> {
+pub(super) fn plan(config: &NodeConfig, topology: &Topology) -> Result<Plan, ConfigError> {
     let asked = &config.realtime;
     let usable = topology.usable_cores();
     for core in &asked.cores {
@@ -208,7 +208,11 @@ mod tests {
         assert_eq!(layout(4, ""), Layout::Fused);
         assert_eq!(layout(5, ""), Layout::Split);
         assert_eq!(layout(8, ""), Layout::Pipelined);
-        assert_eq!(layout(16, "14-15"), Layout::Fused, "only isolated cores count, if there are any");
+        assert_eq!(
+            layout(16, "14-15"),
+            Layout::Fused,
+            "only isolated cores count, if there are any"
+        );
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! A node that runs, and how it ends.
 
+use super::NodeError;
 use super::builder::NodeBuilder;
 use super::housekeeping::HousekeepingThread;
 use super::plan::Plan;
-use super::NodeError;
 use crate::security::PublicKey;
 use crate::wire::Epoch;
 use sinew_rt::clock::{self, Nanos};

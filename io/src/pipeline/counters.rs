@@ -13,16 +13,18 @@ pub(crate) struct Drops {
 }
 
 impl Drops {
-    /// Registers `drop.REASON@SOURCE` for every reason and source.
+    /// Registers `STAGE.drop.REASON@SOURCE` for every reason and source.
     pub(crate) fn register(
         panel: &Panel,
+        stage: &str,
         reasons: &'static [DropReason],
         peers: &[String],
     ) -> Result<Self, PanelError> {
         let sources = std::iter::once(STRANGER).chain(peers.iter().map(String::as_str));
         let counters = sources
             .map(|source| {
-                let name = |reason: &DropReason| format!("drop.{}@{source}", reason.as_str());
+                let name =
+                    |reason: &DropReason| format!("{stage}.drop.{}@{source}", reason.as_str());
                 reasons.iter().map(|reason| panel.counter(&name(reason))).collect()
             })
             .collect::<Result<_, _>>()?;

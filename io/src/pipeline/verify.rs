@@ -7,10 +7,10 @@
 use super::receive::Unverified;
 use super::{Drops, FRAMES_PER_POLL};
 use crate::delivery::{DropReason, StreamTable};
-use crate::security::hello::PeerLife;
 use crate::security::{Enrolment, PeerIndex, Trust, verify_envelope};
+use crate::security::{PeerClock, PeerLife};
 use crate::transport::buffer::FrameSlot;
-use crate::wire::{Envelope, Frame, KeyId, SigningContext, TopicId, decode};
+use crate::wire::{Class, Envelope, Frame, KeyId, SigningContext, TopicId, decode};
 use sinew_rt::clock::Nanos;
 use sinew_rt::guard::Execution;
 use sinew_rt::lane::Stage;
@@ -55,6 +55,29 @@ pub(crate) struct TopicRule {
     pub(crate) trust: Trust,
 }
 
+/// What this node knows about the clock by which a peer dates its envelopes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum SenderClock {
+    /// Nothing yet.
+    Unknown,
+    /// It is this node's own: both run on one boot of one kernel.
+    Ours,
+    /// It is another host's, measured by the handshake.
+    Theirs(PeerClock),
+}
+
+impl SenderClock {
+    /// A time of sending on our clock, never later than the receipt, whatever the sender says. For
+    /// another host it is the receipt less what the two clocks may disagree about.
+    fn to_ours(self, sent_at: Nanos, received_at: Nanos, now: Nanos) -> Nanos {
+        match self {
+            Self::Ours => sent_at.min(received_at),
+            Self::Theirs(clock) => received_at - clock.error_bound(now),
+            Self::Unknown => received_at,
+        }
+    }
+}
+
 /// The second stage.
 pub(crate) struct VerifyStage {
     pub(crate) trusted: Consumer<Unverified>,
@@ -65,8 +88,8 @@ pub(crate) struct VerifyStage {
     pub(crate) own_key: KeyId,
     pub(crate) context: SigningContext,
     pub(crate) peers: Arc<Enrolment>,
-    /// For each peer whether its clock is ours: both run on one boot of one kernel.
-    pub(crate) same_clock: Vec<bool>,
+    /// By peer.
+    pub(crate) clocks: Vec<SenderClock>,
     /// Sorted by topic.
     pub(crate) rules: Vec<TopicRule>,
     pub(crate) streams: StreamTable,
@@ -79,6 +102,7 @@ pub(crate) const REASONS: &[DropReason] = &[
     DropReason::Malformed,
     DropReason::UnknownKey,
     DropReason::NotForUs,
+    DropReason::ClassNotServed,
     DropReason::UnknownTopic,
     DropReason::NotSigned,
     DropReason::NoLife,
@@ -120,16 +144,14 @@ enum Cost {
 }
 
 impl VerifyStage {
-    /// Adopts the life of a peer that a Hello of this receiver's life proved, or what a further
-    /// Hello of the same life announced.
+    /// Adopts what a Hello that answers this receiver proved.
     fn begin_life(&mut self, life: &PeerLife) {
-        if life.epoch == self.streams.epoch(life.peer) {
-            self.streams.same_life(life.peer, life.epoch, life.streams());
-        } else {
-            self.streams.new_life(life.peer, life.epoch, life.streams());
-        }
-        if let Some(same_clock) = self.same_clock.get_mut(life.peer.get()) {
-            *same_clock = life.same_boot;
+        self.streams.hello(life);
+        if let Some(clock) = self.clocks.get_mut(life.peer.get()) {
+            *clock = match life.same_boot {
+                true => SenderClock::Ours,
+                false => SenderClock::Theirs(life.clock),
+            };
         }
     }
 
@@ -151,6 +173,9 @@ impl VerifyStage {
         if destination != KeyId::EVERYONE && destination != self.own_key {
             return Err(DropReason::NotForUs);
         }
+        if header.class() != Some(Class::Control) {
+            return Err(DropReason::ClassNotServed);
+        }
         let topic = self
             .rules
             .binary_search_by_key(&header.topic(), |rule| rule.topic)
@@ -171,13 +196,7 @@ impl VerifyStage {
         if !peer.may_publish(rule.topic) {
             return Err(DropReason::NotPermitted);
         }
-        let sent_at = if self.same_clock[slot.peer.get()] {
-            header.sent_at().min(slot.received_at)
-        } else {
-            // Another host's clock: until offsets are estimated within a bound, the age counts
-            // from the receipt.
-            slot.received_at
-        };
+        let sent_at = self.clocks[slot.peer.get()].to_ours(header.sent_at(), slot.received_at, now);
         if header.lifespan().is_some_and(|lifespan| now - sent_at > lifespan) {
             return Err(DropReason::Expired);
         }

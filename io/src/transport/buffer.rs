@@ -9,7 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 /// One received frame and what this node knows about it: 1,280 bytes, 20 cache lines.
 #[derive(Debug)]
 #[repr(C, align(64))]
-pub struct FrameBuffer {
+pub(crate) struct FrameBuffer {
     /// The frame's bytes; only the first `len` mean anything.
     pub(crate) bytes: [u8; FRAME_MAX],
     pub(crate) source: SocketAddr,
@@ -26,7 +26,7 @@ const _: () = assert!(size_of::<FrameBuffer>() == 1_280, "the slot size that the
 impl FrameBuffer {
     /// An empty buffer, all of whose memory has been written (and so is resident).
     #[must_use]
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             bytes: [0; FRAME_MAX],
             source: NOWHERE,
@@ -38,7 +38,7 @@ impl FrameBuffer {
 
     /// The frame.
     #[must_use]
-    pub fn frame(&self) -> &[u8] {
+    pub(crate) fn frame(&self) -> &[u8] {
         &self.bytes[..usize::from(self.len).min(FRAME_MAX)]
     }
 }

@@ -4,9 +4,9 @@
 use super::buffer::{FramePool, FrameSlot};
 use super::park::SocketPark;
 use super::{BATCH, Endpoint, Receive, Received, Transmit, TransportError};
+use crate::security::PeerIndex;
 use crate::wire::FRAME_MAX;
 use crossbeam::queue::ArrayQueue;
-use crate::security::PeerIndex;
 use sinew_rt::clock::Nanos;
 use sinew_rt::wait::Doorbell;
 use std::collections::BTreeMap;
@@ -48,10 +48,8 @@ impl MemoryNetwork {
         address: SocketAddr,
         peers: &[SocketAddr],
     ) -> Result<Endpoint, TransportError> {
-        let port = Arc::new(Port {
-            queue: ArrayQueue::new(QUEUE_DATAGRAMS),
-            doorbell: OnceLock::new(),
-        });
+        let port =
+            Arc::new(Port { queue: ArrayQueue::new(QUEUE_DATAGRAMS), doorbell: OnceLock::new() });
         {
             let mut ports = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
             if ports.get(&address).is_some_and(|port| port.strong_count() > 0) {

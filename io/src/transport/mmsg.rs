@@ -25,9 +25,8 @@ impl ReceiveBatch {
     pub(crate) fn new() -> Self {
         // SAFETY: all-zero is a valid value of these C structs: null pointers, zero lengths, no
         // address family.
-        let (headers, vectors, addresses) = unsafe {
-            (std::mem::zeroed(), std::mem::zeroed(), std::mem::zeroed())
-        };
+        let (headers, vectors, addresses) =
+            unsafe { (std::mem::zeroed(), std::mem::zeroed(), std::mem::zeroed()) };
         Self {
             slots: [const { None }; BATCH],
             headers: Box::new(headers),

@@ -61,7 +61,9 @@ pub(crate) struct Endpoint {
 #[derive(Debug, thiserror::Error)]
 pub enum TransportError {
     /// Another socket has the port.
-    #[error("{address} is in use: choose another port, or end the process that holds it (ss -ulpn)")]
+    #[error(
+        "{address} is in use: choose another port, or end the process that holds it (ss -ulpn)"
+    )]
     InUse {
         /// The address asked for.
         address: SocketAddr,
