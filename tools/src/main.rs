@@ -1,2 +1,5 @@
 //! Placeholder.
+mod doctor;
+mod host;
+
 fn main() {}

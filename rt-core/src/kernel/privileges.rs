@@ -66,13 +66,9 @@ impl Privileges {
         capability < 64 && self.capabilities & (1 << capability) != 0
     }
 
-    /// How a line of limits.conf names this user.
-    pub(crate) fn user_name_or_id(&self) -> String {
-        match (std::env::var("USER"), self.user_id) {
-            (Ok(name), _) if !name.is_empty() => name,
-            (_, Some(id)) => format!("{id}:"),
-            _ => "<user>".to_owned(),
-        }
+    /// How a line of limits.conf(5) names exactly this user.
+    pub(crate) fn limits_domain(&self) -> String {
+        self.user_id.map_or_else(|| "<user>".to_owned(), |id| format!(":{id}"))
     }
 }
 
