@@ -72,7 +72,7 @@ pub(super) fn start(mut builder: NodeBuilder) -> Result<Node, NodeError> {
         return Err(NodeError::Refused(process.refused));
     }
     let epoch = who.own.epoch;
-    let public = who.identity.public().clone();
+    let public = *who.identity.public();
     let health = Arc::new(Health::new());
     let housekeeping_bell = Arc::new(Doorbell::new());
     let (lanes, housekeeping) =
