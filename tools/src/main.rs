@@ -1,2 +1,4 @@
 //! Placeholder.
+mod demo;
+
 fn main() {}
