@@ -2,3 +2,7 @@
 //! granted, lock-free hand-off between them, and a budget with a histogram on every execution.
 
 pub mod clock;
+mod files;
+pub mod kernel;
+pub mod thread;
+pub mod topology;
