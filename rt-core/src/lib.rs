@@ -4,5 +4,10 @@
 pub mod clock;
 mod files;
 pub mod kernel;
+pub mod latest;
+pub mod pool;
+pub mod ring;
+mod sync;
 pub mod thread;
 pub mod topology;
+pub mod wait;

@@ -1,0 +1,292 @@
+//! UDP: one socket for everybody, and one connected socket for each enrolled peer.
+//!
+//! The kernel gives a datagram to the most specific socket, so a peer's frames have a receive
+//! buffer of their own: a flood from any other address cannot push them out.
+
+use super::buffer::{FramePool, FrameSlot, PeerIndex};
+use super::mmsg::{self, ReceiveBatch};
+use super::park::{Readiness, SocketPark};
+use super::{BATCH, Endpoint, Receive, Received, Transmit, TransportError};
+use sinew_rt::clock::Nanos;
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
+
+/// Receive buffer asked for on each socket; the kernel caps it at `net.core.rmem_max`.
+const RECEIVE_BUFFER_BYTES: usize = 1 << 20;
+
+/// A spinning lane reads the strangers' socket on every eighth poll only: nothing that comes there
+/// is urgent, and an empty read costs a system call.
+const STRANGERS_EVERY: u32 = 8;
+
+/// Binds `address` and connects one more socket on the same port to each peer.
+pub(crate) fn bind(address: SocketAddr, peers: &[SocketAddr]) -> Result<Endpoint, TransportError> {
+    let failed = |action| move |error| TransportError::System { address, action, error };
+    let open = || -> io::Result<Socket> {
+        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+        socket.set_nonblocking(true)?;
+        socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES)?;
+        Ok(socket)
+    };
+    let strangers = open().map_err(failed("open a UDP socket"))?;
+    // Bound before SO_REUSEADDR is set: a port that another program holds is an error, while our
+    // own connected sockets may share it afterwards.
+    strangers.bind(&address.into()).map_err(|error| match error.kind() {
+        io::ErrorKind::AddrInUse => TransportError::InUse { address },
+        _ => TransportError::System { address, action: "bind", error },
+    })?;
+    strangers.set_reuse_address(true).map_err(failed("share the port"))?;
+    let local = strangers.local_addr().map_err(failed("read back the address"))?;
+    let local = local.as_socket().unwrap_or(address);
+
+    let mut sockets = Vec::with_capacity(peers.len());
+    for peer in peers {
+        let connect = || -> io::Result<Socket> {
+            let socket = open()?;
+            socket.set_reuse_address(true)?;
+            socket.bind(&local.into())?;
+            socket.connect(&(*peer).into())?;
+            // Between bind and connect anybody's frames came here; none of them may pass as the
+            // peer's.
+            let mut byte = [std::mem::MaybeUninit::uninit()];
+            while socket.recv(&mut byte).is_ok() {}
+            Ok(socket)
+        };
+        let socket = connect().map_err(|error| TransportError::System {
+            address: *peer,
+            action: "connect to the peer",
+            error,
+        })?;
+        sockets.push(socket);
+    }
+
+    let sockets: Arc<[Socket]> = sockets.into();
+    let source = |socket: usize| (socket > 0).then(|| peers[socket - 1]);
+    let receiver = UdpReceiver {
+        sources: (0..=peers.len())
+            .map(|n| Source {
+                connected: source(n),
+                readiness: Readiness::always(),
+                batch: ReceiveBatch::new(),
+                want: 1,
+            })
+            .collect(),
+        strangers,
+        peers: sockets.clone(),
+        parks: false,
+        polls: 0,
+    };
+    let transmitter = || Box::new(UdpTransmitter { peers: sockets.clone() });
+    Ok(Endpoint {
+        local,
+        receiver: Box::new(receiver),
+        lane_transmitter: transmitter(),
+        housekeeping_transmitter: transmitter(),
+    })
+}
+
+/// One socket as the receiver sees it.
+struct Source {
+    /// The peer, for a connected socket.
+    connected: Option<SocketAddr>,
+    readiness: Readiness,
+    batch: ReceiveBatch,
+    /// How many datagrams to ask for: one while traffic is paced, which is the cheapest call, and
+    /// up to a whole batch while calls come back full.
+    want: usize,
+}
+
+struct UdpReceiver {
+    /// The strangers' socket first, then one for each peer, as in `peers`.
+    sources: Vec<Source>,
+    strangers: Socket,
+    peers: Arc<[Socket]>,
+    parks: bool,
+    polls: u32,
+}
+
+impl Receive for UdpReceiver {
+    fn receive(
+        &mut self,
+        pool: &FramePool,
+        now: Nanos,
+        accept: &mut dyn FnMut(FrameSlot),
+        starved: &mut u64,
+    ) -> Received {
+        self.polls = self.polls.wrapping_add(1);
+        let skip_strangers = !self.parks && !self.polls.is_multiple_of(STRANGERS_EVERY);
+        let mut accept = |mut slot: FrameSlot| {
+            slot.received_at = now;
+            accept(slot);
+        };
+        let mut result = Received::default();
+        // Peers before strangers: what waits in a peer's buffer is the more urgent.
+        for n in (0..self.sources.len()).rev() {
+            let source = &mut self.sources[n];
+            if (n == 0 && skip_strangers) || !source.readiness.get() {
+                continue;
+            }
+            let socket = if n == 0 { &self.strangers } else { &self.peers[n - 1] };
+            match source.batch.receive(
+                socket.as_fd(),
+                source.connected,
+                source.want,
+                pool,
+                &mut accept,
+                starved,
+            ) {
+                Ok(count) => {
+                    result.frames += count;
+                    let full = count == source.want;
+                    source.want = if full { (source.want * 2).min(BATCH) } else { 1 };
+                    result.more |= full;
+                    source.readiness.set(full || !self.parks);
+                }
+                // An empty socket, or an ICMP answer to something that we sent earlier (a peer
+                // that is not up yet), which this call has cleared.
+                Err(error) => {
+                    source.want = 1;
+                    let empty = error.kind() == io::ErrorKind::WouldBlock;
+                    result.more |= !empty;
+                    source.readiness.set(!empty || !self.parks);
+                }
+            }
+        }
+        result
+    }
+
+    fn attach(&mut self, park: &mut SocketPark) -> io::Result<()> {
+        self.parks = true;
+        self.sources[0].readiness = park.watch(self.strangers.as_raw_fd())?;
+        for (source, socket) in self.sources[1..].iter_mut().zip(self.peers.iter()) {
+            source.readiness = park.watch(socket.as_raw_fd())?;
+        }
+        Ok(())
+    }
+}
+
+struct UdpTransmitter {
+    peers: Arc<[Socket]>,
+}
+
+impl Transmit for UdpTransmitter {
+    fn send(&mut self, peer: PeerIndex, frames: &[&[u8]]) -> usize {
+        let Some(socket) = self.peers.get(peer.get()) else { return 0 };
+        let mut sent = 0;
+        let mut refused = false;
+        while sent < frames.len() {
+            match mmsg::send(socket.as_fd(), &frames[sent..]) {
+                Ok(count) => sent += count,
+                // The answer to an earlier datagram (ICMP port unreachable) is reported by the
+                // next call, which then sends nothing: ask once more.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused && !refused => {
+                    refused = true;
+                }
+                Err(_) => break,
+            }
+        }
+        sent
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::buffer::FrameBuffer;
+    use std::net::UdpSocket;
+
+    fn loopback() -> SocketAddr {
+        "127.0.0.1:0".parse().unwrap()
+    }
+
+    /// Polls until `wanted` frames came (loopback delivers before `send` returns, so a bounded
+    /// number of polls is enough).
+    fn receive(endpoint: &mut Endpoint, pool: &FramePool, wanted: usize) -> Vec<FrameSlot> {
+        let mut frames = Vec::new();
+        for _ in 0..10_000 {
+            let mut starved = 0;
+            let mut accept = |slot| frames.push(slot);
+            endpoint.receiver.receive(pool, Nanos::new(7), &mut accept, &mut starved);
+            if frames.len() >= wanted {
+                break;
+            }
+        }
+        frames
+    }
+
+    #[test]
+    fn a_port_in_use_is_an_error_that_names_it() {
+        let first = bind(loopback(), &[]).unwrap();
+        let error = bind(first.local, &[]).err().unwrap();
+        assert!(matches!(error, TransportError::InUse { address } if address == first.local));
+        assert!(error.to_string().contains(&first.local.to_string()));
+    }
+
+    #[test]
+    fn frames_from_a_peer_and_from_a_stranger_arrive_with_their_source() {
+        let peer = UdpSocket::bind(loopback()).unwrap();
+        let stranger = UdpSocket::bind(loopback()).unwrap();
+        let mut endpoint = bind(loopback(), &[peer.local_addr().unwrap()]).unwrap();
+        let pool = FramePool::new(64, FrameBuffer::new);
+        peer.send_to(b"from the peer", endpoint.local).unwrap();
+        stranger.send_to(b"from a stranger", endpoint.local).unwrap();
+        let frames = receive(&mut endpoint, &pool, 2);
+        let seen: Vec<_> = frames.iter().map(|f| (f.source, f.frame().to_vec())).collect();
+        assert!(seen.contains(&(peer.local_addr().unwrap(), b"from the peer".to_vec())));
+        assert!(seen.contains(&(stranger.local_addr().unwrap(), b"from a stranger".to_vec())));
+    }
+
+    #[test]
+    fn a_full_batch_is_sent_and_received_in_order() {
+        let peer = UdpSocket::bind(loopback()).unwrap();
+        let mut endpoint = bind(loopback(), &[peer.local_addr().unwrap()]).unwrap();
+        let frames: Vec<Vec<u8>> = (0..BATCH as u8).map(|n| vec![n; 100]).collect();
+        let frames: Vec<&[u8]> = frames.iter().map(Vec::as_slice).collect();
+        assert_eq!(endpoint.lane_transmitter.send(PeerIndex(0), &frames), BATCH);
+        let mut bytes = [0; 200];
+        for n in 0..BATCH as u8 {
+            assert_eq!(peer.recv(&mut bytes).unwrap(), 100);
+            assert_eq!(bytes[0], n);
+            peer.send_to(&bytes[..100], endpoint.local).unwrap();
+        }
+        let pool = FramePool::new(64, FrameBuffer::new);
+        let back = receive(&mut endpoint, &pool, BATCH);
+        assert!(back.iter().map(|slot| slot.bytes[0]).eq(0..BATCH as u8));
+    }
+
+    #[test]
+    fn a_datagram_longer_than_a_frame_keeps_its_true_length() {
+        let peer = UdpSocket::bind(loopback()).unwrap();
+        let mut endpoint = bind(loopback(), &[]).unwrap();
+        let pool = FramePool::new(4, FrameBuffer::new);
+        peer.send_to(&[1; 4_000], endpoint.local).unwrap();
+        let frames = receive(&mut endpoint, &pool, 1);
+        assert_eq!(frames[0].len, 4_000);
+        assert_eq!(frames[0].frame().len(), crate::wire::frame::MAX_FRAME_LEN);
+    }
+
+    #[test]
+    fn an_empty_pool_drains_the_socket_and_counts() {
+        let peer = UdpSocket::bind(loopback()).unwrap();
+        let mut endpoint = bind(loopback(), &[]).unwrap();
+        let pool = FramePool::new(1, FrameBuffer::new);
+        let kept = pool.take();
+        for _ in 0..3 {
+            peer.send_to(b"lost", endpoint.local).unwrap();
+        }
+        let mut starved = 0;
+        for _ in 0..10_000 {
+            let mut accept = |_| panic!("there was no slot");
+            endpoint.receiver.receive(&pool, Nanos::ZERO, &mut accept, &mut starved);
+            if starved == 3 {
+                break;
+            }
+        }
+        assert_eq!(starved, 3);
+        drop(kept);
+        peer.send_to(b"kept", endpoint.local).unwrap();
+        assert_eq!(receive(&mut endpoint, &pool, 1).len(), 1);
+    }
+}

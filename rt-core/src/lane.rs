@@ -1,0 +1,329 @@
+//! A lane: one pinned real-time thread that runs stages in order, each under its guard.
+//!
+//! A stage does a bounded piece of work each time it is polled. A lane polls its stages in order,
+//! reads the clock once at each boundary between them, and waits when none had work. The same
+//! stages run on one lane or on several, and in a simulator without any.
+
+use crate::clock::{self, Nanos};
+use crate::guard::{Execution, Guard};
+use crate::health::Health;
+use crate::thread::{self, Applied, RtThread, ThreadError, ThreadSpec};
+use crate::wait::{Doorbell, Wait};
+use std::cell::Cell;
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+/// One step of the work that lanes do.
+///
+/// A poll must do a bounded amount of work and neither block, lock, allocate, format nor make a
+/// system call other than the stage's own input and output.
+pub trait Stage: Send {
+    /// Does up to one bounded piece of work. `now` is the time at which the lane came here.
+    fn poll(&mut self, now: Nanos) -> Progress;
+
+    /// When the stage wants to be polled although no input comes.
+    fn next_deadline(&self) -> Option<Nanos> {
+        None
+    }
+}
+
+/// What a poll did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// There was nothing to do.
+    Idle,
+    /// Work was done.
+    Worked {
+        /// When the oldest piece of that work became available.
+        released: Nanos,
+        /// Whether the bound was reached before the input was empty.
+        more: bool,
+    },
+}
+
+/// Where a lane sleeps when its wait says that it may.
+pub trait Park: Send {
+    /// Sleeps until the lane's doorbell rings or `deadline` passes; may return early. The lane has
+    /// announced its sleep and found its inputs empty.
+    fn park(&mut self, deadline: Option<Nanos>);
+
+    /// Called before each poll of the stages that comes without a park, so that inputs which only
+    /// a park would report are looked at.
+    fn before_spin(&mut self) {}
+}
+
+/// Sleeps on the doorbell itself.
+#[derive(Debug)]
+pub struct FutexPark(pub Arc<Doorbell>);
+
+impl Park for FutexPark {
+    fn park(&mut self, deadline: Option<Nanos>) {
+        self.0.sleep(deadline);
+    }
+}
+
+/// Holds lanes back until all of them are set up, so that none spins on a core on which another
+/// has yet to ask for its priority. Also tells them to stop.
+#[derive(Debug, Default)]
+pub struct Gate {
+    open: Mutex<bool>,
+    opened: Condvar,
+    stopping: AtomicBool,
+    /// Instant by which a stopping lane ends even if its stages still have work.
+    drain_until: AtomicI64,
+}
+
+impl Gate {
+    /// A closed gate.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// Lets the lanes run.
+    pub fn open(&self) {
+        *self.open.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.opened.notify_all();
+    }
+
+    /// Tells the lanes to finish the work at hand, for no longer than until `drain_until`, and
+    /// to end. Sleeping lanes must be woken through their doorbells.
+    pub fn stop(&self, drain_until: Nanos) {
+        self.drain_until.store(drain_until.as_nanos(), Ordering::Relaxed);
+        self.stopping.store(true, Ordering::Release);
+        self.open();
+    }
+
+    /// Whether the lanes were told to end.
+    #[inline]
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    fn drain_until(&self) -> Nanos {
+        Nanos::new(self.drain_until.load(Ordering::Relaxed))
+    }
+
+    fn pass(&self) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        while !*open {
+            open = self.opened.wait(open).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+thread_local! {
+    static ON_LANE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether the calling thread is a lane at work: for a counting allocator that checks the rule
+/// that lanes do not allocate. Wait-free.
+#[inline]
+#[must_use]
+pub fn on_lane() -> bool {
+    ON_LANE.get()
+}
+
+/// Runs `body` under the rules of a lane: [`on_lane`] is true, and with the `rtsan` feature the
+/// real-time sanitizer reports whatever may block or allocate.
+#[inline]
+pub(crate) fn as_lane<R>(body: impl FnOnce() -> R) -> R {
+    struct Off;
+    impl Drop for Off {
+        fn drop(&mut self) {
+            ON_LANE.set(false);
+        }
+    }
+    ON_LANE.set(true);
+    let _off = Off;
+    #[cfg(feature = "rtsan")]
+    let _real_time = rtsan_standalone::ScopedSanitizeRealtime::default();
+    body()
+}
+
+struct Seat {
+    stage: Box<dyn Stage>,
+    guard: Guard,
+}
+
+/// A lane that has not started: a thread to be, a wait, and stages in order.
+pub struct Lane {
+    thread: ThreadSpec,
+    wait: Wait,
+    doorbell: Arc<Doorbell>,
+    park: Box<dyn Park>,
+    seats: Vec<Seat>,
+}
+
+impl Lane {
+    /// A lane without stages that sleeps on a futex.
+    #[must_use]
+    pub fn new(thread: ThreadSpec, wait: Wait) -> Self {
+        let doorbell = Arc::new(Doorbell::new());
+        Self::with_park(thread, wait, doorbell.clone(), Box::new(FutexPark(doorbell)))
+    }
+
+    /// A lane that sleeps in `park`, which ringing `doorbell` ends.
+    #[must_use]
+    pub fn with_park(
+        thread: ThreadSpec,
+        wait: Wait,
+        doorbell: Arc<Doorbell>,
+        park: Box<dyn Park>,
+    ) -> Self {
+        Self { thread, wait, doorbell, park, seats: Vec::new() }
+    }
+
+    /// Appends a stage; stages are polled in the order in which they were added.
+    pub fn push(&mut self, stage: Box<dyn Stage>, guard: Guard) {
+        self.seats.push(Seat { stage, guard });
+    }
+
+    /// The bell that wakes this lane: give it to whoever feeds one of its stages.
+    #[must_use]
+    pub fn doorbell(&self) -> Arc<Doorbell> {
+        self.doorbell.clone()
+    }
+
+    /// How the lane waits.
+    #[must_use]
+    pub fn wait(&self) -> Wait {
+        self.wait
+    }
+
+    /// Starts the thread, which applies and reads back its settings and then waits at `gate`.
+    ///
+    /// A panic in a stage ends the lane, marks `health` as panicked, and is reported by
+    /// [`RunningLane::join`].
+    ///
+    /// # Errors
+    /// Whatever [`thread::spawn`] reports.
+    pub fn spawn(self, gate: &Arc<Gate>, health: &Arc<Health>) -> Result<RunningLane, ThreadError> {
+        let Self { thread, wait, doorbell, park, seats } = self;
+        let bell = doorbell.clone();
+        let (gate, health) = (gate.clone(), health.clone());
+        let thread = thread::spawn(thread, move || {
+            let mut body = Body { wait, doorbell, park, seats, idle_since: None };
+            gate.pass();
+            let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| body.run(&gate)));
+            // The stages go here, on the thread that ran them, before anybody can join it.
+            drop(body);
+            outcome.map_err(|panic| {
+                health.panicked();
+                thread::panic_message(&*panic)
+            })
+        })?;
+        Ok(RunningLane { thread, doorbell: bell })
+    }
+}
+
+/// A lane whose thread runs.
+#[derive(Debug)]
+pub struct RunningLane {
+    thread: RtThread<Result<(), String>>,
+    doorbell: Arc<Doorbell>,
+}
+
+impl RunningLane {
+    /// What the kernel granted.
+    #[must_use]
+    pub fn applied(&self) -> &Applied {
+        self.thread.applied()
+    }
+
+    /// Wakes the lane so that it sees that its gate says stop.
+    pub fn wake(&self) {
+        self.doorbell.ring();
+    }
+
+    /// Whether the thread has ended.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// Waits for the thread to end.
+    ///
+    /// # Errors
+    /// The message of the panic that ended it.
+    pub fn join(self) -> Result<(), String> {
+        self.thread.join().unwrap_or_else(|error| Err(error.to_string()))
+    }
+}
+
+/// The lane's thread at work.
+struct Body {
+    wait: Wait,
+    doorbell: Arc<Doorbell>,
+    park: Box<dyn Park>,
+    seats: Vec<Seat>,
+    /// When the last poll that found work ended, while polls find none.
+    idle_since: Option<Nanos>,
+}
+
+impl Body {
+    fn run(&mut self, gate: &Gate) {
+        loop {
+            let worked = as_lane(|| self.pass());
+            if gate.is_stopping() {
+                if !worked || clock::now() >= gate.drain_until() {
+                    return;
+                }
+                continue;
+            }
+            if worked {
+                self.idle_since = None;
+                continue;
+            }
+            match self.wait {
+                Wait::Spin => std::hint::spin_loop(),
+                Wait::Park => self.park(gate),
+                Wait::SpinThenPark { spin } => {
+                    let now = clock::now();
+                    if now - *self.idle_since.get_or_insert(now) < spin {
+                        self.park.before_spin();
+                    } else {
+                        self.park(gate);
+                        self.idle_since = None;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Polls each stage once, and says whether any had work.
+    #[inline]
+    fn pass(&mut self) -> bool {
+        let mut worked = false;
+        let mut now = clock::now();
+        for seat in &mut self.seats {
+            seat.guard.enter(now);
+            let progress = seat.stage.poll(now);
+            now = clock::now();
+            let execution = match progress {
+                Progress::Idle => Execution::Idle,
+                Progress::Worked { released, .. } => Execution::Worked { released },
+            };
+            seat.guard.exit(now, execution);
+            worked |= execution != Execution::Idle;
+        }
+        worked
+    }
+
+    /// Sleeps, unless something came between the last pass and the announcement of the sleep.
+    fn park(&mut self, gate: &Gate) {
+        self.doorbell.announce_sleep();
+        if as_lane(|| self.pass()) || gate.is_stopping() {
+            self.doorbell.awake();
+            return;
+        }
+        let deadline = self.seats.iter().filter_map(|seat| seat.stage.next_deadline()).min();
+        self.park.park(deadline);
+        self.doorbell.awake();
+        for seat in &mut self.seats {
+            seat.guard.after_park();
+        }
+    }
+}
