@@ -3,5 +3,8 @@
 //!
 //! **A software stop is not a certified safety function.** See [`safety`].
 
+pub mod control_loop;
+pub mod input;
 pub mod message;
 pub mod safety;
+mod schedule;

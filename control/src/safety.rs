@@ -78,19 +78,29 @@ impl fmt::Display for State {
     }
 }
 
-/// The permission to leave a safe stop.
+/// The permission to leave one particular safe stop.
 ///
 /// It can be neither copied nor made by accident: whoever calls [`authorise`](Self::authorise)
-/// asserts that a person, or a rule that a person approved, looked at the cause and found the
-/// machine clear. For a request from the network, check the sender's role first.
+/// asserts that a person, or a rule that a person approved, looked at the cause of *that* stop and
+/// found the machine clear. It does not open a stop that happened since. For a request from the
+/// network, check the sender's role first.
 #[derive(Debug, PartialEq, Eq)]
-pub struct RearmToken(());
+pub struct RearmToken {
+    stop: u64,
+}
 
 impl RearmToken {
-    /// Takes the responsibility for one re-arm.
+    /// Takes the responsibility for leaving stop number `stop`, as [`Safety::stops`] counts them
+    /// from 1.
     #[must_use]
-    pub const fn authorise() -> Self {
-        Self(())
+    pub const fn authorise(stop: u64) -> Self {
+        Self { stop }
+    }
+
+    /// The stop that may be left.
+    #[must_use]
+    pub const fn stop(&self) -> u64 {
+        self.stop
     }
 }
 
@@ -256,8 +266,13 @@ impl Safety {
         self.stops
     }
 
-    /// Follows the table, and returns the state from before.
+    /// Follows the table, and returns the state from before. A re-arm for another stop than the
+    /// present one is one without permission.
     pub fn apply(&mut self, event: Event) -> State {
+        let event = match event {
+            Event::Rearm(Some(token)) if token.stop != self.stops => Event::Rearm(None),
+            event => event,
+        };
         let before = self.state;
         self.state = event.row()[before as usize];
         match (before, self.state) {
@@ -295,13 +310,13 @@ mod tests {
             10 => Event::Tripped,
             11 => Event::StopRequested,
             12 => Event::Rearm(None),
-            13 => Event::Rearm(Some(RearmToken::authorise())),
+            13 => Event::Rearm(Some(RearmToken::authorise(1))),
             _ => unreachable!("there are {EVENTS} events"),
         }
     }
 
     fn safety_in(state: State) -> Safety {
-        Safety { state, cause: None, stops: 0 }
+        Safety { state, cause: None, stops: 1 }
     }
 
     /// The rules in words, written without looking at the table: the two troubles as flags.
@@ -364,14 +379,26 @@ mod tests {
 
     #[test]
     fn the_first_cause_is_kept_and_a_rearm_clears_it() {
-        let mut safety = safety_in(State::Running);
+        let mut safety = Safety::new();
+        safety.apply(Event::Start);
         safety.apply(Event::InputLost);
         safety.apply(Event::Panic);
         assert_eq!((safety.cause(), safety.stops()), (Some(StopCause::InputLost), 1));
-        safety.apply(event(13));
+        safety.apply(Event::Rearm(Some(RearmToken::authorise(1))));
         assert_eq!((safety.cause(), safety.stops()), (None, 1));
         safety.apply(Event::Tripped);
         assert_eq!((safety.cause(), safety.stops()), (Some(StopCause::Tripped), 2));
+    }
+
+    #[test]
+    fn a_permission_for_an_earlier_or_later_stop_opens_nothing() {
+        let mut safety = Safety { state: State::SafeStop, cause: None, stops: 5 };
+        for stop in [0, 4, 6, u64::MAX] {
+            safety.apply(Event::Rearm(Some(RearmToken::authorise(stop))));
+            assert_eq!(safety.state(), State::SafeStop, "with a permission for stop {stop}");
+        }
+        safety.apply(Event::Rearm(Some(RearmToken::authorise(5))));
+        assert_eq!(safety.state(), State::Running);
     }
 
     proptest! {
@@ -382,8 +409,13 @@ mod tests {
             let mut safety = Safety::new();
             let mut stops = 0;
             for i in events {
-                let authorised = event(i) == event(13);
-                let before = safety.apply(event(i));
+                let authorised = i == 13;
+                let event = if authorised {
+                    Event::Rearm(Some(RearmToken::authorise(stops)))
+                } else {
+                    event(i)
+                };
+                let before = safety.apply(event);
                 if before == State::SafeStop && safety.state() != State::SafeStop {
                     prop_assert!(authorised);
                 }
