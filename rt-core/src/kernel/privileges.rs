@@ -86,7 +86,7 @@ fn soft_limit(limits: &str, name: &str) -> Option<u64> {
 impl RtGroup {
     /// The cgroup that bounds this process, on a v1 hierarchy. Version 2 has no real-time
     /// runtime, and without `RT_GROUP_SCHED` the file does not exist.
-    fn read(root: &Path) -> Option<Self> {
+    pub(super) fn read(root: &Path) -> Option<Self> {
         let groups = files::text(root, "proc/self/cgroup")?;
         let (controllers, group) = groups.lines().find_map(|line| {
             let (_, rest) = line.split_once(':')?;
