@@ -3,12 +3,20 @@
 
 pub mod clock;
 mod files;
+pub mod guard;
+pub mod health;
+pub mod histogram;
 pub mod kernel;
+pub mod ladder;
 pub mod latest;
+pub mod log;
 pub mod memory;
+pub mod panel;
 pub mod pool;
 pub mod power;
 pub mod ring;
+pub mod sequence_lock;
+pub mod supervisor;
 mod sync;
 pub mod thread;
 pub mod topology;

@@ -1,0 +1,108 @@
+//! Finds stages that went in and did not come back: a guard that measures at the end of an execution
+//! cannot see one that has no end.
+//!
+//! Housekeeping calls [`Supervisor::check`] every few milliseconds. It reads from the panel since
+//! when each probe is inside, and compares that with the probe's hard limit.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use crate::clock::Nanos;
+use crate::health::Health;
+use crate::ladder::Level;
+use crate::panel::Panel;
+use crate::sequence_lock;
+
+/// A stage that has been inside for longer than its hard limit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hang {
+    /// Name of the probe.
+    pub probe: String,
+    /// How long it has been inside.
+    pub inside_for: Nanos,
+    /// How long it may be.
+    pub hard_limit: Nanos,
+    /// The level that its guard is forced to, as soon as it comes back.
+    pub level: Level,
+}
+
+/// The panel has a supervisor already; each of its cells has one writer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("panel `{panel}` already has a supervisor; use that one")]
+pub struct AlreadySupervised {
+    /// The panel.
+    pub panel: String,
+}
+
+/// Watches all probes of one panel. Lives on housekeeping.
+#[derive(Debug)]
+pub struct Supervisor {
+    panel: Panel,
+    health: Option<Arc<Health>>,
+    /// Per probe, the entry that was reported as a hang; 0 for none.
+    reported: Vec<i64>,
+}
+
+impl Supervisor {
+    /// The supervisor of `panel`; the only one at a time.
+    ///
+    /// # Errors
+    /// When the panel has one already.
+    pub fn new(panel: &Panel) -> Result<Self, AlreadySupervised> {
+        if !panel.claim_supervision() {
+            return Err(AlreadySupervised { panel: panel.name().to_owned() });
+        }
+        Ok(Self { panel: panel.clone(), health: None, reported: Vec::new() })
+    }
+
+    /// Latches hangs in `health` too, where the probe's ladder says that a hang is a safe stop: the
+    /// stage that hangs cannot do it.
+    #[must_use]
+    pub fn with_health(mut self, health: Arc<Health>) -> Self {
+        self.health = Some(health);
+        self
+    }
+
+    /// The hangs that began since the last check: each is reported once, counted in the panel, and
+    /// answered by its guard when the stage comes back. Allocates only for hangs and new probes;
+    /// bounded by the number of probes.
+    pub fn check(&mut self, now: Nanos) -> Vec<Hang> {
+        let probes = self.panel.probes();
+        self.reported.resize(probes.len(), 0);
+        let mut hangs = Vec::new();
+        for (cell, reported) in probes.iter().zip(&mut self.reported) {
+            let entered_at = cell.entered_at.load(Relaxed);
+            if entered_at == 0 || entered_at == *reported {
+                continue;
+            }
+            let mut config = [0; crate::panel::CONFIG_WORDS];
+            if !sequence_lock::read(&cell.config_sequence, &cell.config, &mut config) {
+                // Being configured this very moment: nothing runs under it yet.
+                continue;
+            }
+            let [_, hard_limit, on_hang, _] = config;
+            let hard_limit = Nanos::new(hard_limit.cast_signed());
+            let inside_for = now - Nanos::new(entered_at);
+            // A probe without a guard has no limit.
+            if hard_limit <= Nanos::ZERO || inside_for <= hard_limit {
+                continue;
+            }
+            *reported = entered_at;
+            // Only guards write this word, from a `Level`; another writer's garbage stops.
+            let level = Level::from_word(on_hang as u32).unwrap_or(Level::SafeStop);
+            cell.last_hang_at.store(now.as_nanos(), Relaxed);
+            cell.hangs.store(cell.hangs.load(Relaxed).wrapping_add(1), Relaxed);
+            if let Some(health) = self.health.as_ref().filter(|_| level == Level::SafeStop) {
+                health.set_hung();
+            }
+            hangs.push(Hang { probe: cell.name.load(), inside_for, hard_limit, level });
+        }
+        hangs
+    }
+}
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        self.panel.release_supervision();
+    }
+}
