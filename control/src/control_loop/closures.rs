@@ -8,9 +8,9 @@ use super::{ControlLoop, Cycle, LoopBody, LoopError, LoopHandle};
 /// A loop with its closures, all but the cycle itself.
 #[derive(Debug)]
 pub struct ClosureLoop<D, S> {
-    control_loop: ControlLoop,
-    degraded: D,
-    safe_stop: S,
+    pub(super) control_loop: ControlLoop,
+    pub(super) degraded: D,
+    pub(super) safe_stop: S,
 }
 
 impl<D: FnMut(&mut Cycle), S: FnMut(&mut Cycle)> ClosureLoop<D, S> {
@@ -51,5 +51,32 @@ impl<D: FnMut(&mut Cycle), S: FnMut(&mut Cycle)> ClosureLoop<D, S> {
     {
         let Self { control_loop, degraded, safe_stop } = self;
         control_loop.spawn_body(panel, Closures { cycle, degraded, safe_stop })
+    }
+}
+
+/// A body from closures.
+#[derive(Debug)]
+struct Closures<C, D, S> {
+    cycle: C,
+    degraded: D,
+    safe_stop: S,
+}
+
+impl<C, D, S> LoopBody for Closures<C, D, S>
+where
+    C: FnMut(&mut Cycle),
+    D: FnMut(&mut Cycle),
+    S: FnMut(&mut Cycle),
+{
+    fn cycle(&mut self, cx: &mut Cycle) {
+        (self.cycle)(cx);
+    }
+
+    fn degraded(&mut self, cx: &mut Cycle) {
+        (self.degraded)(cx);
+    }
+
+    fn safe_stop(&mut self, cx: &mut Cycle) {
+        (self.safe_stop)(cx);
     }
 }

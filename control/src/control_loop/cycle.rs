@@ -98,30 +98,3 @@ pub trait LoopBody {
     /// anything that can be missing.
     fn safe_stop(&mut self, cx: &mut Cycle);
 }
-
-/// A body from closures.
-#[derive(Debug)]
-pub(super) struct Closures<C, D, S> {
-    pub(super) cycle: C,
-    pub(super) degraded: D,
-    pub(super) safe_stop: S,
-}
-
-impl<C, D, S> LoopBody for Closures<C, D, S>
-where
-    C: FnMut(&mut Cycle),
-    D: FnMut(&mut Cycle),
-    S: FnMut(&mut Cycle),
-{
-    fn cycle(&mut self, cx: &mut Cycle) {
-        (self.cycle)(cx);
-    }
-
-    fn degraded(&mut self, cx: &mut Cycle) {
-        (self.degraded)(cx);
-    }
-
-    fn safe_stop(&mut self, cx: &mut Cycle) {
-        (self.safe_stop)(cx);
-    }
-}

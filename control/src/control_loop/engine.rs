@@ -202,8 +202,7 @@ impl<B: LoopBody> Engine<B> {
         self.follow_health();
         // And when the guard's verdict on this very cycle was the last straw.
         made_safe = made_safe || self.stop_if_told(timer, &mut cx);
-        self.unsafe_to_move =
-            made_safe && (cx.tripped || cx.inputs == Some(Freshness::Lost));
+        self.unsafe_to_move = made_safe && (cx.tripped || cx.inputs == Some(Freshness::Lost));
         cx.stop
     }
 
@@ -276,7 +275,8 @@ impl<B: LoopBody> Engine<B> {
     /// Takes a permission that arrived, and uses one that waits once nothing forbids it.
     fn follow_rearm(&mut self, now: Nanos) {
         if let Some(token) = self.shared.take_rearm() {
-            let meant = self.safety.state() == State::SafeStop && token.stop() == self.safety.stops();
+            let meant =
+                self.safety.state() == State::SafeStop && token.stop() == self.safety.stops();
             if meant {
                 self.health.rearm();
                 self.rearm = Some(PendingRearm { token, until: now + REARM_PATIENCE });

@@ -62,26 +62,22 @@ mod running;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
 use std::sync::Arc;
 use std::sync::mpsc;
 
 use sinew_rt::clock::Nanos;
-use sinew_rt::guard::{Guard, GuardError, GuardSpec};
 use sinew_rt::health::Health;
-use sinew_rt::ladder::{LadderConfig, Level};
-use sinew_rt::panel::{Kind, Panel, PanelError};
-use sinew_rt::thread::{
-    self, Applied, Policy, Priority, RtThread, Strictness, ThreadError, ThreadSpec,
-};
+use sinew_rt::ladder::LadderConfig;
+use sinew_rt::panel::Panel;
+use sinew_rt::thread::{self, Policy, Priority, Strictness, ThreadSpec};
 use sinew_rt::topology::CoreId;
-use thiserror::Error;
 
+pub use closures::ClosureLoop;
 pub use cycle::{Cycle, LoopBody};
+pub use error::LoopError;
 pub use handle::{LoopHandle, Status};
+pub use running::{Report, RunningLoop};
 
-use cycle::Closures;
-use engine::{Engine, Instruments, KernelTimer, Parts};
 use handle::Shared;
 
 /// The highest rate: a period of 10 µs leaves nothing for a body on any kernel.
@@ -102,8 +98,10 @@ pub enum Wake {
 }
 
 impl Wake {
-    /// Spins for the last 100 µs.
-    pub const HYBRID: Self = Self::Hybrid { spin: Nanos::from_micros(100) };
+    /// Spins for the last 100 µs, or a quarter of a period that is shorter than 400 µs.
+    fn standard(period: Nanos) -> Self {
+        Self::Hybrid { spin: Nanos::from_micros(100).min(period / 4) }
+    }
 
     fn spin(self) -> Nanos {
         match self {
@@ -122,7 +120,7 @@ pub struct ControlLoop {
     budget: Option<Nanos>,
     hard_limit: Option<Nanos>,
     safe_stop_budget: Option<Nanos>,
-    wake: Wake,
+    wake: Option<Wake>,
     ladder: LadderConfig,
     health: Option<Arc<Health>>,
     shared: Arc<Shared>,
@@ -140,7 +138,7 @@ impl ControlLoop {
             budget: None,
             hard_limit: None,
             safe_stop_budget: None,
-            wake: Wake::HYBRID,
+            wake: None,
             ladder: LadderConfig::standard(),
             health: None,
             shared: Arc::default(),
@@ -206,14 +204,15 @@ impl ControlLoop {
         self
     }
 
-    /// How the loop waits for its next cycle.
+    /// How the loop waits for its next cycle. Unless told otherwise it spins for the last 100 µs,
+    /// or for a quarter of a period shorter than 400 µs.
     #[must_use]
     pub fn wake(mut self, wake: Wake) -> Self {
-        self.wake = wake;
+        self.wake = Some(wake);
         self
     }
 
-    /// What overruns add up to. A ladder whose `on_hang` is below [`Level::SafeStop`] also takes
+    /// What overruns add up to. A ladder whose `on_hang` is below [`SafeStop`](sinew_rt::ladder::Level::SafeStop) also takes
     /// away the stop at the hard limit.
     #[must_use]
     pub fn trip(mut self, ladder: LadderConfig) -> Self {

@@ -9,11 +9,15 @@ use sinew_rt::topology::CoreId;
 
 use super::engine::{Engine, Instruments, KernelTimer, Parts};
 use super::running::Outcome;
-use super::{ControlLoop, LoopBody, LoopError, LoopHandle, RATE_MAX_HZ};
+use super::{ControlLoop, LoopBody, LoopError, LoopHandle, RATE_MAX_HZ, Wake};
 
 impl ControlLoop {
     /// Checks every number and registers the loop's instruments.
-    pub(super) fn prepare<B: LoopBody>(self, panel: &Panel, body: B) -> Result<Prepared<B>, LoopError> {
+    pub(super) fn prepare<B: LoopBody>(
+        self,
+        panel: &Panel,
+        body: B,
+    ) -> Result<Prepared<B>, LoopError> {
         let name = self.thread.name.clone();
         if !(1..=RATE_MAX_HZ).contains(&self.rate_hz) {
             return Err(LoopError::Rate { name, rate_hz: self.rate_hz });
@@ -24,7 +28,7 @@ impl ControlLoop {
         if budget > period {
             return Err(LoopError::Budget { name, budget, period });
         }
-        let spin = self.wake.spin();
+        let spin = self.wake.unwrap_or(Wake::standard(period)).spin();
         if spin < Nanos::ZERO || spin > period / 2 {
             return Err(LoopError::Spin { name, spin, period });
         }
@@ -81,17 +85,17 @@ impl ControlLoop {
 }
 
 /// A loop with everything that may fail behind it, on whichever thread it is to run.
-struct Prepared<B> {
-    name: String,
-    thread: ThreadSpec,
+pub(super) struct Prepared<B> {
+    pub(super) name: String,
+    pub(super) thread: ThreadSpec,
     timer: KernelTimer,
     safe_stop_budget: Nanos,
     self_test: Nanos,
-    engine: Engine<B>,
+    pub(super) engine: Engine<B>,
 }
 
 impl<B: LoopBody> Prepared<B> {
-    fn self_test(&mut self) -> Result<(), LoopError> {
+    pub(super) fn self_test(&mut self) -> Result<(), LoopError> {
         let name = || self.name.clone();
         let took = self
             .engine
@@ -105,7 +109,7 @@ impl<B: LoopBody> Prepared<B> {
         Ok(())
     }
 
-    fn run(mut self) -> Outcome {
+    pub(super) fn run(mut self) -> Outcome {
         self.engine.run(&self.timer);
         let status = LoopHandle { shared: self.engine.shared.clone() }.status();
         let instruments = &self.engine.instruments;

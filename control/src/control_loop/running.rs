@@ -9,19 +9,19 @@ use super::{LoopError, LoopHandle, Status};
 use crate::safety::RearmToken;
 
 /// What the loop's thread knows when it ends.
-struct Outcome {
-    name: String,
-    cycles: u64,
-    skipped: u64,
-    safe_stop_panics: u64,
-    wake_up_max: Nanos,
-    self_test: Nanos,
-    safe_stop_budget: Nanos,
-    status: Status,
+pub(super) struct Outcome {
+    pub(super) name: String,
+    pub(super) cycles: u64,
+    pub(super) skipped: u64,
+    pub(super) safe_stop_panics: u64,
+    pub(super) wake_up_max: Nanos,
+    pub(super) self_test: Nanos,
+    pub(super) safe_stop_budget: Nanos,
+    pub(super) status: Status,
 }
 
 impl Outcome {
-    fn with(self, applied: Applied) -> Report {
+    pub(super) fn with(self, applied: Applied) -> Report {
         let Self {
             name,
             cycles,
@@ -97,9 +97,9 @@ impl fmt::Display for Report {
 /// A loop on its own thread. Dropping it stops the loop and waits for its thread.
 #[derive(Debug)]
 pub struct RunningLoop {
-    handle: LoopHandle,
-    name: String,
-    thread: Option<RtThread<Result<Outcome, LoopError>>>,
+    pub(super) handle: LoopHandle,
+    pub(super) name: String,
+    pub(super) thread: Option<RtThread<Result<Outcome, LoopError>>>,
 }
 
 impl RunningLoop {
