@@ -73,7 +73,8 @@ pub enum LoopError {
         /// The loop.
         name: String,
     },
-    /// The safe-stop path took too long when it was tried, under [`Strictness::Require`].
+    /// The safe-stop path took too long when it was tried, under
+    /// [`Strictness::Require`](sinew_rt::thread::Strictness::Require).
     #[error(
         "loop {name}: the safe-stop path took {took} in its self-test, its budget is {budget}; \
          make it shorter, or raise safe_stop_budget"
