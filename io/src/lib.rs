@@ -1,3 +1,9 @@
-//! Envelopes, identities, verified delivery and transports on pinned real-time lanes.
+//! Envelopes, identities and verified delivery between nodes.
 
+pub mod delivery;
 pub mod message;
+pub mod node;
+mod pipeline;
+pub mod security;
+pub mod transport;
+pub mod wire;

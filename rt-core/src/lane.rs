@@ -5,7 +5,7 @@
 //! stages run on one lane or on several, and in a simulator without any.
 
 use crate::clock::{self, Nanos};
-use crate::guard::{Execution, Guard};
+use crate::guard::{self, Execution, Guard};
 use crate::health::Health;
 use crate::thread::{self, Applied, RtThread, ThreadError, ThreadSpec};
 use crate::wait::{Doorbell, Wait};
@@ -20,26 +20,12 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 /// system call other than the stage's own input and output.
 pub trait Stage: Send {
     /// Does up to one bounded piece of work. `now` is the time at which the lane came here.
-    fn poll(&mut self, now: Nanos) -> Progress;
+    fn poll(&mut self, now: Nanos) -> Execution;
 
     /// When the stage wants to be polled although no input comes.
     fn next_deadline(&self) -> Option<Nanos> {
         None
     }
-}
-
-/// What a poll did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Progress {
-    /// There was nothing to do.
-    Idle,
-    /// Work was done.
-    Worked {
-        /// When the oldest piece of that work became available.
-        released: Nanos,
-        /// Whether the bound was reached before the input was empty.
-        more: bool,
-    },
 }
 
 /// Where a lane sleeps when its wait says that it may.
@@ -211,7 +197,7 @@ impl Lane {
             // The stages go here, on the thread that ran them, before anybody can join it.
             drop(body);
             outcome.map_err(|panic| {
-                health.panicked();
+                health.set_panicked();
                 thread::panic_message(&*panic)
             })
         })?;
@@ -278,7 +264,9 @@ impl Body {
                 continue;
             }
             match self.wait {
-                Wait::Spin => std::hint::spin_loop(),
+                Wait::Spin => {
+                    std::hint::spin_loop();
+                }
                 Wait::Park => self.park(gate),
                 Wait::SpinThenPark { spin } => {
                     let now = clock::now();
@@ -300,12 +288,8 @@ impl Body {
         let mut now = clock::now();
         for seat in &mut self.seats {
             seat.guard.enter(now);
-            let progress = seat.stage.poll(now);
+            let execution = seat.stage.poll(now);
             now = clock::now();
-            let execution = match progress {
-                Progress::Idle => Execution::Idle,
-                Progress::Worked { released, .. } => Execution::Worked { released },
-            };
             seat.guard.exit(now, execution);
             worked |= execution != Execution::Idle;
         }
@@ -320,10 +304,9 @@ impl Body {
             return;
         }
         let deadline = self.seats.iter().filter_map(|seat| seat.stage.next_deadline()).min();
+        guard::before_park();
         self.park.park(deadline);
+        guard::after_park(clock::now());
         self.doorbell.awake();
-        for seat in &mut self.seats {
-            seat.guard.after_park();
-        }
     }
 }

@@ -8,6 +8,7 @@ pub mod health;
 pub mod histogram;
 pub mod kernel;
 pub mod ladder;
+pub mod lane;
 pub mod latest;
 pub mod log;
 pub mod memory;

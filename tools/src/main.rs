@@ -1,4 +1,32 @@
-//! Placeholder.
-mod demo;
+//! The `sinew` command: demo, doctor, bench, histograms, keys and the node daemon.
 
-fn main() {}
+mod demo;
+mod exit;
+
+use clap::{Parser, Subcommand};
+use exit::{Exit, Outcome};
+
+/// Hard-latency robot control: run, measure and look inside.
+#[derive(Parser)]
+#[command(name = "sinew", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {}
+
+fn main() -> Exit {
+    match run(Cli::parse().command) {
+        Ok(exit) => exit,
+        Err(failure) => {
+            eprintln!("sinew: {}", failure.message);
+            failure.exit
+        }
+    }
+}
+
+fn run(command: Command) -> Outcome {
+    match command {}
+}

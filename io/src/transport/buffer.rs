@@ -1,16 +1,17 @@
 //! The slot in which one frame lives from the socket to the subscriber.
 
-use crate::wire::frame::MAX_FRAME_LEN;
+use crate::security::PeerIndex;
+use crate::wire::FRAME_MAX;
 use sinew_rt::clock::Nanos;
 use sinew_rt::pool::{Pool, Slot};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
-/// One received frame and what the receiver knows about it: 1,280 bytes, 20 cache lines.
+/// One received frame and what this node knows about it: 1,280 bytes, 20 cache lines.
 #[derive(Debug)]
 #[repr(C, align(64))]
-pub struct FrameBuffer {
+pub(crate) struct FrameBuffer {
     /// The frame's bytes; only the first `len` mean anything.
-    pub(crate) bytes: [u8; MAX_FRAME_LEN],
+    pub(crate) bytes: [u8; FRAME_MAX],
     pub(crate) source: SocketAddr,
     /// When the receive stage took it from the transport.
     pub(crate) received_at: Nanos,
@@ -22,35 +23,23 @@ pub struct FrameBuffer {
 
 const _: () = assert!(size_of::<FrameBuffer>() == 1_280, "the slot size that the design names");
 
-/// Position of an enrolled peer in this node's peer table. Not an identity.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct PeerIndex(pub(crate) u16);
-
-impl PeerIndex {
-    /// Position in tables that have one entry for each peer.
-    #[must_use]
-    pub const fn get(self) -> usize {
-        self.0 as usize
-    }
-}
-
 impl FrameBuffer {
     /// An empty buffer, all of whose memory has been written (and so is resident).
     #[must_use]
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
-            bytes: [0; MAX_FRAME_LEN],
+            bytes: [0; FRAME_MAX],
             source: NOWHERE,
             received_at: Nanos::ZERO,
             len: 0,
-            peer: PeerIndex(0),
+            peer: PeerIndex::new(0),
         }
     }
 
     /// The frame.
     #[must_use]
-    pub fn frame(&self) -> &[u8] {
-        &self.bytes[..usize::from(self.len).min(MAX_FRAME_LEN)]
+    pub(crate) fn frame(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len).min(FRAME_MAX)]
     }
 }
 

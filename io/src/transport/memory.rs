@@ -1,10 +1,11 @@
 //! A network inside one process: bounded queues between nodes, with the contract of a datagram
 //! socket. For tests and for examples that need no ports.
 
-use super::buffer::{FramePool, FrameSlot, PeerIndex};
+use super::buffer::{FramePool, FrameSlot};
 use super::park::SocketPark;
 use super::{BATCH, Endpoint, Receive, Received, Transmit, TransportError};
-use crate::wire::frame::MAX_FRAME_LEN;
+use crate::security::PeerIndex;
+use crate::wire::FRAME_MAX;
 use crossbeam::queue::ArrayQueue;
 use sinew_rt::clock::Nanos;
 use sinew_rt::wait::Doorbell;
@@ -32,7 +33,7 @@ struct Datagram {
     source: SocketAddr,
     /// The length that was sent, which may exceed what is kept.
     len: usize,
-    bytes: [u8; MAX_FRAME_LEN],
+    bytes: [u8; FRAME_MAX],
 }
 
 impl MemoryNetwork {
@@ -47,10 +48,8 @@ impl MemoryNetwork {
         address: SocketAddr,
         peers: &[SocketAddr],
     ) -> Result<Endpoint, TransportError> {
-        let port = Arc::new(Port {
-            queue: ArrayQueue::new(QUEUE_DATAGRAMS),
-            doorbell: OnceLock::new(),
-        });
+        let port =
+            Arc::new(Port { queue: ArrayQueue::new(QUEUE_DATAGRAMS), doorbell: OnceLock::new() });
         {
             let mut ports = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
             if ports.get(&address).is_some_and(|port| port.strong_count() > 0) {
@@ -87,8 +86,8 @@ impl MemoryNetwork {
 
 impl Port {
     fn put(&self, source: SocketAddr, bytes: &[u8]) -> bool {
-        let mut datagram = Datagram { source, len: bytes.len(), bytes: [0; MAX_FRAME_LEN] };
-        let kept = bytes.len().min(MAX_FRAME_LEN);
+        let mut datagram = Datagram { source, len: bytes.len(), bytes: [0; FRAME_MAX] };
+        let kept = bytes.len().min(FRAME_MAX);
         datagram.bytes[..kept].copy_from_slice(&bytes[..kept]);
         let taken = self.queue.push(datagram).is_ok();
         if let (true, Some(doorbell)) = (taken, self.doorbell.get()) {

@@ -2,7 +2,7 @@
 
 use super::BATCH;
 use super::buffer::{FramePool, FrameSlot, NOWHERE};
-use crate::wire::frame::MAX_FRAME_LEN;
+use crate::wire::FRAME_MAX;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -14,7 +14,7 @@ pub(crate) struct ReceiveBatch {
     vectors: Box<[libc::iovec; BATCH]>,
     addresses: Box<[libc::sockaddr_in6; BATCH]>,
     /// Where frames go that no slot is free for, so that the socket drains all the same.
-    spill: Box<[u8; MAX_FRAME_LEN]>,
+    spill: Box<[u8; FRAME_MAX]>,
 }
 
 // SAFETY: the raw pointers inside `headers` and `vectors` are only set and used within one call of
@@ -25,20 +25,19 @@ impl ReceiveBatch {
     pub(crate) fn new() -> Self {
         // SAFETY: all-zero is a valid value of these C structs: null pointers, zero lengths, no
         // address family.
-        let (headers, vectors, addresses) = unsafe {
-            (std::mem::zeroed(), std::mem::zeroed(), std::mem::zeroed())
-        };
+        let (headers, vectors, addresses) =
+            unsafe { (std::mem::zeroed(), std::mem::zeroed(), std::mem::zeroed()) };
         Self {
             slots: [const { None }; BATCH],
             headers: Box::new(headers),
             vectors: Box::new(vectors),
             addresses: Box::new(addresses),
-            spill: Box::new([0; MAX_FRAME_LEN]),
+            spill: Box::new([0; FRAME_MAX]),
         }
     }
 
     /// Receives up to `want` datagrams and hands each, with its true length, to `accept`. A
-    /// datagram longer than a frame arrives with a length above [`MAX_FRAME_LEN`].
+    /// datagram longer than a frame arrives with a length above [`FRAME_MAX`].
     ///
     /// `connected` is the source of a connected socket, which the kernel then need not report.
     pub(crate) fn receive(
@@ -60,7 +59,7 @@ impl ReceiveBatch {
                 // Several headers may share the spill: its content is never read.
                 None => self.spill.as_mut_ptr(),
             };
-            self.vectors[i] = libc::iovec { iov_base: bytes.cast(), iov_len: MAX_FRAME_LEN };
+            self.vectors[i] = libc::iovec { iov_base: bytes.cast(), iov_len: FRAME_MAX };
             let header = &mut self.headers[i].msg_hdr;
             header.msg_iov = &raw mut self.vectors[i];
             header.msg_iovlen = 1;

@@ -7,7 +7,8 @@ mod mmsg;
 pub(crate) mod park;
 pub(crate) mod udp;
 
-use buffer::{FramePool, FrameSlot, PeerIndex};
+use crate::security::PeerIndex;
+use buffer::{FramePool, FrameSlot};
 use sinew_rt::clock::Nanos;
 use std::io;
 use std::net::SocketAddr;
@@ -60,7 +61,9 @@ pub(crate) struct Endpoint {
 #[derive(Debug, thiserror::Error)]
 pub enum TransportError {
     /// Another socket has the port.
-    #[error("{address} is in use: choose another port, or end the process that holds it (ss -ulpn)")]
+    #[error(
+        "{address} is in use: choose another port, or end the process that holds it (ss -ulpn)"
+    )]
     InUse {
         /// The address asked for.
         address: SocketAddr,

@@ -3,10 +3,11 @@
 //! The kernel gives a datagram to the most specific socket, so a peer's frames have a receive
 //! buffer of their own: a flood from any other address cannot push them out.
 
-use super::buffer::{FramePool, FrameSlot, PeerIndex};
+use super::buffer::{FramePool, FrameSlot};
 use super::mmsg::{self, ReceiveBatch};
 use super::park::{Readiness, SocketPark};
 use super::{BATCH, Endpoint, Receive, Received, Transmit, TransportError};
+use crate::security::PeerIndex;
 use sinew_rt::clock::Nanos;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
@@ -244,7 +245,7 @@ mod tests {
         let mut endpoint = bind(loopback(), &[peer.local_addr().unwrap()]).unwrap();
         let frames: Vec<Vec<u8>> = (0..BATCH as u8).map(|n| vec![n; 100]).collect();
         let frames: Vec<&[u8]> = frames.iter().map(Vec::as_slice).collect();
-        assert_eq!(endpoint.lane_transmitter.send(PeerIndex(0), &frames), BATCH);
+        assert_eq!(endpoint.lane_transmitter.send(PeerIndex::new(0), &frames), BATCH);
         let mut bytes = [0; 200];
         for n in 0..BATCH as u8 {
             assert_eq!(peer.recv(&mut bytes).unwrap(), 100);
@@ -264,7 +265,7 @@ mod tests {
         peer.send_to(&[1; 4_000], endpoint.local).unwrap();
         let frames = receive(&mut endpoint, &pool, 1);
         assert_eq!(frames[0].len, 4_000);
-        assert_eq!(frames[0].frame().len(), crate::wire::frame::MAX_FRAME_LEN);
+        assert_eq!(frames[0].frame().len(), crate::wire::FRAME_MAX);
     }
 
     #[test]

@@ -102,8 +102,10 @@ fn a_body_that_trips_is_made_safe_within_the_cycle() {
     assert_eq!(rig.status.get().unwrap().cause, Some(StopCause::Tripped));
 }
 
+type Readings = Arc<Mutex<Vec<String>>>;
+
 /// A script that reads an input whose last value was published in cycle `last`.
-fn reading(last: u64) -> (impl FnMut(Call, &mut Cycle), Arc<Mutex<Vec<String>>>) {
+fn reading(last: u64) -> (impl FnMut(Call, &mut Cycle), Readings) {
     let (mut writer, reader): (_, LatestReader<u64>) = latest::channel();
     let mut input = Input::new(reader, MS * 2).deadline(MS * 5);
     let readings = Arc::new(Mutex::new(Vec::new()));

@@ -1,0 +1,11 @@
+//! What may be delivered: at most once, in its own life, and with a name for every refusal.
+
+#![deny(clippy::disallowed_types, clippy::disallowed_methods)]
+
+pub mod drop_reason;
+pub mod streams;
+pub mod window;
+
+pub use drop_reason::DropReason;
+pub use streams::{Pending, StreamTable, StreamTableError};
+pub use window::{Verdict, Window};

@@ -1,0 +1,542 @@
+//! The start: from a checked description to running lanes, in an order in which every failure
+//! leaves nothing behind.
+
+use super::NodeError;
+use super::builder::{NodeBuilder, Publication, Subscription};
+use super::config::{Auth, Mode, NodeConfig, TopicConfig};
+use super::housekeeping::{self, Housekeeping, HousekeepingThread, PeerGauges};
+use super::plan::{self, Plan, StageName};
+use super::running::{LaneSet, Node, StartReport};
+use crate::delivery::StreamTable;
+use crate::pipeline::Drops;
+use crate::pipeline::deliver::{self, DeliverStage, Route};
+use crate::pipeline::receive::{self, Filter, ReceiveOutputs, ReceiveStage};
+use crate::pipeline::send::{Outlet, SendStage};
+use crate::pipeline::verify::{self, SenderClock, TopicRule, VerifyStage};
+use crate::security::boot::BootCounter;
+use crate::security::hello::{Handshake, OwnLife};
+use crate::security::{Admission, Enrolment, Identity, Peer, PublicKey, Publishes, Trust, keyfile};
+use crate::transport::buffer::{FrameBuffer, FramePool};
+use crate::transport::park::SocketPark;
+use crate::transport::{self, BATCH, Endpoint};
+use crate::wire::hello::STREAMS_MAX;
+use crate::wire::{
+    BootId, Class, ClusterName, Domain, EnvelopeFields, Epoch, FRAME_MAX, KeyId, LifeId, Sequence,
+    SigningContext, TopicId,
+};
+use sinew_rt::clock::{self, Nanos};
+use sinew_rt::guard::{Guard, GuardSpec};
+use sinew_rt::health::Health;
+use sinew_rt::ladder::LadderConfig;
+use sinew_rt::lane::{Gate, Lane, Stage};
+use sinew_rt::memory::{self, MemoryPlan, MemoryReport};
+use sinew_rt::panel::{Kind, Panel, PanelSpec, State};
+use sinew_rt::power::CpuLatencyHold;
+use sinew_rt::ring::{self, Consumer, Producer};
+use sinew_rt::supervisor::Supervisor;
+use sinew_rt::thread::{Applied, Policy, Refusal, Strictness, ThreadSpec};
+use sinew_rt::topology::Topology;
+use sinew_rt::wait::Doorbell;
+use std::hash::{BuildHasher, RandomState};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+/// Frames that may wait between two stages.
+const RING: usize = 256;
+/// Handshake frames that may wait for housekeeping.
+const HANDSHAKE_RING: usize = 64;
+/// Lives that may wait for the verify stage.
+const LIVES_RING: usize = 64;
+/// A stage that is inside for this many budgets hangs.
+const HARD_LIMIT_BUDGETS: i64 = 100;
+
+/// Starts the node that `builder` describes.
+pub(super) fn start(mut builder: NodeBuilder) -> Result<Node, NodeError> {
+    builder.config.validate()?;
+    let topology = Topology::read()?;
+    let plan = plan::plan(&builder.config, &topology)?;
+    let who = Who::new(&mut builder)?;
+    let config = &builder.config;
+    let addresses: Vec<_> = config.peers.iter().map(|peer| peer.address).collect();
+    let endpoint = bind(&builder, &addresses)?;
+    let address = endpoint.local;
+    let panel = panel(&builder)?;
+    panel.set_identity(&who.identity.public().to_did());
+    panel.set_layout(&plan.to_string());
+
+    let process = Process::prepare(config);
+    let strictness = config.strictness();
+    if strictness == Strictness::Require && !process.refused.is_empty() {
+        return Err(NodeError::Refused(process.refused));
+    }
+    let epoch = who.own.epoch;
+    let public = who.identity.public().clone();
+    let health = Arc::new(Health::new());
+    let housekeeping_bell = Arc::new(Doorbell::new());
+    let (lanes, housekeeping) =
+        wire_up(builder, who, endpoint, &plan, &panel, &health, &housekeeping_bell)?;
+
+    // From here on threads run. They wait at the gate until the last of them is set up, and end
+    // when `lanes` is dropped.
+    let mut running = LaneSet { gate: Gate::new(), running: Vec::new() };
+    for lane in lanes {
+        running.running.push(lane.spawn(&running.gate, &health)?);
+    }
+    let granted: Vec<_> = running.running.iter().map(|lane| lane.applied().clone()).collect();
+    let mut not_real_time: Vec<_> = granted.iter().filter_map(Applied::not_real_time).collect();
+    not_real_time.extend(process.refused.iter().map(ToString::to_string));
+    panel.set_not_real_time(&not_real_time);
+    let spec = housekeeping_spec(&topology, &plan);
+    let housekeeping = HousekeepingThread::spawn(spec, housekeeping_bell, housekeeping)?;
+    panel.set_state(State::Running);
+    running.gate.open();
+    Ok(Node {
+        lanes: running,
+        housekeeping: Some(housekeeping),
+        health,
+        report: StartReport {
+            plan,
+            lanes: granted,
+            memory: process.memory,
+            cpu_latency_us: process.power.as_ref().map(CpuLatencyHold::effective_us),
+            not_real_time,
+            address,
+            epoch,
+        },
+        public,
+        panel,
+        _power: process.power,
+    })
+}
+
+/// Who this node is, whom it knows, and which of its lives begins.
+struct Who {
+    identity: Arc<Identity>,
+    peers: Arc<Enrolment>,
+    cluster: ClusterName,
+    own: OwnLife,
+}
+
+impl Who {
+    fn new(builder: &mut NodeBuilder) -> Result<Self, NodeError> {
+        let given = builder.identity.take();
+        let config = &builder.config;
+        let cluster = ClusterName::new(&config.cluster)
+            .map_err(|error| config.error("node.cluster", error.to_string(), ""))?;
+        let identity = match (given, &config.key) {
+            (Some(identity), _) => identity,
+            (None, Some(path)) => keyfile::load(path)?,
+            (None, None) => {
+                let hint = "make one with `sinew key new FILE` and set node.key";
+                return Err(config.error("node.key", "the node has no identity", hint).into());
+            }
+        };
+        let peers = Arc::new(enrolment(config, identity.public())?);
+        let own = own_life(config)?;
+        Ok(Self { identity: Arc::new(identity), peers, cluster, own })
+    }
+}
+
+fn enrolment(config: &NodeConfig, own: &PublicKey) -> Result<Enrolment, NodeError> {
+    let mut peers = Vec::with_capacity(config.peers.len());
+    for (n, peer) in config.peers.iter().enumerate() {
+        let key = format!("peer.{n}.identity");
+        let public = PublicKey::from_did(&peer.identity).map_err(|error| {
+            config.error(&key, error.to_string(), "`sinew key show FILE` prints an identity")
+        })?;
+        if public.id() == own.id() {
+            let hint = "give the peer's identity, not this node's";
+            return Err(config.error(&key, "this is the node itself", hint).into());
+        }
+        let publishes = peer.publishes.iter().map(|topic| TopicId::of(topic)).collect();
+        peers.push(Peer {
+            name: peer.name.clone(),
+            key: public,
+            publishes: Publishes::Only(publishes),
+        });
+    }
+    Enrolment::new(peers).map_err(|error| config.error("peer", error.to_string(), "").into())
+}
+
+/// Begins a life: from the boot counter on disk, or in development mode without a state directory
+/// from the wall clock, which grows from one start to the next unless somebody sets it back.
+fn own_life(config: &NodeConfig) -> Result<OwnLife, NodeError> {
+    let epoch = match &config.state_dir {
+        Some(dir) => {
+            make_private_dir(dir)
+                .map_err(|error| NodeError::System { action: "make node.state_dir", error })?;
+            BootCounter::advance(&dir.join("boot"))?
+        }
+        None => Epoch::new(clock::wall().as_unsigned()),
+    };
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    let boot = boot.map_err(|error| NodeError::System { action: "read the boot id", error })?;
+    let boot = BootId::parse(boot.trim()).ok_or_else(|| NodeError::System {
+        action: "read the boot id",
+        error: std::io::Error::other("it is not a UUID"),
+    })?;
+    let mut life = LifeId::default();
+    getrandom::fill(&mut life.0).map_err(|error| NodeError::System {
+        action: "draw random bytes",
+        error: std::io::Error::other(error.to_string()),
+    })?;
+    Ok(OwnLife { epoch, life, boot })
+}
+
+fn make_private_dir(dir: &std::path::Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
+}
+
+fn bind(builder: &NodeBuilder, peers: &[SocketAddr]) -> Result<Endpoint, NodeError> {
+    match (&builder.memory, builder.config.bind) {
+        (Some((network, address)), _) => Ok(network.bind(*address, peers)?),
+        (None, Some(address)) => Ok(transport::udp::bind(address, peers)?),
+        (None, None) => {
+            let hint = "set transport.bind, for example to \"127.0.0.1:7400\"";
+            Err(builder.config.error("transport", "the node has no address", hint).into())
+        }
+    }
+}
+
+/// A panel with room for everything that this node will show, and for a control loop's figures.
+fn panel(builder: &NodeBuilder) -> Result<Panel, NodeError> {
+    let sources = builder.config.peers.len() + 1;
+    let reasons = receive::REASONS.len()
+        + verify::REASONS.len()
+        + deliver::REASONS.len()
+        + housekeeping::REASONS.len();
+    let topics = builder.config.topics.len();
+    let mut spec = PanelSpec::new(&builder.config.name);
+    if let Some(dir) = &builder.panel_dir {
+        spec = spec.in_dir(dir);
+    }
+    spec.probes = (4 + builder.stages.len() + 4) as u32;
+    spec.histograms = 2 * spec.probes + topics as u32 + 8;
+    spec.values = (sources * (reasons + 5) + 3 * topics + 64) as u32;
+    Ok(Panel::create(&spec)?)
+}
+
+/// What was prepared for the whole process.
+struct Process {
+    memory: Option<MemoryReport>,
+    power: Option<CpuLatencyHold>,
+    refused: Vec<Refusal>,
+}
+
+impl Process {
+    fn prepare(config: &NodeConfig) -> Self {
+        let mut refused = Vec::new();
+        let memory = config.realtime.lock_memory.then(|| memory::prepare(&MemoryPlan::default()));
+        refused.extend(memory.iter().flat_map(|report| report.refused.iter().cloned()));
+        let power = config.realtime.cpu_latency_us.and_then(|us| {
+            CpuLatencyHold::acquire(us)
+                .map_err(|error| {
+                    refused.push(Refusal {
+                        what: "idle states".to_owned(),
+                        wanted: format!("wake-up latency of {us} µs"),
+                        got: "the system's default".to_owned(),
+                        reason: error.to_string(),
+                        fix: "run as root, or set realtime.cpu_latency_us = \"off\"".to_owned(),
+                    });
+                })
+                .ok()
+        });
+        Self { memory, power, refused }
+    }
+}
+
+/// Housekeeping runs at normal priority, on a core without a lane if there is one.
+fn housekeeping_spec(topology: &Topology, plan: &Plan) -> ThreadSpec {
+    let free = |core: &_| !plan.lanes.iter().any(|lane| lane.core == *core);
+    let spec = ThreadSpec::new("housekeeping").policy(Policy::Other).strictness(Strictness::Report);
+    match topology.housekeeping_candidates().into_iter().find(free) {
+        Some(core) => spec.core(core),
+        None => spec,
+    }
+}
+
+/// The lanes of the plan while stages are put on them.
+struct Lanes<'a> {
+    lanes: Vec<Lane>,
+    plan: &'a Plan,
+    panel: &'a Panel,
+    health: &'a Arc<Health>,
+}
+
+impl Lanes<'_> {
+    fn of(&self, stage: StageName) -> usize {
+        self.plan.lanes.iter().position(|lane| lane.stages.contains(&stage)).unwrap_or(0)
+    }
+
+    /// The bell that work for `stage` must ring, when its lane may be asleep.
+    fn doorbell(&self, stage: StageName) -> Option<Arc<Doorbell>> {
+        let lane = &self.lanes[self.of(stage)];
+        (!lane.wait().holds_core()).then(|| lane.doorbell())
+    }
+
+    /// A ring from one stage to another, which rings the other's lane if that is another lane.
+    fn ring<T>(
+        &self,
+        from: StageName,
+        to: StageName,
+        capacity: usize,
+    ) -> (Producer<T>, Consumer<T>) {
+        match self.doorbell(to) {
+            Some(doorbell) if self.of(from) != self.of(to) => {
+                ring::channel_with_doorbell(capacity, doorbell)
+            }
+            _ => ring::channel(capacity),
+        }
+    }
+
+    fn seat(
+        &mut self,
+        on: StageName,
+        name: &str,
+        spec: GuardSpec,
+        stage: Box<dyn Stage>,
+    ) -> Result<(), NodeError> {
+        let lane = self.of(on);
+        let probe = self.panel.probe(name, Some(self.plan.lanes[lane].core.get()))?;
+        let guard = Guard::new(probe, spec).map_err(|error| super::ConfigError {
+            file: None,
+            key: format!("budget of stage {name}"),
+            problem: error.to_string(),
+            hint: String::new(),
+        })?;
+        self.lanes[lane].push(stage, guard.with_health(self.health.clone()));
+        Ok(())
+    }
+}
+
+fn pipeline_guard(budget: Nanos) -> GuardSpec {
+    GuardSpec {
+        budget,
+        hard_limit: budget * HARD_LIMIT_BUDGETS,
+        ladder: LadderConfig::report_only(),
+    }
+}
+
+/// Makes the stages, puts them on their lanes, and connects everything with everything.
+fn wire_up(
+    builder: NodeBuilder,
+    who: Who,
+    mut endpoint: Endpoint,
+    plan: &Plan,
+    panel: &Panel,
+    health: &Arc<Health>,
+    housekeeping_bell: &Arc<Doorbell>,
+) -> Result<(Vec<Lane>, Housekeeping), NodeError> {
+    use StageName::{Deliver, Receive, Send, Verify};
+    let config = &builder.config;
+    let names: Vec<String> = config.peers.iter().map(|peer| peer.name.clone()).collect();
+    let lanes = make_lanes(config, plan, &mut endpoint)?;
+    let mut lanes = Lanes { lanes, plan, panel, health };
+    let now = clock::now();
+
+    // Four rings may be full at once, and each socket holds a batch ready.
+    let slots = 3 * RING + HANDSHAKE_RING + (names.len() + 1) * BATCH;
+    let (trusted, trusted_in) = lanes.ring(Receive, Verify, RING);
+    let (strangers, strangers_in) = lanes.ring(Receive, Verify, RING);
+    let (verified, verified_in) = lanes.ring(Verify, Deliver, RING);
+    let (handshakes, handshakes_in) =
+        ring::channel_with_doorbell(HANDSHAKE_RING, housekeeping_bell.clone());
+    let (lives, lives_in) = match lanes.doorbell(Verify) {
+        Some(doorbell) => ring::channel_with_doorbell(LIVES_RING, doorbell),
+        None => ring::channel(LIVES_RING),
+    };
+
+    let hasher = RandomState::new();
+    let mut admission = Admission::new(builder.limits, now);
+    let addresses: Vec<_> = config.peers.iter().map(|peer| peer.address).collect();
+    for ((_, peer), address) in who.peers.iter().zip(&addresses) {
+        admission.reserve(hasher.hash_one(address), peer.key.id(), now);
+    }
+    let receive = ReceiveStage {
+        transport: endpoint.receiver,
+        pool: FramePool::new(slots, FrameBuffer::new),
+        filter: Filter {
+            cluster: who.cluster.tag(),
+            peers: who.peers.clone(),
+            addresses,
+            admission,
+            hasher,
+            outputs: ReceiveOutputs { trusted, strangers, handshakes },
+            frames: panel.counter("receive.frames")?,
+            drops: Drops::register(panel, "receive", receive::REASONS, &names)?,
+        },
+    };
+    lanes.seat(Receive, "receive", pipeline_guard(config.budgets.receive), Box::new(receive))?;
+
+    let (rules, routes) = subscriptions(builder.subscriptions, config, panel)?;
+    let topics: Vec<_> = rules.iter().map(|rule| rule.topic).collect();
+    let verify = VerifyStage {
+        trusted: trusted_in,
+        strangers: strangers_in,
+        lives: lives_in,
+        output: verified,
+        own_key: who.identity.public().id(),
+        context: SigningContext::new(Domain::Envelope, &who.cluster),
+        clocks: vec![SenderClock::Unknown; names.len()],
+        streams: StreamTable::new(names.len(), &topics)
+            .map_err(|error| config.error("topic", error.to_string(), ""))?,
+        rules,
+        peers: who.peers.clone(),
+        checked: panel.counter("verify.signatures_checked")?,
+        drops: Drops::register(panel, "verify", verify::REASONS, &names)?,
+    };
+    lanes.seat(Verify, "verify", pipeline_guard(config.budgets.verify), Box::new(verify))?;
+
+    let deliver = DeliverStage {
+        input: verified_in,
+        routes,
+        drops: Drops::register(panel, "deliver", deliver::REASONS, &names)?,
+    };
+    lanes.seat(Deliver, "deliver", pipeline_guard(config.budgets.deliver), Box::new(deliver))?;
+
+    for (name, guard, stage) in builder.stages {
+        lanes.seat(Send, &name, guard, stage)?;
+    }
+    let outlets = publications(builder.publications, config, &who, panel)?;
+    let streams: Vec<_> =
+        outlets.iter().map(|outlet| (outlet.fields.topic, outlet.next_sequence.clone())).collect();
+    let lost = names.iter().map(|name| panel.counter(&format!("send.lost@{name}")));
+    let send = SendStage {
+        outlets,
+        transport: endpoint.lane_transmitter,
+        identity: who.identity.clone(),
+        cluster: who.cluster.tag(),
+        context: SigningContext::new(Domain::Envelope, &who.cluster),
+        lost: lost.collect::<Result<_, _>>()?,
+        frames: Box::new([[0; FRAME_MAX]; BATCH]),
+        turn: 0,
+    };
+    lanes.seat(Send, "send", pipeline_guard(config.budgets.send), Box::new(send))?;
+    if let Some(doorbell) = lanes.doorbell(Send) {
+        // Nobody else sets it: a builder starts once.
+        let _ = builder.send_doorbell.set(doorbell);
+    }
+
+    let gauges = |name: &String| -> Result<PeerGauges, NodeError> {
+        Ok(PeerGauges {
+            epoch: panel.gauge(&format!("peer.epoch@{name}"))?,
+            round_trip_ns: panel.gauge(&format!("peer.round_trip_ns@{name}"))?,
+            heard_at_ns: panel.gauge(&format!("peer.heard_at_ns@{name}"))?,
+        })
+    };
+    let supervisor = Supervisor::new(panel).map_err(|error| NodeError::System {
+        action: "supervise the stages",
+        error: std::io::Error::other(error),
+    })?;
+    let housekeeping = Housekeeping {
+        handshake: Handshake::new(who.identity, who.peers, &who.cluster, who.own, now),
+        frames: handshakes_in,
+        transport: endpoint.housekeeping_transmitter,
+        lives,
+        streams,
+        supervisor: supervisor.with_health(health.clone()),
+        panel: panel.clone(),
+        peers: names.iter().map(gauges).collect::<Result<_, _>>()?,
+        handshakes: panel.counter("handshake.frames")?,
+        hangs: panel.counter("supervisor.hangs")?,
+        drops: Drops::register(panel, "handshake", housekeeping::REASONS, &names)?,
+    };
+    Ok((lanes.lanes, housekeeping))
+}
+
+/// The lanes without stages; the one that receives sleeps in the transport's poll.
+fn make_lanes(
+    config: &NodeConfig,
+    plan: &Plan,
+    endpoint: &mut Endpoint,
+) -> Result<Vec<Lane>, NodeError> {
+    let wait = config.realtime.wait;
+    let failed = |error| NodeError::System { action: "make the poll of a lane", error };
+    let mut lanes = Vec::with_capacity(plan.lanes.len());
+    for lane in &plan.lanes {
+        let spec = ThreadSpec::new(lane.name)
+            .core(lane.core)
+            .fifo(config.realtime.priority)
+            .strictness(config.strictness());
+        if lane.stages.contains(&StageName::Receive) && !wait.holds_core() {
+            let mut park = SocketPark::new().map_err(failed)?;
+            endpoint.receiver.attach(&mut park).map_err(failed)?;
+            lanes.push(Lane::with_park(spec, wait, park.doorbell(), Box::new(park)));
+        } else {
+            lanes.push(Lane::new(spec, wait));
+        }
+    }
+    Ok(lanes)
+}
+
+/// The rules by which envelopes of the subscribed topics are judged, and where they go; both sorted
+/// by topic.
+fn subscriptions(
+    subscriptions: Vec<Subscription>,
+    config: &NodeConfig,
+    panel: &Panel,
+) -> Result<(Vec<TopicRule>, Vec<Route>), NodeError> {
+    let mut rules = Vec::new();
+    let mut routes = Vec::new();
+    for Subscription { topic, schema, sink } in subscriptions {
+        let TopicConfig { name, auth, .. } = &config.topics[topic];
+        let topic = TopicId::of(name);
+        rules.push(TopicRule { topic, trust: trust(*auth, config.mode) });
+        routes.push(Route {
+            topic,
+            schema,
+            sink,
+            delivered: panel.counter(&format!("delivered/{name}"))?,
+            foreign_schema: panel.gauge(&format!("foreign_schema/{name}"))?,
+            age: panel.recorder(name, Kind::Age)?,
+        });
+    }
+    rules.sort_unstable_by_key(|rule: &TopicRule| rule.topic);
+    routes.sort_unstable_by_key(|route: &Route| route.topic);
+    Ok((rules, routes))
+}
+
+/// Unsigned envelopes pass only where both the topic and the mode say so.
+fn trust(auth: Auth, mode: Mode) -> Trust {
+    match (auth, mode) {
+        (Auth::Open, Mode::Development) => Trust::Open,
+        _ => Trust::Signed,
+    }
+}
+
+fn publications(
+    publications: Vec<Publication>,
+    config: &NodeConfig,
+    who: &Who,
+    panel: &Panel,
+) -> Result<Vec<Outlet>, NodeError> {
+    if publications.len() > STREAMS_MAX {
+        let problem = format!("{} topics are published", publications.len());
+        let hint = format!("a node publishes at most {STREAMS_MAX}: split it into two nodes");
+        return Err(config.error("topic", problem, hint).into());
+    }
+    let outlet = |Publication { topic, schema, source }| -> Result<Outlet, NodeError> {
+        let TopicConfig { name, auth, lifespan, .. } = &config.topics[topic];
+        let lifespan_us = lifespan.map_or(0, |span| span.as_unsigned() / 1_000);
+        Ok(Outlet {
+            source,
+            fields: EnvelopeFields {
+                source: who.identity.public().id(),
+                destination: KeyId::EVERYONE,
+                topic: TopicId::of(name),
+                schema,
+                epoch: who.own.epoch,
+                sequence: Sequence::FIRST,
+                sent_at: Nanos::ZERO,
+                lifespan_us: u32::try_from(lifespan_us).unwrap_or(u32::MAX),
+                class: Class::Control,
+            },
+            signed: trust(*auth, config.mode) == Trust::Signed,
+            next_sequence: Arc::new(AtomicU64::new(Sequence::FIRST.get())),
+            sent: panel.counter(&format!("sent/{name}"))?,
+        })
+    };
+    publications.into_iter().map(outlet).collect()
+}

@@ -1,0 +1,346 @@
+//! A node before it starts: what it is told, and what the program subscribes to and publishes.
+
+use super::config::{
+    Auth, Budgets, Layout, Mode, NodeConfig, PeerConfig, RealTimeConfig, TopicClass, TopicConfig,
+};
+use super::{Node, NodeError, assemble, file};
+use crate::message::{Message, schema_id};
+use crate::pipeline::deliver::{LatestSink, QueueSink, Queued, Sink};
+use crate::pipeline::send::{Outgoing, Source};
+use crate::security::{AdmissionLimits, Identity};
+use crate::transport::memory::MemoryNetwork;
+use crate::wire::SchemaId;
+use sinew_rt::clock::{self, Nanos};
+use sinew_rt::guard::GuardSpec;
+use sinew_rt::lane::Stage;
+use sinew_rt::latest::{self, LatestReader};
+use sinew_rt::ring::{self, Consumer, Producer};
+use sinew_rt::wait::Doorbell;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+/// Messages that a publisher may be ahead of the send stage.
+const PUBLISHER_RING: usize = 64;
+
+/// Everything of a node that exists before it starts. [`NodeBuilder::start`] checks the rest and
+/// makes it run.
+pub struct NodeBuilder {
+    pub(super) config: NodeConfig,
+    pub(super) identity: Option<Identity>,
+    pub(super) memory: Option<(MemoryNetwork, SocketAddr)>,
+    pub(super) limits: AdmissionLimits,
+    pub(super) panel_dir: Option<PathBuf>,
+    pub(super) spins_in_bursts: bool,
+    pub(super) subscriptions: Vec<Subscription>,
+    pub(super) publications: Vec<Publication>,
+    pub(super) stages: Vec<(String, GuardSpec, Box<dyn Stage>)>,
+    /// Set at the start to the bell of the lane that sends, if that lane sleeps.
+    pub(super) send_doorbell: Arc<OnceLock<Arc<Doorbell>>>,
+}
+
+/// A topic that the program reads.
+pub(super) struct Subscription {
+    /// Its place in the configuration's list of topics.
+    pub(super) topic: usize,
+    pub(super) schema: SchemaId,
+    pub(super) sink: Box<dyn Sink>,
+}
+
+/// A topic that the program writes.
+pub(super) struct Publication {
+    /// Its place in the configuration's list of topics.
+    pub(super) topic: usize,
+    pub(super) schema: SchemaId,
+    pub(super) source: Box<dyn Source>,
+}
+
+impl NodeBuilder {
+    /// A production node called `name`, with defaults for everything else.
+    #[must_use]
+    pub fn new(name: impl Into<String>) -> Self {
+        Self::from_parts(NodeConfig::new(name))
+    }
+
+    /// A node as `sinew.toml` describes it.
+    ///
+    /// # Errors
+    /// The first problem in the file, with its line and what to do.
+    pub fn from_config(path: impl AsRef<Path>) -> Result<Self, NodeError> {
+        Ok(Self::from_parts(file::load(path.as_ref())?))
+    }
+
+    fn from_parts(config: NodeConfig) -> Self {
+        Self {
+            config,
+            identity: None,
+            memory: None,
+            limits: AdmissionLimits::default(),
+            panel_dir: None,
+            spins_in_bursts: false,
+            subscriptions: Vec::new(),
+            publications: Vec::new(),
+            stages: Vec::new(),
+            send_doorbell: Arc::default(),
+        }
+    }
+
+    /// What the node has been told so far.
+    #[must_use]
+    pub fn config(&self) -> &NodeConfig {
+        &self.config
+    }
+
+    /// Joins `cluster`: frames of another cluster are not understood.
+    #[must_use]
+    pub fn cluster(mut self, cluster: impl Into<String>) -> Self {
+        self.config.cluster = cluster.into();
+        self
+    }
+
+    /// Makes the node lax: see [`Mode::Development`].
+    #[must_use]
+    pub fn development(mut self) -> Self {
+        self.config.mode = Mode::Development;
+        self
+    }
+
+    /// Gives the node its identity, instead of a key file.
+    #[must_use]
+    pub fn identity(mut self, identity: Identity) -> Self {
+        self.identity = Some(identity);
+        self
+    }
+
+    /// Takes the identity from a key file, as `sinew key new` makes them.
+    #[must_use]
+    pub fn key_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.config.key = Some(path.into());
+        self
+    }
+
+    /// Keeps the boot counter in `dir`, which only this node may use.
+    #[must_use]
+    pub fn state_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.config.state_dir = Some(dir.into());
+        self
+    }
+
+    /// Talks over UDP, bound to `address`.
+    #[must_use]
+    pub fn udp(mut self, address: SocketAddr) -> Self {
+        self.config.bind = Some(address);
+        self
+    }
+
+    /// Talks over a network inside this process.
+    #[must_use]
+    pub fn memory(mut self, network: &MemoryNetwork, address: SocketAddr) -> Self {
+        self.memory = Some((network.clone(), address));
+        self
+    }
+
+    /// Adds somebody whom the node knows.
+    #[must_use]
+    pub fn peer(mut self, peer: PeerConfig) -> Self {
+        self.config.peers.push(peer);
+        self
+    }
+
+    /// Declares a topic, to say more about it than its first use in code does.
+    #[must_use]
+    pub fn topic(mut self, topic: TopicConfig) -> Self {
+        self.config.topics.push(topic);
+        self
+    }
+
+    /// Sets threads and waits.
+    #[must_use]
+    pub fn realtime(mut self, realtime: RealTimeConfig) -> Self {
+        self.config.realtime = realtime;
+        self
+    }
+
+    /// Sets how the stages are spread over lanes.
+    #[must_use]
+    pub fn layout(mut self, layout: Layout) -> Self {
+        self.config.realtime.layout = layout;
+        self
+    }
+
+    /// Sets the execution times allowed.
+    #[must_use]
+    pub fn budgets(mut self, budgets: Budgets) -> Self {
+        self.config.budgets = budgets;
+        self
+    }
+
+    /// Sets how many signature checks a second each sender may cost.
+    #[must_use]
+    pub fn admission(mut self, limits: AdmissionLimits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Puts the panel into `dir` instead of `/dev/shm/sinew`.
+    #[must_use]
+    pub fn panel_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.panel_dir = Some(dir.into());
+        self
+    }
+
+    /// Promises that spinning lanes of this node run for less than 0.9 s at a time, so that they
+    /// are let start on a kernel that throttles real-time threads: for benches and tests.
+    #[must_use]
+    pub fn spins_in_bursts(mut self) -> Self {
+        self.spins_in_bursts = true;
+        self
+    }
+
+    /// Runs a stage of the program's own on the lane that sends, before the send stage: what it
+    /// publishes leaves in the same pass, with no thread between. In the fused layout it also reads
+    /// what that very pass received. See [`Stage`] for what it may do.
+    pub fn stage(&mut self, name: impl Into<String>, guard: GuardSpec, stage: Box<dyn Stage>) {
+        self.stages.push((name.into(), guard, stage));
+    }
+
+    /// Subscribes to the newest value of a topic.
+    ///
+    /// # Errors
+    /// When the topic was declared with another message type or class, or is subscribed already.
+    pub fn latest<T: Message>(&mut self, topic: &str) -> Result<LatestReader<T>, NodeError> {
+        let (writer, reader) = latest::channel();
+        self.subscribe::<T>(topic, TopicClass::Control, Box::new(LatestSink { writer }))?;
+        Ok(reader)
+    }
+
+    /// Subscribes to every message of a topic, up to `capacity` waiting ones; what does not fit is
+    /// dropped and counted.
+    ///
+    /// # Errors
+    /// When the topic was declared with another message type or class, or is subscribed already.
+    pub fn queue<T: Message>(
+        &mut self,
+        topic: &str,
+        capacity: usize,
+    ) -> Result<Consumer<Queued<T>>, NodeError> {
+        let (producer, consumer) = ring::channel(capacity);
+        self.subscribe::<T>(topic, TopicClass::Queue, Box::new(QueueSink { producer }))?;
+        Ok(consumer)
+    }
+
+    /// Publishes a topic. A topic that was not declared is a `control` topic, signed.
+    ///
+    /// # Errors
+    /// When the topic was declared with another message type, or is published already.
+    pub fn publisher<T: Message>(&mut self, topic: &str) -> Result<Publisher<T>, NodeError> {
+        let topic = self.declare::<T>(topic, None)?;
+        if self.publications.iter().any(|publication| publication.topic == topic) {
+            return Err(self.twice(topic, "published"));
+        }
+        let (ring, source) = ring::channel(PUBLISHER_RING);
+        let schema = SchemaId::from_raw(schema_id::<T>());
+        self.publications.push(Publication { topic, schema, source: Box::new(source) });
+        Ok(Publisher { ring, doorbell: self.send_doorbell.clone() })
+    }
+
+    fn subscribe<T: Message>(
+        &mut self,
+        topic: &str,
+        class: TopicClass,
+        sink: Box<dyn Sink>,
+    ) -> Result<(), NodeError> {
+        let topic = self.declare::<T>(topic, Some(class))?;
+        if self.subscriptions.iter().any(|subscription| subscription.topic == topic) {
+            return Err(self.twice(topic, "subscribed"));
+        }
+        let schema = SchemaId::from_raw(schema_id::<T>());
+        self.subscriptions.push(Subscription { topic, schema, sink });
+        Ok(())
+    }
+
+    fn twice(&self, topic: usize, how: &str) -> NodeError {
+        let name = &self.config.topics[topic].name;
+        let problem = format!("`{name}` is {how} twice in one node");
+        let hint = "share the first handle's values inside the program";
+        self.config.error(&format!("topic.{topic}"), problem, hint).into()
+    }
+
+    /// The place of a topic in the list, where it is put on its first use.
+    fn declare<T: Message>(
+        &mut self,
+        name: &str,
+        class: Option<TopicClass>,
+    ) -> Result<usize, NodeError> {
+        let known = self.config.topics.iter().position(|topic| topic.name == name);
+        let Some(n) = known else {
+            self.config.topics.push(TopicConfig {
+                name: name.to_owned(),
+                schema: T::NAME.to_owned(),
+                class: class.unwrap_or(TopicClass::Control),
+                auth: Auth::Signed,
+                lifespan: None,
+            });
+            return Ok(self.config.topics.len() - 1);
+        };
+        let topic = &self.config.topics[n];
+        if topic.schema != T::NAME {
+            let problem =
+                format!("topic `{name}` is {} here and {} in the program", topic.schema, T::NAME);
+            let hint = "a topic has one schema: change one of the two, or use another topic";
+            return Err(self.config.error(&format!("topic.{n}.schema"), problem, hint).into());
+        }
+        if class.is_some_and(|class| class != topic.class) {
+            let problem = format!("topic `{name}` is read as another class than declared");
+            let hint = "use latest() with class \"control\" and queue() with class \"queue\"";
+            return Err(self.config.error(&format!("topic.{n}"), problem, hint).into());
+        }
+        Ok(n)
+    }
+
+    /// Checks the rest and makes the node run: binds, raises the boot counter, maps the panel, locks
+    /// memory, and starts the lanes with what the kernel granted read back.
+    ///
+    /// # Errors
+    /// Whatever is wrong, before any lane runs; nothing of the node is left then.
+    pub fn start(self) -> Result<Node, NodeError> {
+        assemble::start(self)
+    }
+}
+
+/// Sends messages of one topic to all peers. Not `Clone`: one publisher.
+#[derive(Debug)]
+pub struct Publisher<T> {
+    ring: Producer<Outgoing<T>>,
+    doorbell: Arc<OnceLock<Arc<Doorbell>>>,
+}
+
+/// The send stage has not kept up: the message was not sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the send stage has not kept up; the message was not sent")]
+pub struct PublisherFull;
+
+impl<T: Message> Publisher<T> {
+    /// Hands `value` to the send stage, dated now. Wait-free; one system call when the lane that
+    /// sends is asleep. Delivery is best effort: the panel counts what the network did not take.
+    ///
+    /// # Errors
+    /// [`PublisherFull`] when the send stage is behind, never a wait.
+    #[inline]
+    pub fn publish(&mut self, value: &T) -> Result<(), PublisherFull> {
+        self.publish_at(value, clock::now())
+    }
+
+    /// The same for a message that was made at `at`.
+    ///
+    /// # Errors
+    /// [`PublisherFull`] when the send stage is behind, never a wait.
+    #[inline]
+    pub fn publish_at(&mut self, value: &T, at: Nanos) -> Result<(), PublisherFull> {
+        self.ring.push(Outgoing { value: *value, at }).map_err(|_| PublisherFull)?;
+        if let Some(doorbell) = self.doorbell.get() {
+            doorbell.ring();
+        }
+        Ok(())
+    }
+}

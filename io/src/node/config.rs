@@ -1,0 +1,314 @@
+//! What a node is told: from `sinew.toml` or from a builder, checked before anything starts.
+
+use super::place::{ConfigError, Places};
+use sinew_rt::clock::Nanos;
+use sinew_rt::thread::{Priority, Strictness};
+use sinew_rt::topology::CoreId;
+use sinew_rt::wait::Wait;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Whether this node may be lax.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Every envelope is signed, the boot counter is kept on disk, and what the kernel refuses is
+    /// an error.
+    #[default]
+    Production,
+    /// Topics may be `open` (unsigned), a node may live without a state directory, and what the
+    /// kernel refuses brands every output NOT REAL-TIME.
+    Development,
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Production => "production",
+            Self::Development => "development",
+        })
+    }
+}
+
+/// How the four stages are spread over lanes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Layout {
+    /// Chosen from the topology, and said with the reason.
+    #[default]
+    Auto,
+    /// All four stages on one lane: the lowest latency for one message a period.
+    Fused,
+    /// Receive · verify and deliver · send: the socket drains even in a flood.
+    Split,
+    /// A lane for each stage: the highest rate, for five or more isolated cores.
+    Pipelined,
+}
+
+impl fmt::Display for Layout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Fused => "fused",
+            Self::Split => "split",
+            Self::Pipelined => "pipelined",
+        })
+    }
+}
+
+/// What a topic's envelopes must carry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Auth {
+    /// Each envelope carries an Ed25519 signature.
+    #[default]
+    Signed,
+    /// Envelopes carry no signature: development mode only.
+    Open,
+}
+
+/// How a topic's messages reach a subscriber.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TopicClass {
+    /// The newest value only (DDS: BEST_EFFORT, KEEP_LAST(1)).
+    Control,
+    /// A bounded queue, best effort: what does not fit is dropped and counted.
+    Queue,
+}
+
+/// The threads and what they may cost.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RealTimeConfig {
+    /// How stages are spread over lanes.
+    pub layout: Layout,
+    /// The cores for lanes, in the order in which lanes take them. Empty: chosen from the
+    /// topology.
+    pub cores: Vec<CoreId>,
+    /// SCHED_FIFO priority of the lanes.
+    pub priority: Priority,
+    /// What a lane does when it has no work.
+    pub wait: Wait,
+    /// What happens when the kernel refuses something. `None`: as the mode says.
+    pub strictness: Option<Strictness>,
+    /// Whether the process locks its memory.
+    pub lock_memory: bool,
+    /// The wake-up latency to ask of the power management, in microseconds; `None` leaves
+    /// `/dev/cpu_dma_latency` alone.
+    pub cpu_latency_us: Option<u32>,
+}
+
+impl Default for RealTimeConfig {
+    fn default() -> Self {
+        Self {
+            layout: Layout::Auto,
+            cores: Vec::new(),
+            priority: DEFAULT_PRIORITY,
+            wait: Wait::Park,
+            strictness: None,
+            lock_memory: true,
+            cpu_latency_us: Some(0),
+        }
+    }
+}
+
+/// Above the kernel's threaded interrupts (50), below its watchdogs and migration threads (99).
+const DEFAULT_PRIORITY: Priority = match Priority::new(75) {
+    Ok(priority) => priority,
+    Err(_) => Priority::MIN,
+};
+
+/// Worst-case execution times allowed for one poll of each stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budgets {
+    /// Up to a batch of frames from each socket.
+    pub receive: Nanos,
+    /// One signature, or a batch of frames that need none.
+    pub verify: Nanos,
+    /// A batch of envelopes into their subscribers' cells and queues.
+    pub deliver: Nanos,
+    /// One signature and the send, or a batch of unsigned envelopes.
+    pub send: Nanos,
+}
+
+impl Default for Budgets {
+    fn default() -> Self {
+        Self {
+            receive: Nanos::from_micros(100),
+            verify: Nanos::from_micros(250),
+            deliver: Nanos::from_micros(100),
+            send: Nanos::from_micros(250),
+        }
+    }
+}
+
+/// Somebody whom this node knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerConfig {
+    /// What this node calls it.
+    pub name: String,
+    /// Its identity, `did:key:z6Mk…`.
+    pub identity: String,
+    /// Where it is.
+    pub address: SocketAddr,
+    /// The topics that it may publish to us.
+    pub publishes: Vec<String>,
+}
+
+/// A topic as it was declared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicConfig {
+    /// Its name, such as `arm/setpoint`.
+    pub name: String,
+    /// The name of its message type, such as `JointSetpoint@1`.
+    pub schema: String,
+    /// How its messages reach a subscriber.
+    pub class: TopicClass,
+    /// What its envelopes must carry.
+    pub auth: Auth,
+    /// For how long after it was sent a message may be delivered; `None` for ever.
+    pub lifespan: Option<Nanos>,
+}
+
+/// Everything that a node is told.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// Its name: of its panel, and in reports. Letters, digits, `-`, `_` and `.`.
+    pub name: String,
+    /// The cluster: frames of another one are not understood. At most 64 bytes.
+    pub cluster: String,
+    /// Whether it may be lax.
+    pub mode: Mode,
+    /// The file with its key.
+    pub key: Option<PathBuf>,
+    /// Where it keeps its boot counter.
+    pub state_dir: Option<PathBuf>,
+    /// The UDP address to bind.
+    pub bind: Option<SocketAddr>,
+    /// Threads and waits.
+    pub realtime: RealTimeConfig,
+    /// Execution times allowed.
+    pub budgets: Budgets,
+    /// Whom it knows.
+    pub peers: Vec<PeerConfig>,
+    /// Topics declared up front; code may declare more.
+    pub topics: Vec<TopicConfig>,
+    /// Where each setting came from, for errors that are found later.
+    pub(crate) places: Places,
+}
+
+impl NodeConfig {
+    /// A production node with defaults for everything but its name.
+    #[must_use]
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            cluster: "default".to_owned(),
+            mode: Mode::Production,
+            key: None,
+            state_dir: None,
+            bind: None,
+            realtime: RealTimeConfig::default(),
+            budgets: Budgets::default(),
+            peers: Vec::new(),
+            topics: Vec::new(),
+            places: Places::default(),
+        }
+    }
+
+    /// What a refusal by the kernel leads to.
+    #[must_use]
+    pub fn strictness(&self) -> Strictness {
+        self.realtime.strictness.unwrap_or(match self.mode {
+            Mode::Production => Strictness::Require,
+            Mode::Development => Strictness::Report,
+        })
+    }
+
+    /// An error at the place where `key` was set.
+    pub(crate) fn error(
+        &self,
+        key: &str,
+        problem: impl Into<String>,
+        hint: impl Into<String>,
+    ) -> ConfigError {
+        self.places.error(key, problem, hint)
+    }
+
+    /// Finds what is wrong without looking at the machine.
+    ///
+    /// # Errors
+    /// The first problem, with its place and what to do.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let word = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        if self.name.is_empty() || self.name.len() > 48 || !self.name.chars().all(word) {
+            return Err(self.error(
+                "node.name",
+                format!("`{}` cannot be a node's name", self.name),
+                "use 1 to 48 letters, digits, `-`, `_` or `.`",
+            ));
+        }
+        if self.cluster.is_empty() || self.cluster.len() > 64 {
+            return Err(self.error(
+                "node.cluster",
+                format!("a cluster's name of {} bytes", self.cluster.len()),
+                "use 1 to 64 bytes",
+            ));
+        }
+        if self.mode == Mode::Production && self.state_dir.is_none() {
+            return Err(self.error(
+                "node.state_dir",
+                "a production node needs a place for its boot counter",
+                "set node.state_dir to a directory that only this node uses",
+            ));
+        }
+        for (n, topic) in self.topics.iter().enumerate() {
+            let key = |field| format!("topic.{n}.{field}");
+            if topic.name.is_empty() || topic.name.len() > MAX_TOPIC_NAME {
+                return Err(self.error(
+                    &key("name"),
+                    format!("a topic's name of {} bytes", topic.name.len()),
+                    format!("use 1 to {MAX_TOPIC_NAME} bytes"),
+                ));
+            }
+            if topic.auth == Auth::Open && self.mode == Mode::Production {
+                return Err(self.error(
+                    &key("auth"),
+                    format!("`{}` is open, and this node is in production mode", topic.name),
+                    "set auth = \"signed\", or node.mode = \"development\" on a bench",
+                ));
+            }
+            if let Some(first) = self.topics[..n].iter().find(|t| t.name == topic.name) {
+                return Err(self.error(
+                    &key("schema"),
+                    format!(
+                        "topic `{}` is declared twice, as {} and as {}",
+                        topic.name, first.schema, topic.schema
+                    ),
+                    "a topic has one schema: remove one of the two, or give it another name",
+                ));
+            }
+        }
+        for (n, peer) in self.peers.iter().enumerate() {
+            let earlier = &self.peers[..n];
+            let twice = |what: &str, value: &str| {
+                let key = format!("peer.{n}.{what}");
+                self.error(&key, format!("two peers have the {what} {value}"), "remove one of them")
+            };
+            if earlier.iter().any(|p| p.name == peer.name) {
+                return Err(twice("name", &peer.name));
+            }
+            if earlier.iter().any(|p| p.identity == peer.identity) {
+                return Err(twice("identity", &peer.identity));
+            }
+            if earlier.iter().any(|p| p.address == peer.address) {
+                return Err(twice("address", &peer.address.to_string()));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Bytes of a topic's name, so that it fits a panel's labels.
+pub const MAX_TOPIC_NAME: usize = 32;

@@ -1,0 +1,282 @@
+//! `sinew.toml`: every key is known, has an effect, and keeps its line for later errors.
+
+use super::config::{
+    Auth, Budgets, Layout, Mode, NodeConfig, PeerConfig, RealTimeConfig, TopicClass, TopicConfig,
+};
+use super::place::{ConfigError, Places, line_of};
+use serde::Deserialize;
+use sinew_rt::clock::Nanos;
+use sinew_rt::thread::{Priority, Strictness};
+use sinew_rt::topology::CoreId;
+use sinew_rt::wait::Wait;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use toml::Spanned;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    node: Spanned<Node>,
+    transport: Option<Transport>,
+    #[serde(default)]
+    realtime: RealTime,
+    #[serde(default)]
+    budgets: BudgetSection,
+    #[serde(default)]
+    peer: Vec<Spanned<Peer>>,
+    #[serde(default)]
+    topic: Vec<Spanned<Topic>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Node {
+    name: Spanned<String>,
+    cluster: Option<Spanned<String>>,
+    #[serde(default)]
+    mode: Mode,
+    key: Option<Spanned<PathBuf>>,
+    state_dir: Option<Spanned<PathBuf>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Transport {
+    bind: Spanned<SocketAddr>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RealTime {
+    layout: Option<Spanned<Layout>>,
+    cores: Option<Spanned<Vec<u16>>>,
+    priority: Option<Spanned<u8>>,
+    wait: Option<Spanned<WaitName>>,
+    spin_us: Option<Spanned<u32>>,
+    strictness: Option<StrictnessName>,
+    lock_memory: Option<bool>,
+    cpu_latency_us: Option<Latency>,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum WaitName {
+    Spin,
+    SpinThenPark,
+    Park,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum StrictnessName {
+    Require,
+    Report,
+}
+
+/// Microseconds, or `"off"` to leave power management alone.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected a number of microseconds or \"off\"")]
+enum Latency {
+    Micros(u32),
+    Off(Off),
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Off {
+    Off,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BudgetSection {
+    receive_us: Option<Spanned<u32>>,
+    verify_us: Option<Spanned<u32>>,
+    deliver_us: Option<Spanned<u32>>,
+    send_us: Option<Spanned<u32>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Peer {
+    name: Spanned<String>,
+    identity: Spanned<String>,
+    address: Spanned<SocketAddr>,
+    #[serde(default)]
+    publishes: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Topic {
+    name: Spanned<String>,
+    schema: Spanned<String>,
+    class: TopicClass,
+    auth: Option<Spanned<Auth>>,
+    lifespan_ms: Option<u32>,
+}
+
+/// Reads and checks a configuration file. Relative paths in it are relative to the file.
+///
+/// # Errors
+/// The first problem, with file, line and what to do.
+pub fn load(path: &Path) -> Result<NodeConfig, ConfigError> {
+    let text = std::fs::read_to_string(path).map_err(|error| ConfigError {
+        file: None,
+        key: path.display().to_string(),
+        problem: format!("cannot be read: {error}"),
+        hint: "give the path of a sinew.toml".to_owned(),
+    })?;
+    parse(&text, path)
+}
+
+/// Checks the text of a configuration file that stands, or would stand, at `path`.
+///
+/// # Errors
+/// The first problem, with file, line and what to do.
+pub fn parse(text: &str, path: &Path) -> Result<NodeConfig, ConfigError> {
+    let file: File = toml::from_str(text).map_err(|error| syntax_error(&error, text, path))?;
+    let mut lines = Lines { text, places: Places::new(path) };
+    let config = convert(file, &mut lines, path.parent().unwrap_or(Path::new("")))?;
+    config.validate()?;
+    Ok(config)
+}
+
+struct Lines<'a> {
+    text: &'a str,
+    places: Places,
+}
+
+impl Lines<'_> {
+    /// Takes a value out of its span and remembers its line under `key`.
+    fn take<T>(&mut self, key: impl Into<String>, value: Spanned<T>) -> T {
+        self.places.set(key, line_of(self.text, value.span().start));
+        value.into_inner()
+    }
+}
+
+fn convert(file: File, lines: &mut Lines<'_>, base: &Path) -> Result<NodeConfig, ConfigError> {
+    let node = lines.take("node", file.node);
+    let mut config = NodeConfig::new(lines.take("node.name", node.name));
+    if let Some(cluster) = node.cluster {
+        config.cluster = lines.take("node.cluster", cluster);
+    }
+    config.mode = node.mode;
+    config.key = node.key.map(|key| base.join(lines.take("node.key", key)));
+    config.state_dir = node.state_dir.map(|dir| base.join(lines.take("node.state_dir", dir)));
+    config.bind = file.transport.map(|udp| lines.take("transport.bind", udp.bind));
+    config.realtime = realtime(file.realtime, lines)?;
+    config.budgets = budgets(file.budgets, lines)?;
+    for (n, peer) in file.peer.into_iter().enumerate() {
+        let peer = lines.take(format!("peer.{n}"), peer);
+        config.peers.push(PeerConfig {
+            name: lines.take(format!("peer.{n}.name"), peer.name),
+            identity: lines.take(format!("peer.{n}.identity"), peer.identity),
+            address: lines.take(format!("peer.{n}.address"), peer.address),
+            publishes: peer.publishes,
+        });
+    }
+    for (n, topic) in file.topic.into_iter().enumerate() {
+        let topic = lines.take(format!("topic.{n}"), topic);
+        config.topics.push(TopicConfig {
+            name: lines.take(format!("topic.{n}.name"), topic.name),
+            schema: lines.take(format!("topic.{n}.schema"), topic.schema),
+            class: topic.class,
+            auth: topic
+                .auth
+                .map(|auth| lines.take(format!("topic.{n}.auth"), auth))
+                .unwrap_or_default(),
+            lifespan: topic.lifespan_ms.map(|ms| Nanos::from_millis(i64::from(ms))),
+        });
+    }
+    config.places = lines.places.clone();
+    Ok(config)
+}
+
+fn realtime(file: RealTime, lines: &mut Lines<'_>) -> Result<RealTimeConfig, ConfigError> {
+    let mut config = RealTimeConfig::default();
+    if let Some(layout) = file.layout {
+        config.layout = lines.take("realtime.layout", layout);
+    }
+    if let Some(cores) = file.cores {
+        let cores = lines.take("realtime.cores", cores);
+        config.cores = cores.into_iter().map(CoreId::new).collect();
+    }
+    if let Some(priority) = file.priority {
+        let priority = lines.take("realtime.priority", priority);
+        config.priority = Priority::new(priority).map_err(|error| {
+            lines.places.error("realtime.priority", error.to_string(), "use 1 to 98, commonly 80")
+        })?;
+    }
+    let wait = file.wait.map(|wait| lines.take("realtime.wait", wait));
+    let spin = file.spin_us.map(|spin| lines.take("realtime.spin_us", spin));
+    config.wait = match (wait, spin) {
+        (None | Some(WaitName::Park), None) => Wait::Park,
+        (Some(WaitName::Spin), None) => Wait::Spin,
+        (Some(WaitName::SpinThenPark), spin) => {
+            Wait::SpinThenPark { spin: Nanos::from_micros(i64::from(spin.unwrap_or(50))) }
+        }
+        (None | Some(WaitName::Spin | WaitName::Park), Some(_)) => {
+            return Err(lines.places.error(
+                "realtime.spin_us",
+                "only the wait `spin-then-park` has a time to spin",
+                "set wait = \"spin-then-park\", or remove spin_us",
+            ));
+        }
+    };
+    config.strictness = file.strictness.map(|name| match name {
+        StrictnessName::Require => Strictness::Require,
+        StrictnessName::Report => Strictness::Report,
+    });
+    config.lock_memory = file.lock_memory.unwrap_or(config.lock_memory);
+    match file.cpu_latency_us {
+        None => {}
+        Some(Latency::Micros(us)) => config.cpu_latency_us = Some(us),
+        Some(Latency::Off(Off::Off)) => config.cpu_latency_us = None,
+    }
+    Ok(config)
+}
+
+fn budgets(file: BudgetSection, lines: &mut Lines<'_>) -> Result<Budgets, ConfigError> {
+    let mut config = Budgets::default();
+    let fields = [
+        ("budgets.receive_us", file.receive_us, &mut config.receive),
+        ("budgets.verify_us", file.verify_us, &mut config.verify),
+        ("budgets.deliver_us", file.deliver_us, &mut config.deliver),
+        ("budgets.send_us", file.send_us, &mut config.send),
+    ];
+    for (key, value, budget) in fields {
+        let Some(value) = value else { continue };
+        match lines.take(key, value) {
+            0 => return Err(lines.places.error(key, "a budget of 0 µs", "use at least 1")),
+            us => *budget = Nanos::from_micros(i64::from(us)),
+        }
+    }
+    Ok(config)
+}
+
+/// What the TOML reader says, in one line with its place and, for a misspelt key, the likely one.
+fn syntax_error(error: &toml::de::Error, text: &str, path: &Path) -> ConfigError {
+    let message = error.message().replace('\n', " ");
+    let line = error.span().map_or(1, |span| line_of(text, span.start));
+    ConfigError {
+        file: Some((path.to_owned(), line)),
+        key: String::new(),
+        hint: likely_key(&message).unwrap_or_default(),
+        problem: message,
+    }
+}
+
+/// From "unknown field `a`, expected one of `b`, `c`" the expected key nearest to the unknown one.
+fn likely_key(message: &str) -> Option<String> {
+    if !message.starts_with("unknown field") {
+        return None;
+    }
+    let mut names = message.split('`').skip(1).step_by(2);
+    let unknown = names.next()?;
+    names
+        .map(|name| (strsim::damerau_levenshtein(unknown, name), name))
+        .min()
+        .filter(|(distance, name)| *distance <= name.len() / 3 + 1)
+        .map(|(_, name)| format!("did you mean `{name}`?"))
+}

@@ -1,0 +1,160 @@
+//! Housekeeping: everything of a node that is not hard real time, on one normal thread.
+//!
+//! It answers and sends handshakes, tells the verify stage whose life each peer is in, looks for
+//! stages that hang, and keeps the panel's heartbeat. It talks to lanes only through rings.
+
+use crate::delivery::DropReason;
+use crate::pipeline::Drops;
+use crate::pipeline::receive::Unverified;
+use crate::security::PeerIndex;
+use crate::security::hello::{Handshake, Outcome, PeerLife, Received};
+use crate::transport::Transmit;
+use crate::wire::{Sequence, StreamStart, TopicId};
+use sinew_rt::clock::{self, Nanos};
+use sinew_rt::panel::{Counter, Gauge, Panel};
+use sinew_rt::ring::{Consumer, Producer};
+use sinew_rt::supervisor::Supervisor;
+use sinew_rt::thread::{RtThread, ThreadError, ThreadSpec, spawn};
+use sinew_rt::wait::Doorbell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// How often the supervisor looks at the stages, and so how late a hang is found.
+const PERIOD: Nanos = Nanos::from_millis(20);
+
+/// Handshake frames handled before the other duties get their turn.
+const FRAMES_PER_TURN: usize = 64;
+
+/// Why housekeeping drops handshake frames.
+pub(crate) const REASONS: &[DropReason] = &[
+    DropReason::Malformed,
+    DropReason::NotForUs,
+    DropReason::BadSignature,
+    DropReason::ChallengeStale,
+    DropReason::ChallengeLimited,
+    DropReason::HelloUnasked,
+    DropReason::OldEpoch,
+    DropReason::LifeConflict,
+    DropReason::BadTimestamps,
+    DropReason::BadKind,
+    DropReason::UnknownKey,
+    DropReason::OtherCluster,
+];
+
+/// What the panel shows about one peer.
+pub(super) struct PeerGauges {
+    pub(super) epoch: Gauge,
+    pub(super) round_trip_ns: Gauge,
+    pub(super) heard_at_ns: Gauge,
+}
+
+/// What housekeeping works with.
+pub(super) struct Housekeeping {
+    pub(super) handshake: Handshake,
+    pub(super) frames: Consumer<Unverified>,
+    pub(super) transport: Box<dyn Transmit>,
+    pub(super) lives: Producer<PeerLife>,
+    /// This node's streams, with the number of the next envelope of each.
+    pub(super) streams: Vec<(TopicId, Arc<AtomicU64>)>,
+    pub(super) supervisor: Supervisor,
+    pub(super) panel: Panel,
+    pub(super) peers: Vec<PeerGauges>,
+    pub(super) handshakes: Counter,
+    pub(super) hangs: Counter,
+    pub(super) drops: Drops,
+}
+
+/// The thread, until it is stopped.
+#[derive(Debug)]
+pub(super) struct HousekeepingThread {
+    thread: RtThread<()>,
+    doorbell: Arc<Doorbell>,
+    stopping: Arc<AtomicBool>,
+}
+
+impl HousekeepingThread {
+    pub(super) fn spawn(
+        spec: ThreadSpec,
+        doorbell: Arc<Doorbell>,
+        mut work: Housekeeping,
+    ) -> Result<Self, ThreadError> {
+        let stopping = Arc::new(AtomicBool::new(false));
+        let (bell, stop) = (doorbell.clone(), stopping.clone());
+        let thread = spawn(spec, move || {
+            while !stop.load(Ordering::Acquire) {
+                bell.announce_sleep();
+                let deadline = work.turn(clock::now());
+                if work.frames.is_empty() && !stop.load(Ordering::Acquire) {
+                    bell.sleep(Some(deadline));
+                } else {
+                    bell.awake();
+                }
+            }
+        })?;
+        Ok(Self { thread, doorbell, stopping })
+    }
+
+    /// Ends the thread.
+    pub(super) fn stop(self) -> Result<(), String> {
+        self.stopping.store(true, Ordering::Release);
+        self.doorbell.ring();
+        self.thread.join().map_err(|error| error.to_string())
+    }
+}
+
+impl Housekeeping {
+    /// Does what is due, and says when something is due next.
+    fn turn(&mut self, now: Nanos) -> Nanos {
+        for _ in 0..FRAMES_PER_TURN {
+            let Some(frame) = self.frames.pop() else { break };
+            self.take_in(frame, now);
+        }
+        while let Some((peer, frame)) = self.handshake.poll(now, &mut random) {
+            self.transport.send(peer, &[&frame]);
+        }
+        let hangs = self.supervisor.check(now);
+        self.hangs.add(hangs.len() as u64);
+        self.panel.heartbeat(now);
+        let next = now + PERIOD;
+        self.handshake.next_deadline().map_or(next, |due| due.min(next))
+    }
+
+    fn take_in(&mut self, frame: Unverified, now: Nanos) {
+        let slot = frame.into_slot();
+        let streams: Vec<_> = self
+            .streams
+            .iter()
+            .map(|(topic, next)| StreamStart {
+                topic: *topic,
+                next: Sequence::new(next.load(Ordering::Acquire)),
+            })
+            .collect();
+        let received = Received { bytes: slot.frame(), at: slot.received_at };
+        match self.handshake.handle(now, received, &streams) {
+            Ok(Outcome::Reply { peer, frame }) => {
+                self.handshakes.increment();
+                self.transport.send(peer, &[&frame]);
+            }
+            Ok(Outcome::Life(life)) => {
+                self.handshakes.increment();
+                self.show(&life, slot.received_at);
+                // When the verify stage is behind, the next Hello, a second later, says it again.
+                let _ = self.lives.push(life);
+            }
+            Err(reason) => self.drops.count(Some(slot.peer), reason),
+        }
+    }
+
+    fn show(&self, life: &PeerLife, heard_at: Nanos) {
+        let Some(gauges) = self.peers.get(PeerIndex::get(life.peer)) else { return };
+        gauges.epoch.set(life.epoch.get().cast_signed());
+        gauges.round_trip_ns.set(life.clock.round_trip.as_nanos());
+        gauges.heard_at_ns.set(heard_at.as_nanos());
+    }
+}
+
+/// Bytes that nobody can guess. Without them no handshake is safe, so their absence ends the
+/// thread by a panic, which is reported; Linux does not fail here once it has booted.
+fn random(bytes: &mut [u8]) {
+    getrandom::fill(bytes).expect("the kernel's random generator works");
+}

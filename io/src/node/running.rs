@@ -1,0 +1,154 @@
+//! A node that runs, and how it ends.
+
+use super::NodeError;
+use super::builder::NodeBuilder;
+use super::housekeeping::HousekeepingThread;
+use super::plan::Plan;
+use crate::security::PublicKey;
+use crate::wire::Epoch;
+use sinew_rt::clock::{self, Nanos};
+use sinew_rt::health::Health;
+use sinew_rt::lane::{Gate, RunningLane};
+use sinew_rt::memory::MemoryReport;
+use sinew_rt::panel::{Panel, State};
+use sinew_rt::power::CpuLatencyHold;
+use sinew_rt::thread::Applied;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+/// How long a stopping node finishes what is in its rings.
+const DRAIN_LIMIT: Nanos = Nanos::from_millis(200);
+
+/// What the machine granted, as read back at the start.
+#[derive(Clone, Debug)]
+pub struct StartReport {
+    /// Which stages run where, and why.
+    pub plan: Plan,
+    /// For each lane what was asked for and what is in force.
+    pub lanes: Vec<Applied>,
+    /// The process's memory; `None` when locking was not asked for.
+    pub memory: Option<MemoryReport>,
+    /// The wake-up latency that power management keeps, in microseconds, if it is held.
+    pub cpu_latency_us: Option<u32>,
+    /// Why figures of this process are not real-time figures; empty when they are.
+    pub not_real_time: Vec<String>,
+    /// The bound address.
+    pub address: SocketAddr,
+    /// The life that this start began.
+    pub epoch: Epoch,
+}
+
+/// A running node. Dropping it stops it: lanes finish what is in their rings for up to 200 ms, and
+/// every thread, socket, slot, mapping and file of it is gone when the drop returns.
+#[derive(Debug)]
+pub struct Node {
+    pub(super) lanes: LaneSet,
+    pub(super) housekeeping: Option<HousekeepingThread>,
+    pub(super) panel: Panel,
+    pub(super) health: Arc<Health>,
+    pub(super) report: StartReport,
+    pub(super) public: PublicKey,
+    /// Held for as long as lanes run.
+    pub(super) _power: Option<CpuLatencyHold>,
+}
+
+impl Node {
+    /// A production node called `name`, with defaults for everything else.
+    #[must_use]
+    pub fn builder(name: impl Into<String>) -> NodeBuilder {
+        NodeBuilder::new(name)
+    }
+
+    /// A node as `sinew.toml` describes it, ready for subscriptions and publishers.
+    ///
+    /// # Errors
+    /// The first problem in the file, with its line and what to do.
+    pub fn from_config(path: impl AsRef<Path>) -> Result<NodeBuilder, NodeError> {
+        NodeBuilder::from_config(path)
+    }
+
+    /// What the machine granted.
+    #[must_use]
+    pub fn report(&self) -> &StartReport {
+        &self.report
+    }
+
+    /// The panel on which everything about the node shows. A control loop adds its own figures.
+    #[must_use]
+    pub fn panel(&self) -> &Panel {
+        &self.panel
+    }
+
+    /// How well the stages are doing, for a control loop to watch.
+    #[must_use]
+    pub fn health(&self) -> &Arc<Health> {
+        &self.health
+    }
+
+    /// Who the node is.
+    #[must_use]
+    pub fn public_key(&self) -> &PublicKey {
+        &self.public
+    }
+
+    /// Whether a lane ended by a panic: the node then no longer does its work.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        self.lanes.running.iter().any(RunningLane::is_finished)
+    }
+
+    /// Stops the node and says how its lanes ended.
+    ///
+    /// # Errors
+    /// The messages of the panics that ended lanes.
+    pub fn stop(mut self) -> Result<(), Vec<String>> {
+        self.end()
+    }
+
+    fn end(&mut self) -> Result<(), Vec<String>> {
+        self.panel.set_state(State::Draining);
+        // Housekeeping first: nothing may answer a handshake for a node that ends.
+        let housekeeping = self.housekeeping.take().map_or(Ok(()), HousekeepingThread::stop);
+        let mut panics = self.lanes.stop();
+        panics.extend(housekeeping.err());
+        let state = if panics.is_empty() { State::Stopped } else { State::Failed };
+        self.panel.set_state(state);
+        if panics.is_empty() { Ok(()) } else { Err(panics) }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // Panics were latched in `health` and the panel when they happened; whoever wants their
+        // messages calls `stop`.
+        if self.housekeeping.is_some() {
+            let _ = self.end();
+        }
+    }
+}
+
+/// The lanes that have been started, which stop when this is dropped: also when the rest of the
+/// start fails.
+#[derive(Debug)]
+pub(super) struct LaneSet {
+    pub(super) gate: Arc<Gate>,
+    pub(super) running: Vec<RunningLane>,
+}
+
+impl LaneSet {
+    /// Ends all lanes and gives the messages of those that panicked.
+    fn stop(&mut self) -> Vec<String> {
+        self.gate.stop(clock::now() + DRAIN_LIMIT);
+        for lane in &self.running {
+            lane.wake();
+        }
+        self.running.drain(..).filter_map(|lane| lane.join().err()).collect()
+    }
+}
+
+impl Drop for LaneSet {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}

@@ -1,0 +1,134 @@
+//! Receive: takes frames from the transport and drops what can be recognised cheaply.
+//!
+//! The filters, cheapest first: length, magic, version and kind, cluster, known key id, token
+//! bucket. What passes is still unverified.
+
+use super::{Drops, FRAMES_PER_POLL};
+use crate::delivery::DropReason;
+use crate::security::{Admission, Enrolment, PeerIndex};
+use crate::transport::Receive;
+use crate::transport::buffer::{FramePool, FrameSlot};
+use crate::wire::{ClusterTag, FRAME_MAX, FrameKind, RawFrame};
+use sinew_rt::clock::Nanos;
+use sinew_rt::guard::Execution;
+use sinew_rt::lane::Stage;
+use sinew_rt::panel::Counter;
+use sinew_rt::ring::Producer;
+use std::hash::{BuildHasher, RandomState};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// A frame that passed the cheap filters: it has the form of one of ours, and it names an enrolled
+/// peer as its sender. Whether that is true is for the verify stage to say.
+#[derive(Debug)]
+pub(crate) struct Unverified(pub(super) FrameSlot);
+
+impl Unverified {
+    pub(crate) fn into_slot(self) -> FrameSlot {
+        self.0
+    }
+}
+
+/// Where frames go that passed.
+pub(crate) struct ReceiveOutputs {
+    /// From a peer's own address: verified first.
+    pub(crate) trusted: Producer<Unverified>,
+    /// In a peer's name from another address: verified when nothing else waits.
+    pub(crate) strangers: Producer<Unverified>,
+    /// Challenges and hellos, for housekeeping.
+    pub(crate) handshakes: Producer<Unverified>,
+}
+
+/// The first stage.
+pub(crate) struct ReceiveStage {
+    pub(crate) transport: Box<dyn Receive>,
+    pub(crate) pool: FramePool,
+    pub(crate) filter: Filter,
+}
+
+/// Everything that one frame is judged by.
+pub(crate) struct Filter {
+    pub(crate) cluster: ClusterTag,
+    pub(crate) peers: Arc<Enrolment>,
+    /// Where each peer is, by the configuration.
+    pub(crate) addresses: Vec<SocketAddr>,
+    pub(crate) admission: Admission,
+    /// Hashes source addresses for `admission`, with keys that no attacker knows.
+    pub(crate) hasher: RandomState,
+    pub(crate) outputs: ReceiveOutputs,
+    pub(crate) frames: Counter,
+    pub(crate) drops: Drops,
+}
+
+/// Why the receive stage drops frames.
+pub(crate) const REASONS: &[DropReason] = &[
+    DropReason::TooShort,
+    DropReason::TooLong,
+    DropReason::BadMagic,
+    DropReason::BadVersion,
+    DropReason::BadKind,
+    DropReason::OtherCluster,
+    DropReason::UnknownKey,
+    DropReason::RateLimited,
+    DropReason::PoolEmpty,
+    DropReason::QueueFull,
+];
+
+impl Stage for ReceiveStage {
+    fn poll(&mut self, now: Nanos) -> Execution {
+        let Self { transport, pool, filter } = self;
+        let mut starved = 0;
+        let mut accept = |slot| filter.judge(slot, now);
+        let received = transport.receive(pool, now, &mut accept, &mut starved);
+        if starved > 0 {
+            filter.frames.add(starved);
+            filter.drops.add(None, DropReason::PoolEmpty, starved);
+        }
+        match received.frames {
+            0 if !received.more => Execution::Idle,
+            _ => Execution::Worked { released: now },
+        }
+    }
+}
+
+impl Filter {
+    /// Sends a frame on, or counts why not.
+    pub(crate) fn judge(&mut self, slot: FrameSlot, now: Nanos) {
+        self.frames.increment();
+        if let Err((source, reason)) = self.pass(slot, now) {
+            self.drops.count(source, reason);
+        }
+    }
+
+    fn pass(
+        &mut self,
+        mut slot: FrameSlot,
+        now: Nanos,
+    ) -> Result<(), (Option<PeerIndex>, DropReason)> {
+        if usize::from(slot.len) > FRAME_MAX {
+            return Err((None, DropReason::TooLong));
+        }
+        let frame = RawFrame::parse(slot.frame()).map_err(|error| (None, error.into()))?;
+        if frame.header.cluster() != self.cluster {
+            return Err((None, DropReason::OtherCluster));
+        }
+        let (key, kind) = (frame.header.sender(), frame.kind);
+        let (peer, _) = self.peers.find(key).ok_or((None, DropReason::UnknownKey))?;
+        // Only a peer's own address makes a frame plausibly the peer's: the name alone is a claim
+        // that anybody can make, and must not be charged to the peer.
+        let at_home = self.addresses[peer.get()] == slot.source;
+        let source = at_home.then_some(peer);
+        if !self.admission.admit(self.hasher.hash_one(slot.source), key, now) {
+            return Err((source, DropReason::RateLimited));
+        }
+        slot.peer = peer;
+        let output = match (kind, at_home) {
+            (FrameKind::Handshake, _) => &mut self.outputs.handshakes,
+            (_, true) => &mut self.outputs.trusted,
+            (_, false) => &mut self.outputs.strangers,
+        };
+        output.push(Unverified(slot)).map_err(|_| (source, DropReason::QueueFull))
+    }
+}
+
+const _: () = assert!(crate::transport::BATCH <= FRAMES_PER_POLL);

@@ -1,0 +1,126 @@
+//! Send: numbers, dates, signs and sends what publishers put into their rings.
+//!
+//! A poll makes at most one signature, so that a burst on one topic cannot keep the lane from its
+//! other stages; unsigned envelopes go out in batches.
+
+use super::FRAMES_PER_POLL;
+use crate::message::Message;
+use crate::security::{Identity, PeerIndex};
+use crate::transport::{BATCH, Transmit};
+use crate::wire::envelope::{encode_in_place, payload_mut};
+use crate::wire::{ClusterTag, EnvelopeFields, Sequence, SigningContext, Slot};
+use sinew_rt::clock::Nanos;
+use sinew_rt::guard::Execution;
+use sinew_rt::lane::Stage;
+use sinew_rt::panel::Counter;
+use sinew_rt::ring::Consumer;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A message on its way to the send stage.
+#[derive(Debug)]
+pub(crate) struct Outgoing<T> {
+    pub(crate) value: T,
+    pub(crate) at: Nanos,
+}
+
+/// The ring of one publisher, without its type.
+pub(crate) trait Source: Send {
+    /// Writes the next payload, if there is one, and says its length and when it was published.
+    fn next(&mut self, payload: &mut [u8]) -> Option<(usize, Nanos)>;
+}
+
+impl<T: Message> Source for Consumer<Outgoing<T>> {
+    fn next(&mut self, payload: &mut [u8]) -> Option<(usize, Nanos)> {
+        let message = self.pop()?;
+        let bytes = message.value.as_bytes();
+        payload.get_mut(..bytes.len())?.copy_from_slice(bytes);
+        Some((bytes.len(), message.at))
+    }
+}
+
+/// One published topic.
+pub(crate) struct Outlet {
+    pub(crate) source: Box<dyn Source>,
+    /// The header of every envelope of this topic, but for number and date.
+    pub(crate) fields: EnvelopeFields,
+    pub(crate) signed: bool,
+    /// The number of the next envelope, which a Hello tells the receivers.
+    pub(crate) next_sequence: Arc<AtomicU64>,
+    pub(crate) sent: Counter,
+}
+
+impl Outlet {
+    /// Writes the next envelope into `slot`, and gives the frame's length and the publishing time.
+    fn fill(
+        &mut self,
+        slot: &mut Slot,
+        cluster: ClusterTag,
+        signer: (&Identity, &SigningContext),
+    ) -> Option<(usize, Nanos)> {
+        let (payload_len, at) = self.source.next(payload_mut(slot))?;
+        // Only this stage writes the word, so load and store are enough.
+        let sequence = self.next_sequence.load(Ordering::Relaxed);
+        self.next_sequence.store(sequence + 1, Ordering::Relaxed);
+        self.fields.sequence = Sequence::new(sequence);
+        self.fields.sent_at = at;
+        let mut len = encode_in_place(slot, cluster, &self.fields, payload_len).ok()?;
+        if self.signed {
+            let (identity, context) = signer;
+            len = identity.sign_envelope(context, slot).ok()?;
+        }
+        self.sent.increment();
+        Some((len, at))
+    }
+}
+
+/// The fourth stage.
+pub(crate) struct SendStage {
+    pub(crate) outlets: Vec<Outlet>,
+    pub(crate) transport: Box<dyn Transmit>,
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) cluster: ClusterTag,
+    pub(crate) context: SigningContext,
+    /// For each peer the frames that the transport did not take.
+    pub(crate) lost: Vec<Counter>,
+    /// Frames of one poll.
+    pub(crate) frames: Box<[Slot; BATCH]>,
+    /// The outlet to look at first, so that each gets its turn.
+    pub(crate) turn: usize,
+}
+
+impl Stage for SendStage {
+    fn poll(&mut self, _now: Nanos) -> Execution {
+        let mut lens = [0; BATCH];
+        let mut count = 0;
+        let mut released = None;
+        let signer = (&*self.identity, &self.context);
+        let outlets = self.outlets.len();
+        'outlets: for n in 0..outlets {
+            let outlet = &mut self.outlets[(self.turn + n) % outlets];
+            while count < BATCH {
+                let slot = &mut self.frames[count];
+                let Some((len, at)) = outlet.fill(slot, self.cluster, signer) else { break };
+                lens[count] = len;
+                count += 1;
+                released.get_or_insert(at);
+                if outlet.signed {
+                    // The next poll begins with the outlet after this one.
+                    self.turn = (self.turn + n + 1) % outlets;
+                    break 'outlets;
+                }
+            }
+        }
+        let Some(released) = released else { return Execution::Idle };
+        let frames: [&[u8]; BATCH] = std::array::from_fn(|n| &self.frames[n][..lens[n]]);
+        for (peer, lost) in self.lost.iter().enumerate() {
+            let sent = self.transport.send(PeerIndex::new(peer as u16), &frames[..count]);
+            if sent < count {
+                lost.add((count - sent) as u64);
+            }
+        }
+        Execution::Worked { released }
+    }
+}
+
+const _: () = assert!(BATCH <= FRAMES_PER_POLL);

@@ -1,0 +1,205 @@
+//! Verify: decides which envelopes are genuine, new and permitted.
+//!
+//! In this order: the envelope's form, the sender's life (epoch), the window without moving it, the
+//! signature, and only then the window for good; last the permission. A poll checks at most one
+//! signature, so that the socket is read again before the next one.
+
+use super::receive::Unverified;
+use super::{Drops, FRAMES_PER_POLL};
+use crate::delivery::{DropReason, StreamTable};
+use crate::security::{Enrolment, PeerIndex, Trust, verify_envelope};
+use crate::security::{PeerClock, PeerLife};
+use crate::transport::buffer::FrameSlot;
+use crate::wire::{Class, Envelope, Frame, KeyId, SigningContext, TopicId, decode};
+use sinew_rt::clock::Nanos;
+use sinew_rt::guard::Execution;
+use sinew_rt::lane::Stage;
+use sinew_rt::panel::Counter;
+use sinew_rt::ring::{Consumer, Producer};
+use std::sync::Arc;
+
+/// An envelope that is genuine, new and permitted. Only this stage makes one.
+#[derive(Debug)]
+pub(crate) struct VerifiedFrame {
+    slot: FrameSlot,
+    /// The time of sending on this node's clock, never later than the time of receipt.
+    sent_at: Nanos,
+}
+
+impl VerifiedFrame {
+    /// The envelope; `None` cannot happen, since it decoded before, and is counted if it does.
+    pub(crate) fn envelope(&self) -> Option<Envelope<'_>> {
+        match decode(self.slot.frame()) {
+            Ok(Frame::Clear(envelope)) => Some(envelope),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn sent_at(&self) -> Nanos {
+        self.sent_at
+    }
+
+    pub(crate) fn received_at(&self) -> Nanos {
+        self.slot.received_at
+    }
+
+    pub(crate) fn peer(&self) -> PeerIndex {
+        self.slot.peer
+    }
+}
+
+/// What a subscribed topic demands of its envelopes.
+#[derive(Clone, Debug)]
+pub(crate) struct TopicRule {
+    pub(crate) topic: TopicId,
+    pub(crate) trust: Trust,
+}
+
+/// What this node knows about the clock by which a peer dates its envelopes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum SenderClock {
+    /// Nothing yet.
+    Unknown,
+    /// It is this node's own: both run on one boot of one kernel.
+    Ours,
+    /// It is another host's, measured by the handshake.
+    Theirs(PeerClock),
+}
+
+impl SenderClock {
+    /// A time of sending on our clock, never later than the receipt, whatever the sender says. For
+    /// another host it is the receipt less what the two clocks may disagree about.
+    fn to_ours(self, sent_at: Nanos, received_at: Nanos, now: Nanos) -> Nanos {
+        match self {
+            Self::Ours => sent_at.min(received_at),
+            Self::Theirs(clock) => received_at - clock.error_bound(now),
+            Self::Unknown => received_at,
+        }
+    }
+}
+
+/// The second stage.
+pub(crate) struct VerifyStage {
+    pub(crate) trusted: Consumer<Unverified>,
+    pub(crate) strangers: Consumer<Unverified>,
+    /// Lives that the handshake established.
+    pub(crate) lives: Consumer<PeerLife>,
+    pub(crate) output: Producer<VerifiedFrame>,
+    pub(crate) own_key: KeyId,
+    pub(crate) context: SigningContext,
+    pub(crate) peers: Arc<Enrolment>,
+    /// By peer.
+    pub(crate) clocks: Vec<SenderClock>,
+    /// Sorted by topic.
+    pub(crate) rules: Vec<TopicRule>,
+    pub(crate) streams: StreamTable,
+    pub(crate) checked: Counter,
+    pub(crate) drops: Drops,
+}
+
+/// Why the verify stage drops frames.
+pub(crate) const REASONS: &[DropReason] = &[
+    DropReason::Malformed,
+    DropReason::UnknownKey,
+    DropReason::NotForUs,
+    DropReason::ClassNotServed,
+    DropReason::UnknownTopic,
+    DropReason::NotSigned,
+    DropReason::NoLife,
+    DropReason::OldEpoch,
+    DropReason::FutureEpoch,
+    DropReason::Replay,
+    DropReason::BelowWindow,
+    DropReason::TooFarAhead,
+    DropReason::BadSignature,
+    DropReason::NotPermitted,
+    DropReason::Expired,
+    DropReason::QueueFull,
+];
+
+impl Stage for VerifyStage {
+    fn poll(&mut self, now: Nanos) -> Execution {
+        let mut released = None;
+        while let Some(life) = self.lives.pop() {
+            released.get_or_insert(now);
+            self.begin_life(&life);
+        }
+        for _ in 0..FRAMES_PER_POLL {
+            let Some(frame) = self.trusted.pop().or_else(|| self.strangers.pop()) else { break };
+            let slot = frame.into_slot();
+            released.get_or_insert(slot.received_at);
+            if self.judge(slot, now) == Cost::Signature {
+                break;
+            }
+        }
+        released.map_or(Execution::Idle, |released| Execution::Worked { released })
+    }
+}
+
+/// Whether judging a frame took a signature check.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Cost {
+    Cheap,
+    Signature,
+}
+
+impl VerifyStage {
+    /// Adopts what a Hello that answers this receiver proved.
+    fn begin_life(&mut self, life: &PeerLife) {
+        self.streams.hello(life);
+        if let Some(clock) = self.clocks.get_mut(life.peer.get()) {
+            *clock = match life.same_boot {
+                true => SenderClock::Ours,
+                false => SenderClock::Theirs(life.clock),
+            };
+        }
+    }
+
+    fn judge(&mut self, slot: FrameSlot, now: Nanos) -> Cost {
+        let peer = slot.peer;
+        let mut cost = Cost::Cheap;
+        if let Err(reason) = self.pass(slot, now, &mut cost) {
+            self.drops.count(Some(peer), reason);
+        }
+        cost
+    }
+
+    fn pass(&mut self, slot: FrameSlot, now: Nanos, cost: &mut Cost) -> Result<(), DropReason> {
+        let Ok(Frame::Clear(envelope)) = decode(slot.frame()) else {
+            return Err(DropReason::Malformed);
+        };
+        let header = envelope.header;
+        let destination = header.destination();
+        if destination != KeyId::EVERYONE && destination != self.own_key {
+            return Err(DropReason::NotForUs);
+        }
+        if header.class() != Some(Class::Control) {
+            return Err(DropReason::ClassNotServed);
+        }
+        let topic = self
+            .rules
+            .binary_search_by_key(&header.topic(), |rule| rule.topic)
+            .map_err(|_| DropReason::UnknownTopic)?;
+        let rule = &self.rules[topic];
+        let peer = self.peers.get(slot.peer).ok_or(DropReason::UnknownKey)?;
+        if rule.trust == Trust::Signed && envelope.signature.is_none() {
+            return Err(DropReason::NotSigned);
+        }
+        let pending =
+            self.streams.peek(slot.peer, rule.topic, header.epoch(), header.sequence())?;
+        if envelope.signature.is_some() {
+            *cost = Cost::Signature;
+            self.checked.increment();
+        }
+        verify_envelope(rule.trust, &self.context, &peer.key, envelope)?;
+        self.streams.commit(pending)?;
+        if !peer.may_publish(rule.topic) {
+            return Err(DropReason::NotPermitted);
+        }
+        let sent_at = self.clocks[slot.peer.get()].to_ours(header.sent_at(), slot.received_at, now);
+        if header.lifespan().is_some_and(|lifespan| now - sent_at > lifespan) {
+            return Err(DropReason::Expired);
+        }
+        self.output.push(VerifiedFrame { slot, sent_at }).map_err(|_| DropReason::QueueFull)
+    }
+}

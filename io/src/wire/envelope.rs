@@ -1,0 +1,350 @@
+//! The envelope: one message of one stream, as stages hand it to each other.
+//!
+//! | offset | field | type | meaning |
+//! |---|---|---|---|
+//! | 0 | source | u64 | key id of the sender |
+//! | 8 | destination | u64 | key id of the receiver, 0 = everyone |
+//! | 16 | topic | u64 | [`TopicId`] |
+//! | 24 | schema | u64 | [`SchemaId`] |
+//! | 32 | epoch | u64 | the sender's life |
+//! | 40 | sequence | u64 | number in the stream, from 1 |
+//! | 48 | sent_at | i64 | the sender's `CLOCK_MONOTONIC`, ns |
+//! | 56 | lifespan_us | u32 | older than this must not be delivered, µs; 0 = no limit |
+//! | 60 | class | u8 | [`Class`] |
+//! | 61 | flags | u8 | [`SIGNED`] |
+//! | 62 | payload_len | u16 | 0 to 1,024 |
+//! | 64 | payload | bytes | `payload_len` of them |
+//! | 64 + payload_len | signature | 64 bytes | only if flagged: Ed25519 over context ‖ header ‖ payload |
+//!
+//! All numbers are little-endian; offsets count from the end of the frame header.
+
+use std::mem::size_of;
+
+use sinew_rt::clock::Nanos;
+use thiserror::Error;
+use zerocopy::little_endian::{I64, U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use super::frame::{FRAME_HEADER_LEN, FrameHeader, FrameKind, Malformed, Slot};
+use super::names::{ClusterTag, Epoch, KeyId, SchemaId, Sequence, TopicId};
+use super::{FRAME_MAX, PAYLOAD_MAX, SIGNATURE_LEN};
+
+/// Bytes of the envelope's header.
+pub const ENVELOPE_HEADER_LEN: usize = size_of::<EnvelopeHeader>();
+/// Flag: a signature follows the payload.
+pub const SIGNED: u8 = 0x01;
+
+const HEADER_AT: usize = FRAME_HEADER_LEN;
+const PAYLOAD_AT: usize = FRAME_HEADER_LEN + ENVELOPE_HEADER_LEN;
+const _: () = assert!(PAYLOAD_AT + PAYLOAD_MAX + SIGNATURE_LEN <= FRAME_MAX);
+
+/// What the sender promises for a stream.
+///
+/// This release promises best effort only: it sends everything as `Control`, and whether a
+/// subscriber keeps the newest value or queues what comes is the subscriber's choice. The other
+/// four are named so that their numbers stay theirs; envelopes that carry them are well formed, and
+/// dropped and counted as not served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Class {
+    /// Best effort; the newest value matters.
+    Control = 1,
+    /// In order, at most once, with the outcome reported. Reserved.
+    Command = 2,
+    /// Reliable and in order, with back-pressure. Reserved.
+    Stream = 3,
+    /// Stored before it is acknowledged. Reserved.
+    Durable = 4,
+    /// "All is well", periodic; its absence is the stop. Reserved.
+    EStop = 5,
+}
+
+impl Class {
+    /// The class with this number on the wire.
+    #[must_use]
+    pub const fn from_wire(number: u8) -> Option<Self> {
+        Some(match number {
+            1 => Self::Control,
+            2 => Self::Command,
+            3 => Self::Stream,
+            4 => Self::Durable,
+            5 => Self::EStop,
+            _ => return None,
+        })
+    }
+}
+
+/// What a publisher says about an envelope; the rest of the header follows from it.
+#[derive(Clone, Copy, Debug)]
+pub struct EnvelopeFields {
+    /// The sender's key id.
+    pub source: KeyId,
+    /// The receiver's key id, or [`KeyId::EVERYONE`].
+    pub destination: KeyId,
+    /// The topic.
+    pub topic: TopicId,
+    /// The type of the payload.
+    pub schema: SchemaId,
+    /// The sender's life.
+    pub epoch: Epoch,
+    /// The number in the stream.
+    pub sequence: Sequence,
+    /// The sender's `CLOCK_MONOTONIC`.
+    pub sent_at: Nanos,
+    /// The age beyond which it must not be delivered, in µs; 0 is no limit.
+    pub lifespan_us: u32,
+    /// The delivery class.
+    pub class: Class,
+}
+
+/// The 64 bytes before the payload.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct EnvelopeHeader {
+    source: U64,
+    destination: U64,
+    topic: U64,
+    schema: U64,
+    epoch: U64,
+    sequence: U64,
+    sent_at: I64,
+    lifespan_us: U32,
+    class: u8,
+    flags: u8,
+    payload_len: U16,
+}
+
+impl EnvelopeHeader {
+    fn new(fields: &EnvelopeFields, payload_len: u16) -> Self {
+        Self {
+            source: U64::new(fields.source.get()),
+            destination: U64::new(fields.destination.get()),
+            topic: U64::new(fields.topic.get()),
+            schema: U64::new(fields.schema.get()),
+            epoch: U64::new(fields.epoch.get()),
+            sequence: U64::new(fields.sequence.get()),
+            sent_at: I64::new(fields.sent_at.as_nanos()),
+            lifespan_us: U32::new(fields.lifespan_us),
+            class: fields.class as u8,
+            flags: 0,
+            payload_len: U16::new(payload_len),
+        }
+    }
+
+    /// The key id of the sender.
+    #[must_use]
+    pub fn source(&self) -> KeyId {
+        KeyId::from_raw(self.source.get())
+    }
+
+    /// The key id of the receiver, or [`KeyId::EVERYONE`].
+    #[must_use]
+    pub fn destination(&self) -> KeyId {
+        KeyId::from_raw(self.destination.get())
+    }
+
+    /// The topic.
+    #[must_use]
+    pub fn topic(&self) -> TopicId {
+        TopicId::from_raw(self.topic.get())
+    }
+
+    /// The type of the payload.
+    #[must_use]
+    pub fn schema(&self) -> SchemaId {
+        SchemaId::from_raw(self.schema.get())
+    }
+
+    /// The sender's life.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        Epoch::new(self.epoch.get())
+    }
+
+    /// The number in the stream.
+    #[must_use]
+    pub fn sequence(&self) -> Sequence {
+        Sequence::new(self.sequence.get())
+    }
+
+    /// The sender's `CLOCK_MONOTONIC` when it sent. The receiver's clock may be another one.
+    #[must_use]
+    pub fn sent_at(&self) -> Nanos {
+        Nanos::new(self.sent_at.get())
+    }
+
+    /// The greatest age at delivery, or `None` when there is no limit.
+    #[must_use]
+    pub fn lifespan(&self) -> Option<Nanos> {
+        match self.lifespan_us.get() {
+            0 => None,
+            us => Some(Nanos::from_micros(i64::from(us))),
+        }
+    }
+
+    /// The delivery class, or `None` for a number that names none (never so in a decoded envelope).
+    #[must_use]
+    pub fn class(&self) -> Option<Class> {
+        Class::from_wire(self.class)
+    }
+
+    /// Whether a signature follows the payload.
+    #[must_use]
+    pub fn is_signed(&self) -> bool {
+        self.flags & SIGNED != 0
+    }
+
+    /// Bytes of payload.
+    #[must_use]
+    pub fn payload_len(&self) -> usize {
+        usize::from(self.payload_len.get())
+    }
+
+    /// Numbers the envelope, for a sender that encodes first and sends later.
+    pub fn set_sequence(&mut self, sequence: Sequence) {
+        self.sequence = U64::new(sequence.get());
+    }
+
+    /// Dates the envelope, for a sender that encodes first and sends later.
+    pub fn set_sent_at(&mut self, sent_at: Nanos) {
+        self.sent_at = I64::new(sent_at.as_nanos());
+    }
+}
+
+/// A well-formed envelope, in place in the received bytes. Nothing in it is proven yet.
+#[derive(Clone, Copy, Debug)]
+pub struct Envelope<'a> {
+    /// The header.
+    pub header: &'a EnvelopeHeader,
+    /// The payload.
+    pub payload: &'a [u8],
+    /// The signature, if the envelope is flagged as signed.
+    pub signature: Option<&'a [u8; SIGNATURE_LEN]>,
+    signed: &'a [u8],
+}
+
+impl<'a> Envelope<'a> {
+    /// Decodes the body of a clear frame. Every byte must be accounted for.
+    pub fn parse(body: &'a [u8]) -> Result<Self, Malformed> {
+        let Ok((header, rest)) = EnvelopeHeader::ref_from_prefix(body) else {
+            return Err(Malformed::TooShort { need: ENVELOPE_HEADER_LEN, got: body.len() });
+        };
+        let payload_len = header.payload_len();
+        if payload_len > PAYLOAD_MAX {
+            return Err(Malformed::PayloadTooLong { declared: payload_len });
+        }
+        if header.flags & !SIGNED != 0 {
+            return Err(Malformed::UnknownFlags { got: header.flags });
+        }
+        if header.class().is_none() {
+            return Err(Malformed::UnknownClass { got: header.class });
+        }
+        let signature_len = if header.is_signed() { SIGNATURE_LEN } else { 0 };
+        let declared = payload_len + signature_len;
+        let mismatch = Malformed::LengthMismatch { declared, got: rest.len() };
+        if rest.len() != declared {
+            return Err(mismatch);
+        }
+        let (payload, signature) = rest.split_at_checked(payload_len).ok_or(mismatch)?;
+        let signed = body.get(..ENVELOPE_HEADER_LEN + payload_len).ok_or(mismatch)?;
+        Ok(Self { header, payload, signature: signature.try_into().ok(), signed })
+    }
+
+    /// Header and payload as they lie in the frame: what a signature covers, after its context.
+    #[must_use]
+    pub fn signed_bytes(&self) -> &'a [u8] {
+        self.signed
+    }
+}
+
+/// A payload that does not fit an envelope.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("a payload of {got} bytes does not fit: {PAYLOAD_MAX} is the most")]
+pub struct PayloadTooLong {
+    /// Its length in bytes.
+    pub got: usize,
+}
+
+/// Writes an unsigned clear frame into `slot` and returns its length. Wait-free.
+pub fn encode(
+    slot: &mut Slot,
+    cluster: ClusterTag,
+    fields: &EnvelopeFields,
+    payload: &[u8],
+) -> Result<usize, PayloadTooLong> {
+    let room = payload_mut(slot).get_mut(..payload.len());
+    room.ok_or(PayloadTooLong { got: payload.len() })?.copy_from_slice(payload);
+    encode_in_place(slot, cluster, fields, payload.len())
+}
+
+/// Where the payload lies in a slot, for a publisher that writes it there itself.
+#[must_use]
+pub fn payload_mut(slot: &mut Slot) -> &mut [u8] {
+    &mut slot[PAYLOAD_AT..PAYLOAD_AT + PAYLOAD_MAX]
+}
+
+/// Writes the headers around a payload that already lies in `slot`; returns the frame's length.
+pub fn encode_in_place(
+    slot: &mut Slot,
+    cluster: ClusterTag,
+    fields: &EnvelopeFields,
+    payload_len: usize,
+) -> Result<usize, PayloadTooLong> {
+    let Some(len) = u16::try_from(payload_len).ok().filter(|_| payload_len <= PAYLOAD_MAX) else {
+        return Err(PayloadTooLong { got: payload_len });
+    };
+    let frame = FrameHeader::new(FrameKind::Clear, cluster, fields.source);
+    slot[..HEADER_AT].copy_from_slice(frame.as_bytes());
+    slot[HEADER_AT..PAYLOAD_AT].copy_from_slice(EnvelopeHeader::new(fields, len).as_bytes());
+    Ok(PAYLOAD_AT + payload_len)
+}
+
+/// The envelope's header in a slot, to number and date it just before it is signed or sent.
+#[must_use]
+pub fn header_mut(slot: &mut Slot) -> &mut EnvelopeHeader {
+    let bytes = &mut slot[HEADER_AT..PAYLOAD_AT];
+    EnvelopeHeader::mut_from_bytes(bytes).expect("the slice has the header's length")
+}
+
+/// Flags the envelope in `slot` as signed, lets `sign` sign header and payload, appends the
+/// signature, and returns the length of the frame.
+///
+/// `sign` gets the bytes that [`Envelope::signed_bytes`] will give the receiver.
+pub fn append_signature(
+    slot: &mut Slot,
+    sign: impl FnOnce(&[u8]) -> [u8; SIGNATURE_LEN],
+) -> Result<usize, PayloadTooLong> {
+    let header = header_mut(slot);
+    header.flags |= SIGNED;
+    let payload_len = header.payload_len();
+    if payload_len > PAYLOAD_MAX {
+        return Err(PayloadTooLong { got: payload_len });
+    }
+    let end = PAYLOAD_AT + payload_len;
+    let signature = sign(&slot[HEADER_AT..end]);
+    slot[end..end + SIGNATURE_LEN].copy_from_slice(&signature);
+    Ok(end + SIGNATURE_LEN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::mem::offset_of;
+
+    #[test]
+    fn the_table_in_the_documentation_is_the_layout() {
+        assert_eq!(offset_of!(EnvelopeHeader, source), 0);
+        assert_eq!(offset_of!(EnvelopeHeader, destination), 8);
+        assert_eq!(offset_of!(EnvelopeHeader, topic), 16);
+        assert_eq!(offset_of!(EnvelopeHeader, schema), 24);
+        assert_eq!(offset_of!(EnvelopeHeader, epoch), 32);
+        assert_eq!(offset_of!(EnvelopeHeader, sequence), 40);
+        assert_eq!(offset_of!(EnvelopeHeader, sent_at), 48);
+        assert_eq!(offset_of!(EnvelopeHeader, lifespan_us), 56);
+        assert_eq!(offset_of!(EnvelopeHeader, class), 60);
+        assert_eq!(offset_of!(EnvelopeHeader, flags), 61);
+        assert_eq!(offset_of!(EnvelopeHeader, payload_len), 62);
+        assert_eq!(ENVELOPE_HEADER_LEN, 64);
+        assert_eq!(PAYLOAD_AT, 80);
+    }
+}

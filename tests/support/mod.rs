@@ -1,0 +1,94 @@
+//! What whole-system tests share: small networks of nodes, and waiting for what must happen.
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use sinew::io::message::Message;
+use sinew::io::node::{Node, NodeBuilder, PeerConfig};
+use sinew::io::security::Identity;
+use sinew::rt::clock::{self, Nanos};
+use std::net::SocketAddr;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// A message for tests: a number and room to make it 256 bytes long.
+#[derive(Clone, Copy, Debug, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(crate) struct Sample {
+    pub(crate) number: u64,
+    pub(crate) padding: [u8; 248],
+}
+
+impl Sample {
+    pub(crate) fn new(number: u64) -> Self {
+        Self { number, padding: [number as u8; 248] }
+    }
+}
+
+impl Message for Sample {
+    const NAME: &'static str = "Sample@1";
+}
+
+/// A watchdog, not a measurement: how long anything that must happen may take before the test is
+/// given up as hung.
+pub(crate) const PATIENCE: Nanos = Nanos::from_secs(20);
+
+/// Polls `ready` until it gives something; panics with `what` when the patience is over.
+pub(crate) fn until<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
+    let give_up = clock::now() + PATIENCE;
+    loop {
+        if let Some(value) = ready() {
+            return value;
+        }
+        assert!(clock::now() < give_up, "gave up waiting until {what}");
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+}
+
+/// Two identities that know each other's names and addresses.
+pub(crate) struct Pair {
+    pub(crate) robot: Side,
+    pub(crate) controller: Side,
+}
+
+pub(crate) struct Side {
+    pub(crate) identity: Identity,
+    pub(crate) address: SocketAddr,
+}
+
+impl Pair {
+    /// On loopback ports that were free a moment ago.
+    pub(crate) fn on_loopback() -> Self {
+        let sockets: Vec<_> =
+            (0..2).map(|_| std::net::UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
+        let side = |n: usize| Side {
+            identity: Identity::generate().unwrap(),
+            address: sockets[n].local_addr().unwrap(),
+        };
+        Self { robot: side(0), controller: side(1) }
+    }
+
+    /// Builders of the two nodes, each enrolled with the other, with names that no other test uses.
+    pub(crate) fn builders(self, test: &str) -> (NodeBuilder, NodeBuilder) {
+        let peer = |name: &str, side: &Side, publishes: &[&str]| PeerConfig {
+            name: name.to_owned(),
+            identity: side.identity.public().to_did(),
+            address: side.address,
+            publishes: publishes.iter().map(|topic| (*topic).to_owned()).collect(),
+        };
+        let controller = peer("controller", &self.controller, &["setpoint"]);
+        let robot = peer("robot", &self.robot, &["state"]);
+        let node = |name: &str, side: Side, peer: PeerConfig| {
+            Node::builder(format!("{test}-{name}-{}", std::process::id()))
+                .development()
+                .cluster("test")
+                .identity(side.identity)
+                .udp(side.address)
+                .peer(peer)
+        };
+        (node("robot", self.robot, controller), node("controller", self.controller, robot))
+    }
+}
+
+/// The value of a panel's counter.
+pub(crate) fn counter(node: &Node, name: &str) -> u64 {
+    let snapshot = node.panel().snapshot().unwrap();
+    snapshot.counter(name).unwrap_or_else(|| panic!("the panel has no counter {name}"))
+}
