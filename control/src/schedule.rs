@@ -63,6 +63,8 @@ mod tests {
         assert_eq!(schedule.advance(Nanos::from_millis(1)), 0);
         assert_eq!(schedule.advance(Nanos::new(2 * MS + 1)), 1);
         assert_eq!(schedule.due(), Nanos::from_millis(3));
+        assert_eq!(schedule.advance(Nanos::from_millis(7)), 3);
+        assert_eq!(schedule.due(), Nanos::from_millis(7));
     }
 
     #[test]

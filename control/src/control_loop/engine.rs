@@ -189,20 +189,25 @@ impl<B: LoopBody> Engine<B> {
         self.follow_health();
         self.follow_rearm(woke);
         let mut cx = self.context(due, woke, skipped);
-        if self.safety.state().may_move() {
+        let moving = self.safety.state().may_move();
+        if moving {
             self.move_on(&mut cx);
         }
-        // Also when the body just asked for it: outputs are safe before this cycle ends.
-        let mut made_safe = self.stop_if_told(timer, &mut cx);
         let end = timer.now();
-        self.guard.exit(end, Execution::Worked { released: due });
+        // Cycles without the body would fill histogram and ladder with executions of nothing.
+        let execution = if moving { Execution::Worked { released: due } } else { Execution::Idle };
+        self.guard.exit(end, execution);
         if end - start > self.hard_limit && self.stop_on_hang {
             self.apply(Event::Hang);
         }
         self.follow_health();
-        // And when the guard's verdict on this very cycle was the last straw.
-        made_safe = made_safe || self.stop_if_told(timer, &mut cx);
-        self.unsafe_to_move = made_safe && (cx.tripped || cx.inputs == Some(Freshness::Lost));
+        // Whatever it was that stopped the loop, outputs are safe before this cycle ends.
+        if !self.safety.state().may_move() {
+            cx.state = self.safety.state();
+            let outcome = self.make_safe(timer, &mut cx);
+            self.unsafe_to_move =
+                outcome.is_err() || cx.tripped || cx.inputs == Some(Freshness::Lost);
+        }
         cx.stop
     }
 
@@ -231,16 +236,6 @@ impl<B: LoopBody> Engine<B> {
         }
         self.degraded_told &= self.safety.state().is_degraded();
         (cx.tripped, cx.inputs) = (false, None);
-    }
-
-    /// Runs the safe-stop path when the loop may not move.
-    fn stop_if_told(&mut self, timer: &impl Timer, cx: &mut Cycle) -> bool {
-        if self.safety.state().may_move() {
-            return false;
-        }
-        cx.state = self.safety.state();
-        cx.tripped |= self.make_safe(timer, cx).is_err();
-        true
     }
 
     /// The safe-stop path under its own guard.

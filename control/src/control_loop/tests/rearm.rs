@@ -1,5 +1,6 @@
 //! What leaves a safe stop, and what does not.
 
+use sinew_rt::guard::{Execution, Guard, GuardSpec};
 use sinew_rt::latest;
 
 use super::*;
@@ -134,4 +135,44 @@ fn a_rearm_waits_while_the_safe_stop_path_reads_a_lost_input() {
     });
     assert_eq!(rig.ticks_of(Call::SafeStop), range(9..=60));
     assert_eq!(rig.status.get().unwrap().stops, 1, "it did not start to move only to stop again");
+}
+
+#[test]
+fn a_permission_for_another_stop_does_not_clear_the_node_either() {
+    let mut rig = Rig::new();
+    let control_loop = ControlLoop::new("arm").budget(US * 100).health(rig.health.clone());
+    let handle = control_loop.handle();
+    rig.run_loop(control_loop, 9, move |call, cx| {
+        assert!(call != Call::Cycle || cx.tick() != 3, "on purpose");
+        handle.rearm(RearmToken::authorise(2));
+    });
+    assert_eq!(rig.ticks_of(Call::SafeStop), range(3..=9));
+    assert!(rig.health.panicked());
+}
+
+#[test]
+fn a_loop_rearmed_while_a_lane_is_still_degraded_starts_degraded() {
+    let mut rig = Rig::new();
+    let ladder = LadderConfig { degrade: Some((1, 1).into()), ..LadderConfig::standard() };
+    let spec = GuardSpec { budget: US, hard_limit: MS, ladder };
+    let probe = rig.panel.probe("verify", None).unwrap();
+    // Degraded before the start, and then without an execution in which to recover.
+    let mut lane = Guard::new(probe, spec).unwrap().with_health(rig.health.clone());
+    lane.enter(START);
+    lane.exit(START + US * 2, Execution::Worked { released: START });
+    let control_loop = ControlLoop::new("arm").budget(US * 100).health(rig.health.clone());
+    let script = trip_then(
+        |tick, handle| {
+            if tick == 5 {
+                handle.rearm(RearmToken::authorise(1));
+            }
+        },
+        control_loop.handle(),
+    );
+    rig.run_loop(control_loop, 8, script);
+    let log = rig.log.borrow();
+    let states: Vec<_> =
+        log.iter().filter(|entry| entry.0 == Call::Cycle).map(|entry| (entry.1, entry.4)).collect();
+    let degraded = State::DegradedTiming;
+    assert_eq!(states, [1, 2, 3, 6, 7, 8].map(|tick| (tick, degraded)));
 }
