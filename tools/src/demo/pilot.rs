@@ -361,6 +361,21 @@ mod tests {
     }
 
     #[test]
+    fn torques_are_assumed_to_travel_as_long_as_reports_do() {
+        let mut pilot = Pilot::new(Body::default()).unwrap();
+        for n in 1..=200 {
+            let sampled_at = PERIOD * n;
+            pilot.observe(Motion::default(), sampled_at, sampled_at + PERIOD * 4);
+        }
+        assert!((pilot.outbound - PERIOD * 4).as_nanos().abs() < 50, "{}", pilot.outbound);
+        // A clock that is a second off moves it to the bound and no further.
+        for n in 201..=400 {
+            pilot.observe(Motion::default(), PERIOD * n, PERIOD * n + Nanos::from_secs(1));
+        }
+        assert!(pilot.outbound <= REPORT_AGE_MAX / 2);
+    }
+
+    #[test]
     fn without_a_recent_report_nothing_is_commanded() {
         let mut pilot = Pilot::new(Body::default()).unwrap();
         let start = Nanos::from_secs(5);

@@ -354,6 +354,21 @@ mod tests {
     }
 
     #[test]
+    fn a_blow_costs_the_energy_of_an_inelastic_impact_whichever_way_the_pole_swings() {
+        let body = frictionless();
+        for rate in [-8.0, 0.0, 8.0] {
+            let before = Motion { x: body.rail_m, v: 1.2, angle: 0.4, rate };
+            let mut plant = Plant::new(body, before);
+            plant.stop_at_the_ends();
+            // Only the cart's inertia that the free pole does not carry is stopped.
+            let cross = body.coupling() * before.angle.cos();
+            let stopped = body.cart_kg + body.pole_kg - cross * cross / body.pole_inertia();
+            let lost = energy(&body, before) - energy(&body, plant.motion);
+            assert!((lost - stopped * 1.2 * 1.2 / 2.0).abs() < 1e-12, "{rate} rad/s: {lost} J");
+        }
+    }
+
+    #[test]
     fn the_brake_stops_the_cart_and_holds_it_under_a_swinging_pole() {
         let mut plant =
             Plant::new(Body::default(), Motion { v: 1.0, rate: 3.0, ..Motion::at_angle(2.0) });

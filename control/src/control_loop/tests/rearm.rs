@@ -117,6 +117,23 @@ fn the_safe_stop_path_can_hold_off_a_rearm_and_the_permission_lapses_after_a_sec
 }
 
 #[test]
+fn a_rearm_waits_while_the_safe_stop_path_panics() {
+    let mut rig = Rig::new();
+    let control_loop = ControlLoop::new("arm").budget(US * 100);
+    let handle = control_loop.handle();
+    rig.run_loop(control_loop, 20, move |call, cx| {
+        if cx.tick() == 3 {
+            cx.trip();
+        }
+        if call == Call::SafeStop && cx.tick() == 5 {
+            handle.rearm(RearmToken::authorise(1));
+        }
+        assert!(call != Call::SafeStop || !(5..10).contains(&cx.tick()), "on purpose");
+    });
+    assert_eq!(rig.ticks_of(Call::SafeStop), range(3..=10));
+}
+
+#[test]
 fn a_rearm_waits_while_the_safe_stop_path_reads_a_lost_input() {
     let mut rig = Rig::new();
     let control_loop = ControlLoop::new("arm").budget(US * 100);

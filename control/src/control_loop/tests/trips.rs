@@ -39,6 +39,7 @@ fn overruns_climb_the_ladder_and_safe_stop_comes_in_the_same_cycle() {
     assert_eq!(snapshot.gauge("arm safety"), Some(i64::from(State::SafeStop.code())));
     assert_eq!(snapshot.gauge("arm stop cause"), Some(i64::from(StopCause::Timing.code())));
     assert_eq!(snapshot.probes[0].overruns, 4);
+    assert_eq!(snapshot.probes[0].executions, 7, "cycles without the body are not executions");
 }
 
 #[test]
