@@ -1,6 +1,9 @@
 //! The `sinew` command: demo, doctor, bench, histograms, keys and the node daemon.
 
 mod doctor;
+
+mod demo;
+
 mod exit;
 mod host;
 
