@@ -72,6 +72,7 @@ pub(super) fn start(mut builder: NodeBuilder) -> Result<Node, NodeError> {
         return Err(NodeError::Refused(process.refused));
     }
     let epoch = who.own.epoch;
+    let wait = config.realtime.wait;
     let public = *who.identity.public();
     let health = Arc::new(Health::new());
     let housekeeping_bell = Arc::new(Doorbell::new());
@@ -96,6 +97,7 @@ pub(super) fn start(mut builder: NodeBuilder) -> Result<Node, NodeError> {
         lanes: running,
         housekeeping: Some(housekeeping),
         health,
+        wait,
         report: StartReport {
             plan,
             lanes: granted,
