@@ -27,7 +27,7 @@ pub struct KernelFacts {
     pub release: String,
     /// `uname -v`; empty when unreadable.
     pub version: String,
-    /// The kernel's command line.
+    /// The kernel's command line, without what follows `--`: that is for init.
     pub command_line: String,
     /// How readily kernel code yields to a real-time thread.
     pub preemption: Preemption,
@@ -67,7 +67,7 @@ impl KernelFacts {
         let text = |path: &str| files::text(root, path).unwrap_or_default();
         let release = text("proc/sys/kernel/osrelease");
         let version = text("proc/sys/kernel/version");
-        let command_line = text("proc/cmdline");
+        let command_line = command_line(root);
         let config = KernelConfig::read(root, &release);
         let cpu_info = text("proc/cpuinfo");
         let cores = core_numbers(root);
@@ -106,6 +106,14 @@ impl KernelFacts {
 }
 
 const CLOCK: &str = "sys/devices/system/clocksource/clocksource0";
+
+fn command_line(root: &Path) -> String {
+    let line = files::text(root, "proc/cmdline").unwrap_or_default();
+    match line.split_once(" -- ") {
+        Some((kernel, _)) => kernel.trim_end().to_owned(),
+        None => line,
+    }
+}
 
 fn parameter<'a>(command_line: &'a str, name: &str) -> Option<&'a str> {
     command_line.split_whitespace().rev().find_map(|word| {

@@ -45,7 +45,7 @@ impl RtThrottling {
     pub fn current() -> Self {
         let root = Path::new("/");
         let release = files::text(root, "proc/sys/kernel/osrelease").unwrap_or_default();
-        let command_line = files::text(root, "proc/cmdline").unwrap_or_default();
+        let command_line = super::command_line(root);
         let config = KernelConfig::read(root, &release);
         Self::read(root, &release, &command_line, config.as_ref())
     }

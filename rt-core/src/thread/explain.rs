@@ -71,7 +71,7 @@ fn scheduling_refused(
             format!("no CAP_SYS_NICE, and RLIMIT_RTPRIO is {limit} ({said})"),
             format!(
                 "ulimit -r {priority}; or for good, in /etc/security/limits.d/99-sinew.conf: \"{} - rtprio 99\"; or setcap cap_sys_nice+ep <binary>",
-                privileges.user_name_or_id()
+                privileges.limits_domain()
             ),
         );
     }
@@ -146,7 +146,12 @@ mod tests {
     fn a_missing_right_and_a_low_limit_are_told_apart_from_a_cgroup_without_runtime() {
         let (reason, fix) = explained(&privileges(0, 0, Some(950_000)));
         assert!(reason.contains("RLIMIT_RTPRIO is 0"), "{reason}");
-        assert!(fix.contains("ulimit -r 80") && fix.contains("setcap cap_sys_nice+ep"), "{fix}");
+        assert!(
+            fix.contains("ulimit -r 80")
+                && fix.contains("\":1000 - rtprio 99\"")
+                && fix.contains("setcap cap_sys_nice+ep"),
+            "{fix}"
+        );
         let (reason, _) = explained(&privileges(0, 79, None));
         assert!(reason.contains("RLIMIT_RTPRIO is 79"), "{reason}");
 
