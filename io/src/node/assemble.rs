@@ -453,6 +453,7 @@ fn wire_up(
         streams,
         supervisor: supervisor.with_health(health.clone()),
         panel: panel.clone(),
+        health: health.clone(),
         peers: names.iter().map(gauges).collect::<Result<_, _>>()?,
         handshakes: panel.counter("handshake.frames")?,
         hangs: panel.counter("supervisor.hangs")?,
