@@ -248,6 +248,7 @@ fn signatures_do_not_travel_between_clusters_kinds_or_keys() {
     let context = |domain, name| SigningContext::new(domain, &ClusterName::new(name).unwrap());
     let key = identity.public();
     assert_eq!(check(context(Domain::Envelope, "plant"), key), Ok(()));
+    assert_eq!(check(context(Domain::Envelope, "plank"), key), Err(DropReason::BadSignature));
     assert_eq!(check(context(Domain::Envelope, "plant2"), key), Err(DropReason::BadSignature));
     assert_eq!(check(context(Domain::Envelope, "plan"), key), Err(DropReason::BadSignature));
     assert_eq!(check(context(Domain::Hello, "plant"), key), Err(DropReason::BadSignature));
