@@ -28,7 +28,8 @@ fuzz_target!(|bytes: &[u8]| {
             };
             let cluster = RawFrame::parse(bytes).expect("decoded").header.cluster();
             let mut slot = [0; FRAME_MAX];
-            let mut len = envelope::encode(&mut slot, cluster, &fields, read.payload).expect("fits");
+            let mut len =
+                envelope::encode(&mut slot, cluster, &fields, read.payload).expect("fits");
             if let Some(signature) = read.signature {
                 len = append_signature(&mut slot, |_| *signature).expect("fits");
             }
