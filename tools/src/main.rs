@@ -1,6 +1,11 @@
 //! The `sinew` command: demo, doctor, bench, histograms, keys and the node daemon.
 
+mod doctor;
+
+mod demo;
+
 mod exit;
+mod host;
 
 use clap::{Parser, Subcommand};
 use exit::{Exit, Outcome};
@@ -14,7 +19,10 @@ struct Cli {
 }
 
 #[derive(Subcommand)]
-enum Command {}
+enum Command {
+    /// Say what this machine grants to real-time threads, and how to fix what it does not
+    Doctor(doctor::DoctorArgs),
+}
 
 fn main() -> Exit {
     match run(Cli::parse().command) {
@@ -27,5 +35,7 @@ fn main() -> Exit {
 }
 
 fn run(command: Command) -> Outcome {
-    match command {}
+    match command {
+        Command::Doctor(args) => doctor::run(args),
+    }
 }
