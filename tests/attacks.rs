@@ -10,11 +10,10 @@ mod support;
 use sinew::io::message::{Message, schema_id};
 use sinew::io::wire::{Class, KeyId, SchemaId, TopicId};
 use sinew::rt::clock::{self, Nanos};
-use std::net::UdpSocket;
+use support::arena::over_each_transport;
 use support::arena::{Arena, CLUSTER, CONTROLLER, EPOCH, From, LIFE, ROBOT, Rules, UNLIMITED};
-use support::arena::{over_each_transport, peer};
 use support::forge::{Forger, Seen, identity, kind_of};
-use support::{Sample, fresh_address, until};
+use support::{Sample, until};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Offsets in a frame, as wire.rs documents them.
@@ -125,7 +124,7 @@ fn a_node_s_own_frames_reflected_at_it_are_dropped() {
 fn bad_magic_and_every_other_version_are_dropped() {
     over_each_transport("magic", |arena| {
         let frame = arena.controller.sample("setpoint", arena.epoch, 1);
-        arena.send(From::Home, &with(&frame, 0, b"NS"));
+        arena.send(From::Home, &with(&frame, 0, b"SN"));
         arena.send(From::Elsewhere, &with(&frame, 0, &[0, 0]));
         for version in (0..=u8::MAX).filter(|version| *version != 1) {
             arena.send(From::Home, &with(&frame, VERSION_AT, &[version]));
