@@ -58,7 +58,7 @@ pub(crate) struct Route {
     pub(crate) schema: SchemaId,
     pub(crate) sink: Box<dyn Sink>,
     pub(crate) delivered: Counter,
-    /// The schema that arrived instead, for the error that names both.
+    /// The schema that arrived instead; the panel shows ours as `schema/TOPIC` beside it.
     pub(crate) foreign_schema: Gauge,
     /// Time from sending to delivery.
     pub(crate) age: Recorder,
