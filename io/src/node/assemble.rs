@@ -217,7 +217,7 @@ fn panel(builder: &NodeBuilder) -> Result<Panel, NodeError> {
     }
     spec.probes = (4 + builder.stages.len() + 4) as u32;
     spec.histograms = 2 * spec.probes + topics as u32 + 8;
-    spec.values = (sources * (reasons + 5) + 3 * topics + 64) as u32;
+    spec.values = (sources * (reasons + 5) + 4 * topics + 64) as u32;
     Ok(Panel::create(&spec)?)
 }
 
@@ -499,6 +499,8 @@ fn subscriptions(
     for Subscription { topic, schema, sink } in subscriptions {
         let TopicConfig { name, auth, .. } = &config.topics[topic];
         let topic = TopicId::of(name);
+        // Beside `foreign_schema`, so that a mismatch shows both.
+        panel.gauge(&format!("schema/{name}"))?.set(schema.get().cast_signed());
         rules.push(TopicRule { topic, trust: trust(*auth, config.mode) });
         routes.push(Route {
             topic,

@@ -146,7 +146,7 @@ impl Housekeeping {
                 // When the verify stage is behind, the next Hello, a second later, says it again.
                 let _ = self.lives.push(life);
             }
-            Err(reason) => self.drops.count(Some(slot.peer), reason),
+            Err(reason) => self.drops.count(slot.charged_to(), reason),
         }
     }
 
