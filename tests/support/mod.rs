@@ -4,6 +4,7 @@
 pub(crate) mod alone;
 pub(crate) mod arena;
 pub(crate) mod forge;
+pub(crate) mod inventory;
 
 use sinew::io::message::Message;
 use sinew::io::node::{Node, NodeBuilder, PeerConfig};
