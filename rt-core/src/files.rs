@@ -24,3 +24,8 @@ pub(crate) fn core_list(root: &Path, path: &str) -> Option<CoreList> {
 pub(crate) fn field<'a>(text: &'a str, key: &str) -> Option<&'a str> {
     text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':')).map(str::trim)
 }
+
+/// The chosen word of a list such as `always [madvise] never`.
+pub(crate) fn chosen(words: &str, open: char, close: char) -> Option<&str> {
+    words.split_whitespace().find_map(|word| word.strip_prefix(open)?.strip_suffix(close))
+}

@@ -96,20 +96,11 @@ pub fn prepare(plan: &MemoryPlan) -> MemoryReport {
         });
     }
     let usage = MemoryUsage::read(Path::new("/"));
-    if plan.lock && (lock_error.is_some() || usage.locked_bytes == 0) {
-        let (reason, fix) = match lock_error {
-            Some(error) => (error.to_string(), error.fix()),
-            None => (
-                "mlockall reported success and VmLck is 0".to_owned(),
-                "run outside the sandbox (gVisor and similar ignore mlockall)".to_owned(),
-            ),
-        };
-        refused.push(Refusal {
-            what: "memory lock".to_owned(),
-            wanted: "all pages locked".to_owned(),
-            got: format!("{} KiB locked", usage.locked_bytes / 1024),
-            reason,
-            fix,
+    if plan.lock {
+        refused.extend(match lock_error {
+            Some(error) => Some(lock_refusal(&usage, &error)),
+            None if usage.locked_bytes == 0 => Some(lock_refusal(&usage, &LockError::NoEffect)),
+            None => None,
         });
     }
     MemoryReport {
@@ -120,6 +111,30 @@ pub fn prepare(plan: &MemoryPlan) -> MemoryReport {
         allocator_keeps_memory,
         heap_faults_after_prefault,
         refused,
+    }
+}
+
+/// The refusal of the memory lock that [`prepare`] would report under the present limits, without
+/// locking anything. `None` says that it should be granted; only trying proves it.
+#[must_use]
+pub fn foreseen_refusal(privileges: &Privileges, usage: &MemoryUsage) -> Option<Refusal> {
+    let error = room_to_lock(privileges, usage.virtual_bytes).err()?;
+    Some(lock_refusal(usage, &error))
+}
+
+fn lock_refusal(usage: &MemoryUsage, error: &LockError) -> Refusal {
+    let fix = match error {
+        LockError::NoEffect => "run outside the sandbox (gVisor and similar ignore mlockall)",
+        _ => {
+            "ulimit -l unlimited; or for good, in /etc/security/limits.d/99-sinew.conf: \"* - memlock unlimited\"; or setcap cap_ipc_lock+ep <binary>"
+        }
+    };
+    Refusal {
+        what: "memory lock".to_owned(),
+        wanted: "all pages locked".to_owned(),
+        got: format!("{} KiB locked", usage.locked_bytes / 1024),
+        reason: error.to_string(),
+        fix: fix.to_owned(),
     }
 }
 
@@ -164,12 +179,8 @@ enum LockError {
     LimitTooLow { limit_bytes: u64, present_bytes: u64 },
     #[error("mlockall failed: {0}")]
     Kernel(#[source] io::Error),
-}
-
-impl LockError {
-    fn fix(&self) -> String {
-        "ulimit -l unlimited; or for good, in /etc/security/limits.d/99-sinew.conf: \"* - memlock unlimited\"; or setcap cap_ipc_lock+ep <binary>".to_owned()
-    }
+    #[error("mlockall reported success and VmLck is 0")]
+    NoEffect,
 }
 
 fn lock_all() -> Result<(), LockError> {

@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 /// The kernel's interface (`power/pm_qos_interface.rst`).
-pub(crate) const DEVICE: &str = "dev/cpu_dma_latency";
+const DEVICE: &str = "dev/cpu_dma_latency";
 
 /// Holds every core's idle wake-up latency at or below a bound while this value lives.
 ///
@@ -109,6 +109,12 @@ impl CpuLatencyHold {
 #[must_use]
 pub fn latency_bound_us(root: &Path) -> Option<u32> {
     read_bound(&mut File::open(root.join(DEVICE)).ok()?).ok()
+}
+
+/// Whether this process may hold a bound. Opens the device and writes nothing, which holds none.
+#[must_use]
+pub fn may_hold(root: &Path) -> bool {
+    OpenOptions::new().read(true).write(true).open(root.join(DEVICE)).is_ok()
 }
 
 fn read_bound(device: &mut File) -> io::Result<u32> {

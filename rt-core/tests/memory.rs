@@ -17,9 +17,19 @@ fn memory_is_locked_as_reported_or_the_refusal_names_the_fix() {
     if may_lock {
         assert_eq!(report.refused, []);
         assert!(after.locked_bytes > 0 && report.locked_bytes > 0);
-        // Future mappings too: a new block is resident before anybody touches it.
-        let block: Vec<u8> = Vec::with_capacity(16 * 1024 * 1024);
-        assert!(MemoryUsage::read(Path::new("/")).resident_bytes >= block.capacity() as u64);
+        // Future mappings too: resident before anybody touches them. Not through the allocator: the
+        // heap's mapping exists already, and grows locked with the present ones.
+        let bytes = 16 * 1024 * 1024;
+        // SAFETY: a new anonymous mapping that nobody accesses, removed with the size it was made.
+        unsafe {
+            let (access, kind) =
+                (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+            let mapping = libc::mmap(std::ptr::null_mut(), bytes, access, kind, -1, 0);
+            assert_ne!(mapping, libc::MAP_FAILED);
+            let with_mapping = MemoryUsage::read(Path::new("/"));
+            assert_eq!(libc::munmap(mapping, bytes), 0);
+            assert!(with_mapping.resident_bytes >= bytes as u64, "{with_mapping:?}");
+        }
     } else {
         println!("SKIPPED the lock itself: no CAP_IPC_LOCK and a finite RLIMIT_MEMLOCK");
         let refusal = report.refused.iter().find(|refusal| refusal.what == "memory lock").unwrap();

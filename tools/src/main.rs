@@ -1,9 +1,13 @@
 //! The `sinew` command: demo, doctor, bench, histograms, keys and the node daemon.
 
+mod bench;
+mod doctor;
 mod exit;
+mod host;
+
+use std::process::{ExitCode, Termination};
 
 use clap::{Parser, Subcommand};
-use exit::{Exit, Outcome};
 
 /// Hard-latency robot control: run, measure and look inside.
 #[derive(Parser)]
@@ -14,18 +18,21 @@ struct Cli {
 }
 
 #[derive(Subcommand)]
-enum Command {}
-
-fn main() -> Exit {
-    match run(Cli::parse().command) {
-        Ok(exit) => exit,
-        Err(failure) => {
-            eprintln!("sinew: {}", failure.message);
-            failure.exit
-        }
-    }
+enum Command {
+    Bench(bench::BenchArgs),
+    Doctor(doctor::DoctorArgs),
 }
 
-fn run(command: Command) -> Outcome {
-    match command {}
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Bench(args) => bench::run(args),
+        Command::Doctor(args) => return doctor::run(args),
+    };
+    match outcome {
+        Ok(exit) => exit.report(),
+        Err(failure) => {
+            eprintln!("sinew: {}", failure.message);
+            failure.exit.report()
+        }
+    }
 }

@@ -9,7 +9,7 @@ pub const CAP_SYS_NICE: u8 = 23;
 /// The capability that lifts `RLIMIT_MEMLOCK`.
 pub const CAP_IPC_LOCK: u8 = 14;
 
-/// The rights of the calling process that real-time work needs.
+/// The rights of the calling thread and its process that real-time work needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Privileges {
     /// Effective user id; `None` when the status file could not be read.
@@ -40,10 +40,13 @@ pub struct RtGroup {
 }
 
 impl Privileges {
-    /// Reads the rights of the calling process from `proc/self` and `sys/fs/cgroup` under `root`.
+    /// Reads the rights of the calling thread from `proc/thread-self`, `proc/self` and `sys/fs/cgroup` under `root`.
     #[must_use]
     pub fn read(root: &Path) -> Self {
-        let status = files::text(root, "proc/self/status").unwrap_or_default();
+        // Capabilities belong to the thread; proc/self is the main one.
+        let status = files::text(root, "proc/thread-self/status")
+            .or_else(|| files::text(root, "proc/self/status"))
+            .unwrap_or_default();
         let limits = files::text(root, "proc/self/limits").unwrap_or_default();
         let user_id = files::field(&status, "Uid")
             .and_then(|ids| ids.split_whitespace().nth(1)?.parse().ok());
@@ -66,13 +69,9 @@ impl Privileges {
         capability < 64 && self.capabilities & (1 << capability) != 0
     }
 
-    /// How a line of limits.conf names this user.
-    pub(crate) fn user_name_or_id(&self) -> String {
-        match (std::env::var("USER"), self.user_id) {
-            (Ok(name), _) if !name.is_empty() => name,
-            (_, Some(id)) => format!("{id}:"),
-            _ => "<user>".to_owned(),
-        }
+    /// How a line of limits.conf(5) names exactly this user.
+    pub(crate) fn limits_domain(&self) -> String {
+        self.user_id.map_or_else(|| "<user>".to_owned(), |id| format!(":{id}"))
     }
 }
 
@@ -86,7 +85,7 @@ fn soft_limit(limits: &str, name: &str) -> Option<u64> {
 impl RtGroup {
     /// The cgroup that bounds this process, on a v1 hierarchy. Version 2 has no real-time
     /// runtime, and without `RT_GROUP_SCHED` the file does not exist.
-    fn read(root: &Path) -> Option<Self> {
+    pub(super) fn read(root: &Path) -> Option<Self> {
         let groups = files::text(root, "proc/self/cgroup")?;
         let (controllers, group) = groups.lines().find_map(|line| {
             let (_, rest) = line.split_once(':')?;

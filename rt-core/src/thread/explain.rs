@@ -71,7 +71,7 @@ fn scheduling_refused(
             format!("no CAP_SYS_NICE, and RLIMIT_RTPRIO is {limit} ({said})"),
             format!(
                 "ulimit -r {priority}; or for good, in /etc/security/limits.d/99-sinew.conf: \"{} - rtprio 99\"; or setcap cap_sys_nice+ep <binary>",
-                privileges.user_name_or_id()
+                privileges.limits_domain()
             ),
         );
     }
@@ -83,7 +83,10 @@ fn scheduling_refused(
                 "the process is in the CPU cgroup {}, whose real-time runtime is 0 ({said})",
                 group.path
             ),
-            format!("echo 950000 > {}/cpu.rt_runtime_us", group.path),
+            format!(
+                "echo 950000 > {}/cpu.rt_runtime_us; or sysctl kernel.sched_rt_runtime_us=-1",
+                group.path
+            ),
         );
     }
     (
@@ -109,5 +112,80 @@ fn affinity_refused(core: CoreId, error: Option<&io::Error>) -> (String, String)
                 .to_owned(),
             "stop the tool that moves threads (tuned, taskset -p, a container manager)".to_owned(),
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::RtGroup;
+    use crate::thread::Priority;
+
+    fn privileges(capabilities: u64, rtprio: u64, group_runtime_us: Option<i64>) -> Privileges {
+        Privileges {
+            user_id: Some(1000),
+            capabilities,
+            rtprio_limit: Some(rtprio),
+            memlock_limit_bytes: None,
+            rttime_limit_us: None,
+            rt_group: group_runtime_us.map(|runtime_us| RtGroup {
+                path: "/sys/fs/cgroup/cpu/robot".to_owned(),
+                runtime_us,
+                period_us: 1_000_000,
+            }),
+        }
+    }
+
+    fn explained(privileges: &Privileges) -> (String, String) {
+        let denied = io::Error::from_raw_os_error(libc::EPERM);
+        let wanted = Policy::Fifo(Priority::new(80).unwrap());
+        scheduling_refused(wanted, Some(&denied), privileges)
+    }
+
+    #[test]
+    fn a_missing_right_and_a_low_limit_are_told_apart_from_a_cgroup_without_runtime() {
+        let (reason, fix) = explained(&privileges(0, 0, Some(950_000)));
+        assert!(reason.contains("RLIMIT_RTPRIO is 0"), "{reason}");
+        assert!(
+            fix.contains("ulimit -r 80")
+                && fix.contains("\":1000 - rtprio 99\"")
+                && fix.contains("setcap cap_sys_nice+ep"),
+            "{fix}"
+        );
+        let (reason, _) = explained(&privileges(0, 79, None));
+        assert!(reason.contains("RLIMIT_RTPRIO is 79"), "{reason}");
+
+        for may in [privileges(1 << CAP_SYS_NICE, 0, Some(0)), privileges(0, 80, Some(0))] {
+            let (reason, fix) = explained(&may);
+            assert!(reason.contains("/sys/fs/cgroup/cpu/robot, whose real-time runtime is 0"));
+            assert!(fix.starts_with("echo 950000 > /sys/fs/cgroup/cpu/robot/cpu.rt_runtime_us"));
+        }
+        let (reason, fix) = explained(&privileges(1 << CAP_SYS_NICE, 0, None));
+        assert!(reason.contains("although the limits"), "{reason}");
+        assert!(fix.contains("seccomp"), "{fix}");
+    }
+
+    #[test]
+    fn every_setting_that_differs_is_a_refusal_of_its_own() {
+        let spec = ThreadSpec::new("x").core(CoreId::new(3)).fifo(Priority::MIN);
+        let mut effective = Effective {
+            tid: 1,
+            name: "x".to_owned(),
+            scheduling: Scheduling::from(spec.policy),
+            affinity: CoreList::from_iter([CoreId::new(3)]),
+            timer_slack_ns: 0,
+            stack_prefaulted_bytes: 0,
+        };
+        assert_eq!(differences(&spec, &effective, None, None), []);
+        effective.scheduling = Scheduling::from(Policy::Other);
+        effective.affinity = "0-3".parse().unwrap();
+        effective.timer_slack_ns = 50_000;
+        let outside = io::Error::from_raw_os_error(libc::EINVAL);
+        let refused = differences(&spec, &effective, None, Some(outside));
+        let what: Vec<&str> = refused.iter().map(|refusal| refusal.what.as_str()).collect();
+        assert_eq!(what, ["scheduling", "affinity", "timer slack"]);
+        assert_eq!((&*refused[1].wanted, &*refused[1].got), ("core 3", "cores 0-3"));
+        assert!(refused[1].reason.contains("outside the cpuset"));
+        assert!(refused.iter().all(|refusal| !refusal.fix.is_empty()));
     }
 }
