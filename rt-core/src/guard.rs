@@ -26,9 +26,10 @@
 //! | off-CPU time that can only have passed inside this execution ≥ *over* | `NotOnCpu` |
 //! | otherwise, or no baseline | `Unknown` |
 //!
-//! What may have passed *before* this execution is at most the age of the baseline at its start, and
-//! at most the longest other execution since then for every context switch: a longer pause inside
-//! any of them would have shown as that execution's duration.
+//! How much may have passed *before* this execution is bounded: by the age of the baseline at its
+//! start; and, as far as that time was covered by guarded executions, by the longest of them for every
+//! context switch, since a longer pause would have shown as a longer execution. Both rest on instants
+//! of CLOCK_MONOTONIC and on guards that are not nested; under a virtual clock causes mean nothing.
 //!
 //! # The ladder
 //!
@@ -36,13 +37,17 @@
 //! budget are not counted, for a spinning lane polls a million times a second and would drown every
 //! "k in n". The same holds for the histograms.
 
-use std::cell::Cell;
+mod evidence;
+
 use std::sync::Arc;
 
 use crate::clock::{self, Nanos};
 use crate::health::Health;
 use crate::ladder::{Ladder, LadderConfig, LadderError, Level};
 use crate::panel::{Cause, Probe, Trip};
+
+use evidence::{Evidence, note_execution};
+pub use evidence::{after_park, before_park, keep_baseline_fresh};
 
 /// What one execution may take, and what happens when it takes longer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -265,132 +270,5 @@ impl Drop for Guard {
         if let Some(health) = self.health.take().filter(|_| self.shown != Level::SafeStop) {
             health.moved(self.shown, Level::Ok);
         }
-    }
-}
-
-/// What the kernel has counted for the calling thread so far.
-#[derive(Clone, Copy, Debug, Default)]
-struct Usage {
-    cpu_time: Nanos,
-    involuntary_switches: u64,
-    voluntary_switches: u64,
-}
-
-impl Usage {
-    /// Two system calls, about 0.5 µs together; neither blocks.
-    fn now() -> Self {
-        // SAFETY: all-zero bytes are a valid `rusage`, which is plain integers.
-        let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-        // SAFETY: `usage` is valid and writable for the call. RUSAGE_THREAD with a valid pointer
-        // cannot fail (getrusage(2)); if it did, no switches would be reported.
-        unsafe { libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage) };
-        Self {
-            cpu_time: clock::thread_cpu_time(),
-            involuntary_switches: usage.ru_nivcsw.cast_unsigned(),
-            voluntary_switches: usage.ru_nvcsw.cast_unsigned(),
-        }
-    }
-}
-
-/// What a later look at the counters is compared with.
-#[derive(Clone, Copy, Debug)]
-struct Baseline {
-    at: Nanos,
-    usage: Usage,
-    /// The lane sleeps, or slept without saying when it woke.
-    stale: bool,
-}
-
-thread_local! {
-    /// One per thread, for its counters are per thread. Plain data: no allocation, no destructor.
-    static BASELINE: Cell<Option<Baseline>> = const { Cell::new(None) };
-    /// The longest execution since the baseline that was within its budget.
-    static LONGEST: Cell<Nanos> = const { Cell::new(Nanos::ZERO) };
-}
-
-#[inline]
-fn note_execution(duration: Nanos) {
-    LONGEST.with(|longest| {
-        if duration > longest.get() {
-            longest.set(duration);
-        }
-    });
-}
-
-fn set_baseline(at: Nanos, usage: Usage, stale: bool) {
-    BASELINE.set(Some(Baseline { at, usage, stale }));
-    LONGEST.set(Nanos::ZERO);
-}
-
-/// The lane is about to sleep: takes the baseline that [`after_park`] makes good. Two system calls
-/// that do not block, at a moment when there is nothing else to do.
-pub fn before_park() {
-    set_baseline(Nanos::ZERO, Usage::now(), true);
-}
-
-/// The lane woke at `now`. Wait-free; without a [`before_park`] the baseline is forgotten, for it
-/// could not tell sleep from pre-emption.
-pub fn after_park(now: Nanos) {
-    match BASELINE.get() {
-        Some(Baseline { usage, stale: true, .. }) => set_baseline(now, usage, false),
-        _ => BASELINE.set(None),
-    }
-}
-
-/// Takes a new baseline when the last one is older than `max_age`; otherwise some nanoseconds. For
-/// lanes that never park, on idle polls: every millisecond or so costs a twentieth of a per cent.
-#[inline]
-pub fn keep_baseline_fresh(now: Nanos, max_age: Nanos) {
-    let fresh = BASELINE.get().is_some_and(|base| !base.stale && now - base.at <= max_age);
-    if !fresh {
-        set_baseline(now, Usage::now(), false);
-    }
-}
-
-/// How the counters changed between the baseline and the end of an execution that overran.
-#[derive(Clone, Copy, Debug)]
-struct Evidence {
-    since: Nanos,
-    longest: Nanos,
-    cpu_time: Nanos,
-    involuntary_switches: u64,
-    voluntary_switches: u64,
-}
-
-impl Evidence {
-    /// Reads the counters, compares them with the baseline and makes them the next baseline. `None`
-    /// without a usable baseline.
-    fn gather(now: Nanos) -> Option<Self> {
-        let (base, longest) = (BASELINE.get(), LONGEST.get());
-        let usage = Usage::now();
-        set_baseline(now, usage, false);
-        let base = base.filter(|base| !base.stale)?;
-        Some(Self {
-            since: base.at,
-            longest,
-            cpu_time: usage.cpu_time - base.usage.cpu_time,
-            involuntary_switches: usage.involuntary_switches - base.usage.involuntary_switches,
-            voluntary_switches: usage.voluntary_switches - base.usage.voluntary_switches,
-        })
-    }
-
-    /// The verdict on an execution from `start` to `end`; the table in the module documentation.
-    fn cause(&self, start: Nanos, end: Nanos, budget: Nanos) -> Cause {
-        let over = (end - start) - budget;
-        let off_cpu = (end - self.since) - self.cpu_time;
-        if start < self.since {
-            // The baseline was taken within the execution: it says nothing about its beginning.
-            return Cause::Unknown;
-        }
-        if off_cpu < over {
-            return Cause::OwnOverrun;
-        }
-        // A hypervisor or an interrupt takes the CPU without a switch; count it as one.
-        let pauses = (self.involuntary_switches + self.voluntary_switches).max(1);
-        let pauses = i64::try_from(pauses).unwrap_or(i64::MAX);
-        // Too long to fit into earlier executions: at least one pause was in this one.
-        let earlier_pauses = if off_cpu > self.longest * pauses { pauses - 1 } else { pauses };
-        let before = (self.longest * earlier_pauses).min(start - self.since);
-        if off_cpu - before >= over { Cause::NotOnCpu } else { Cause::Unknown }
     }
 }

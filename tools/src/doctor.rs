@@ -9,13 +9,13 @@ mod report;
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 pub(crate) use facts::{CoreProbe, Facts, Lock};
 pub(crate) use report::{Check, VerdictCounts};
 
 pub(crate) use checks::all as check_all;
 
+use crate::exit::{Exit, Failure, Outcome};
 use crate::host::HostFingerprint;
 
 /// Checks whether this machine can run real-time control, and prints the fix for what is wrong.
@@ -41,23 +41,13 @@ pub(crate) struct DoctorArgs {
     json: Option<PathBuf>,
 }
 
-const A_CHECK_FAILED: u8 = 1;
-const CANNOT: u8 = 3;
-
-pub(crate) fn run(args: DoctorArgs) -> ExitCode {
-    let facts = match Facts::gather(Lock::Try) {
-        Ok(facts) => facts,
-        Err(error) => {
-            eprintln!("sinew doctor: {error}");
-            return ExitCode::from(CANNOT);
-        }
-    };
+pub(crate) fn run(args: DoctorArgs) -> Outcome {
+    let facts = Facts::gather(Lock::Try).map_err(Failure::machine)?;
     let checks = check_all(&facts);
     let host = HostFingerprint::new(&facts, VerdictCounts::of(&checks));
     let unread = facts.unread();
-    let DoctorArgs { json } = args;
-    let to_stdout = json.as_ref().is_some_and(|path| path.as_os_str() == "-");
-    let written = match &json {
+    let to_stdout = args.json.as_ref().is_some_and(|path| path.as_os_str() == "-");
+    let written = match &args.json {
         None => Ok(()),
         Some(_) if to_stdout => {
             report::write_json(std::io::stdout().lock(), &host, &checks, &unread)
@@ -65,18 +55,16 @@ pub(crate) fn run(args: DoctorArgs) -> ExitCode {
         Some(path) => std::fs::File::create(path)
             .and_then(|file| report::write_json(file, &host, &checks, &unread)),
     };
-    if let Err(error) = written {
-        let place = json.as_deref().unwrap_or(std::path::Path::new("-")).display();
-        eprintln!("sinew doctor: the report could not be written to {place}: {error}");
-        return ExitCode::from(CANNOT);
-    }
+    written.map_err(|error| {
+        let place = args.json.as_deref().unwrap_or(std::path::Path::new("-")).display();
+        Failure::machine(format!("the report could not be written to {place}: {error}"))
+    })?;
     if !to_stdout {
         let out = std::io::stdout();
         let width = (!out.is_terminal()).then_some(report::WIDTH);
-        if let Err(error) = report::write_table(out.lock(), width, &host, &checks, &unread) {
-            eprintln!("sinew doctor: the table could not be written: {error}");
-            return ExitCode::from(CANNOT);
-        }
+        report::write_table(out.lock(), width, &host, &checks, &unread).map_err(|error| {
+            Failure::machine(format!("the table could not be written: {error}"))
+        })?;
     }
-    if host.doctor.fail > 0 { ExitCode::from(A_CHECK_FAILED) } else { ExitCode::SUCCESS }
+    Ok(if host.doctor.fail > 0 { Exit::Failed } else { Exit::Done })
 }

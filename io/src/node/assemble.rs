@@ -27,6 +27,7 @@ use crate::wire::{
 use sinew_rt::clock::{self, Nanos};
 use sinew_rt::guard::{Guard, GuardSpec};
 use sinew_rt::health::Health;
+use sinew_rt::kernel::{RtThrottling, SpinRefused};
 use sinew_rt::ladder::LadderConfig;
 use sinew_rt::lane::{Gate, Lane, Stage};
 use sinew_rt::memory::{self, MemoryPlan, MemoryReport};
@@ -65,13 +66,13 @@ pub(super) fn start(mut builder: NodeBuilder) -> Result<Node, NodeError> {
     panel.set_identity(&who.identity.public().to_did());
     panel.set_layout(&plan.to_string());
 
-    let process = Process::prepare(config);
+    let process = Process::prepare(config, builder.spins_in_bursts);
     let strictness = config.strictness();
     if strictness == Strictness::Require && !process.refused.is_empty() {
         return Err(NodeError::Refused(process.refused));
     }
     let epoch = who.own.epoch;
-    let public = who.identity.public().clone();
+    let public = *who.identity.public();
     let health = Arc::new(Health::new());
     let housekeeping_bell = Arc::new(Doorbell::new());
     let (lanes, housekeeping) =
@@ -226,8 +227,20 @@ struct Process {
 }
 
 impl Process {
-    fn prepare(config: &NodeConfig) -> Self {
+    fn prepare(config: &NodeConfig, spins_in_bursts: bool) -> Self {
         let mut refused = Vec::new();
+        if config.realtime.wait.holds_core()
+            && !spins_in_bursts
+            && let Err(SpinRefused { reason, fix }) = RtThrottling::current().spin_allowed()
+        {
+            refused.push(Refusal {
+                what: "realtime.wait".to_owned(),
+                wanted: "spin".to_owned(),
+                got: "throttled".to_owned(),
+                reason,
+                fix: format!("{fix}, or set realtime.wait = \"spin-then-park\""),
+            });
+        }
         let memory = config.realtime.lock_memory.then(|| memory::prepare(&MemoryPlan::default()));
         refused.extend(memory.iter().flat_map(|report| report.refused.iter().cloned()));
         let power = config.realtime.cpu_latency_us.and_then(|us| {

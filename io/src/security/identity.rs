@@ -54,8 +54,8 @@ pub enum DidError {
 const DID_PREFIX: &str = "did:key:z";
 const ED25519_MULTICODEC: [u8; 2] = [0xed, 0x01];
 const MULTIKEY_LEN: usize = 34;
-/// More base58 digits than 34 bytes ever need: the decoder's work is bounded before it starts.
-const BASE58_MAX: usize = 47;
+/// What 34 bytes that begin with `ed 01` always take: the decoder's work is bounded before it starts.
+const BASE58_LEN: usize = 47;
 
 /// An Ed25519 public key that was admitted: canonical, of prime order, decompressed once.
 ///
@@ -91,7 +91,7 @@ impl PublicKey {
     /// Reads `did:key:z6Mk…`.
     pub fn from_did(text: &str) -> Result<Self, DidError> {
         let digits = text.strip_prefix(DID_PREFIX).ok_or(DidError::NotDidKey)?;
-        if digits.len() > BASE58_MAX {
+        if digits.len() != BASE58_LEN {
             return Err(DidError::NotDidKey);
         }
         let mut multikey = [0; MULTIKEY_LEN];

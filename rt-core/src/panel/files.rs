@@ -74,7 +74,9 @@ pub(super) fn check_capacity(
 pub(super) const MAX_ENTRIES: u32 = MAX_CAPACITY;
 pub(super) const MAX_TRIPS_PER_PROBE: u32 = 64;
 
-pub(super) fn path_of(dir: &Path, name: &str) -> PathBuf {
+/// The file of the panel `name` in `dir`.
+#[must_use]
+pub fn path_of(dir: &Path, name: &str) -> PathBuf {
     dir.join(format!("{name}{SUFFIX}"))
 }
 

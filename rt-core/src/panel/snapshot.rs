@@ -1,6 +1,6 @@
 //! A panel as plain owned data: what tools show, export and compare.
 
-use std::sync::atomic::{AtomicU32, Ordering, fence};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use hdrhistogram::Histogram;
 
@@ -327,24 +327,26 @@ fn probe(cell: &ProbeCell, histograms: usize, torn: &mut u32) -> Result<ProbeSna
 }
 
 fn histogram(cell: &HistogramCell) -> Result<HistogramSnapshot, PanelError> {
-    let load = |word: &std::sync::atomic::AtomicU64| word.load(Ordering::Relaxed);
-    // `max` before the counts: a value that arrives meanwhile may be missing from it, and the
-    // extremes are widened below to what the counts show.
+    let load = |word: &AtomicU64| word.load(Ordering::Relaxed);
+    let (recorded, sum_ns) = (load(&cell.count), load(&cell.sum));
     let (min, max) = (load(&cell.min), load(&cell.max));
     let max_at = cell.max_at.load(Ordering::Relaxed);
-    let sum_ns = load(&cell.sum);
     let counts: Vec<u64> = cell.counts.iter().map(load).collect();
     let overflow = load(&cell.overflow);
     let hdr = histogram::to_hdr(&counts, overflow);
-    let count = hdr.len();
-    let empty = count == 0;
-    let nanos = |ns: u64| Nanos::new(i64::try_from(ns).unwrap_or(i64::MAX));
+    let empty = hdr.is_empty();
+    // Values recorded meanwhile can be among the counts and not yet in the extremes: these are
+    // widened to what the counts show. Without that race this changes nothing.
+    let widest_min = hdr.highest_equivalent(hdr.min());
+    let min = if recorded == 0 { widest_min } else { min.min(widest_min) };
+    let max = max.max(hdr.lowest_equivalent(hdr.max()));
+    let nanos = |ns: u64| Nanos::new(if empty { 0 } else { i64::try_from(ns).unwrap_or(i64::MAX) });
     Ok(HistogramSnapshot {
         name: cell.name.load(),
         kind: known("histogram kind", &cell.kind, Kind::Span as u32, Kind::from_word)?,
-        count,
-        min: if empty { Nanos::ZERO } else { nanos(min) },
-        max: if empty { Nanos::ZERO } else { nanos(max) },
+        count: hdr.len(),
+        min: nanos(min),
+        max: nanos(max),
         max_at: instant(max_at).filter(|_| !empty),
         sum_ns,
         overflow,
