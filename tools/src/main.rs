@@ -1,13 +1,13 @@
 //! The `sinew` command: demo, doctor, bench, histograms, keys and the node daemon.
 
 mod bench;
+mod demo;
 mod doctor;
 mod exit;
 mod host;
 
-use std::process::{ExitCode, Termination};
-
 use clap::{Parser, Subcommand};
+use exit::{Exit, Outcome};
 
 /// Hard-latency robot control: run, measure and look inside.
 #[derive(Parser)]
@@ -19,20 +19,25 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Measure this machine and this program on it
     Bench(bench::BenchArgs),
+    /// Say what this machine grants to real-time threads, and how to fix what it does not
     Doctor(doctor::DoctorArgs),
 }
 
-fn main() -> ExitCode {
-    let outcome = match Cli::parse().command {
-        Command::Bench(args) => bench::run(args),
-        Command::Doctor(args) => return doctor::run(args),
-    };
-    match outcome {
-        Ok(exit) => exit.report(),
+fn main() -> Exit {
+    match run(Cli::parse().command) {
+        Ok(exit) => exit,
         Err(failure) => {
             eprintln!("sinew: {}", failure.message);
-            failure.exit.report()
+            failure.exit
         }
+    }
+}
+
+fn run(command: Command) -> Outcome {
+    match command {
+        Command::Bench(args) => bench::run(args),
+        Command::Doctor(args) => doctor::run(args),
     }
 }
