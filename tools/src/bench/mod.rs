@@ -2,6 +2,7 @@
 //! with, measured in the same seconds.
 
 mod guard;
+mod hop;
 pub(crate) mod report;
 pub(crate) mod stats;
 
@@ -33,6 +34,7 @@ pub(crate) struct BenchArgs {
 #[derive(Debug, clap::Subcommand)]
 enum Bench {
     Guard(guard::GuardArgs),
+    Hop(hop::HopArgs),
 }
 
 /// Runs one benchmark.
@@ -40,6 +42,7 @@ pub(crate) fn run(args: BenchArgs) -> Outcome {
     catch_interrupts()?;
     match &args.what {
         Bench::Guard(args) => guard::run(args),
+        Bench::Hop(args) => hop::run(args),
     }
 }
 
