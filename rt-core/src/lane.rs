@@ -115,7 +115,7 @@ pub fn on_lane() -> bool {
 /// Runs `body` under the rules of a lane: [`on_lane`] is true, and with the `rtsan` feature the
 /// real-time sanitizer reports whatever may block or allocate.
 #[inline]
-pub(crate) fn as_lane<R>(body: impl FnOnce() -> R) -> R {
+pub fn as_lane<R>(body: impl FnOnce() -> R) -> R {
     struct Off;
     impl Drop for Off {
         fn drop(&mut self) {

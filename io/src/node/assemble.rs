@@ -72,6 +72,7 @@ pub(super) fn start(mut builder: NodeBuilder) -> Result<Node, NodeError> {
         return Err(NodeError::Refused(process.refused));
     }
     let epoch = who.own.epoch;
+    let wait = config.realtime.wait;
     let public = *who.identity.public();
     let health = Arc::new(Health::new());
     let housekeeping_bell = Arc::new(Doorbell::new());
@@ -96,6 +97,7 @@ pub(super) fn start(mut builder: NodeBuilder) -> Result<Node, NodeError> {
         lanes: running,
         housekeeping: Some(housekeeping),
         health,
+        wait,
         report: StartReport {
             plan,
             lanes: granted,
@@ -215,7 +217,7 @@ fn panel(builder: &NodeBuilder) -> Result<Panel, NodeError> {
     }
     spec.probes = (4 + builder.stages.len() + 4) as u32;
     spec.histograms = 2 * spec.probes + topics as u32 + 8;
-    spec.values = (sources * (reasons + 5) + 3 * topics + 64) as u32;
+    spec.values = (sources * (reasons + 5) + 4 * topics + 64) as u32;
     Ok(Panel::create(&spec)?)
 }
 
@@ -451,6 +453,7 @@ fn wire_up(
         streams,
         supervisor: supervisor.with_health(health.clone()),
         panel: panel.clone(),
+        health: health.clone(),
         peers: names.iter().map(gauges).collect::<Result<_, _>>()?,
         handshakes: panel.counter("handshake.frames")?,
         hangs: panel.counter("supervisor.hangs")?,
@@ -496,6 +499,8 @@ fn subscriptions(
     for Subscription { topic, schema, sink } in subscriptions {
         let TopicConfig { name, auth, .. } = &config.topics[topic];
         let topic = TopicId::of(name);
+        // Beside `foreign_schema`, so that a mismatch shows both.
+        panel.gauge(&format!("schema/{name}"))?.set(schema.get().cast_signed());
         rules.push(TopicRule { topic, trust: trust(*auth, config.mode) });
         routes.push(Route {
             topic,

@@ -11,7 +11,8 @@ use crate::security::hello::{Handshake, Outcome, PeerLife, Received};
 use crate::transport::Transmit;
 use crate::wire::{Sequence, StreamStart, TopicId};
 use sinew_rt::clock::{self, Nanos};
-use sinew_rt::panel::{Counter, Gauge, Panel};
+use sinew_rt::health::Health;
+use sinew_rt::panel::{Counter, Gauge, Panel, State};
 use sinew_rt::ring::{Consumer, Producer};
 use sinew_rt::supervisor::Supervisor;
 use sinew_rt::thread::{RtThread, ThreadError, ThreadSpec, spawn};
@@ -58,6 +59,7 @@ pub(super) struct Housekeeping {
     pub(super) streams: Vec<(TopicId, Arc<AtomicU64>)>,
     pub(super) supervisor: Supervisor,
     pub(super) panel: Panel,
+    pub(super) health: Arc<Health>,
     pub(super) peers: Vec<PeerGauges>,
     pub(super) handshakes: Counter,
     pub(super) hangs: Counter,
@@ -115,6 +117,9 @@ impl Housekeeping {
         let hangs = self.supervisor.check(now);
         self.hangs.add(hangs.len() as u64);
         self.panel.heartbeat(now);
+        if self.health.panicked() {
+            self.panel.set_state(State::Failed);
+        }
         let next = now + PERIOD;
         self.handshake.next_deadline().map_or(next, |due| due.min(next))
     }
@@ -141,7 +146,7 @@ impl Housekeeping {
                 // When the verify stage is behind, the next Hello, a second later, says it again.
                 let _ = self.lives.push(life);
             }
-            Err(reason) => self.drops.count(Some(slot.peer), reason),
+            Err(reason) => self.drops.count(slot.charged_to(), reason),
         }
     }
 

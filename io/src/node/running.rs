@@ -13,6 +13,8 @@ use sinew_rt::memory::MemoryReport;
 use sinew_rt::panel::{Panel, State};
 use sinew_rt::power::CpuLatencyHold;
 use sinew_rt::thread::Applied;
+use sinew_rt::topology::CoreId;
+use sinew_rt::wait::Wait;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -48,6 +50,7 @@ pub struct Node {
     pub(super) panel: Panel,
     pub(super) health: Arc<Health>,
     pub(super) report: StartReport,
+    pub(super) wait: Wait,
     pub(super) public: PublicKey,
     /// Held for as long as lanes run.
     pub(super) _power: Option<CpuLatencyHold>,
@@ -84,6 +87,15 @@ impl Node {
     #[must_use]
     pub fn health(&self) -> &Arc<Health> {
         &self.health
+    }
+
+    /// The cores that spinning lanes never give up: nothing else that is real-time may run there.
+    #[must_use]
+    pub fn held_cores(&self) -> Vec<CoreId> {
+        match self.wait.holds_core() {
+            true => self.report.plan.lanes.iter().map(|lane| lane.core).collect(),
+            false => Vec::new(),
+        }
     }
 
     /// Who the node is.

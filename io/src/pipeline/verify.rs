@@ -43,8 +43,8 @@ impl VerifiedFrame {
         self.slot.received_at
     }
 
-    pub(crate) fn peer(&self) -> PeerIndex {
-        self.slot.peer
+    pub(crate) fn charged_to(&self) -> Option<PeerIndex> {
+        self.slot.charged_to()
     }
 }
 
@@ -156,10 +156,10 @@ impl VerifyStage {
     }
 
     fn judge(&mut self, slot: FrameSlot, now: Nanos) -> Cost {
-        let peer = slot.peer;
+        let source = slot.charged_to();
         let mut cost = Cost::Cheap;
         if let Err(reason) = self.pass(slot, now, &mut cost) {
-            self.drops.count(Some(peer), reason);
+            self.drops.count(source, reason);
         }
         cost
     }
