@@ -1,9 +1,8 @@
 //! The `sinew` command: demo, doctor, bench, histograms, keys and the node daemon.
 
-mod doctor;
-
+mod bench;
 mod demo;
-
+mod doctor;
 mod exit;
 mod host;
 
@@ -20,6 +19,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Measure this machine and this program on it
+    Bench(bench::BenchArgs),
     /// Say what this machine grants to real-time threads, and how to fix what it does not
     Doctor(doctor::DoctorArgs),
 }
@@ -36,6 +37,7 @@ fn main() -> Exit {
 
 fn run(command: Command) -> Outcome {
     match command {
+        Command::Bench(args) => bench::run(args),
         Command::Doctor(args) => doctor::run(args),
     }
 }
