@@ -1,5 +1,6 @@
 //! The `sinew` command: demo, doctor, bench, histograms, keys and the node daemon.
 
+mod demo;
 mod doctor;
 mod exit;
 mod host;
