@@ -1,5 +1,6 @@
 //! The `sinew` command: demo, doctor, bench, histograms, keys and the node daemon.
 
+mod bench;
 mod demo;
 mod doctor;
 mod exit;
@@ -30,6 +31,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Measure this machine and this program on it
+    Bench(bench::BenchArgs),
     /// Say what this machine grants to real-time threads, and how to fix what it does not
     Doctor(doctor::DoctorArgs),
     /// Show how long every stage took, from the panel of a running or dead process
@@ -52,6 +55,7 @@ fn main() -> Exit {
 
 fn run(command: Command) -> Outcome {
     match command {
+        Command::Bench(args) => bench::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Hist(args) => hist::run(args),
         Command::Key(args) => key::run(args),
