@@ -1,12 +1,13 @@
 //! `sinew bench`: what the parts and the whole cost on this machine, beside what they are compared
 //! with, measured in the same seconds.
 
+mod compare;
 mod guard;
 mod hop;
 pub(crate) mod report;
 pub(crate) mod stats;
+mod wake;
 
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -14,6 +15,7 @@ use sinew_rt::thread::{Policy, Priority, Strictness, ThreadSpec};
 use sinew_rt::topology::CoreId;
 
 use crate::exit::{Failure, Outcome};
+use report::OutputArgs;
 
 /// Measures this machine and this program on it, and judges the ratios that matter.
 ///
@@ -33,6 +35,8 @@ pub(crate) struct BenchArgs {
 
 #[derive(Debug, clap::Subcommand)]
 enum Bench {
+    Wake(wake::WakeArgs),
+    Compare(compare::CompareArgs),
     Guard(guard::GuardArgs),
     Hop(hop::HopArgs),
 }
@@ -41,6 +45,8 @@ enum Bench {
 pub(crate) fn run(args: BenchArgs) -> Outcome {
     catch_interrupts()?;
     match &args.what {
+        Bench::Wake(args) => wake::run(args),
+        Bench::Compare(args) => compare::run(args),
         Bench::Guard(args) => guard::run(args),
         Bench::Hop(args) => hop::run(args),
     }
@@ -67,19 +73,14 @@ pub(crate) fn progress(what: &str, steps: u64) -> ProgressBar {
     }
 }
 
-/// The options that every benchmark has.
+/// The options of benchmarks that start measuring threads.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Common {
-    /// Write the report as JSON to a file, or to standard output with `-` (the table then goes to
-    /// standard error)
-    #[arg(long, value_name = "PATH|-")]
-    pub(crate) json: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
     /// SCHED_FIFO priority of the measuring threads, 1 to 99; 0 measures on the normal scheduler
-    #[arg(long, default_value_t = 80, value_parser = clap::value_parser!(u8).range(0..=99))]
+    #[arg(short, long, default_value_t = 80, value_parser = clap::value_parser!(u8).range(0..=99))]
     pub(crate) priority: u8,
-    /// Exit with code 3 unless the kernel grants everything asked for
-    #[arg(long)]
-    pub(crate) require: bool,
 }
 
 impl Common {
@@ -89,7 +90,7 @@ impl Common {
             0 => Policy::Other,
             priority => Policy::Fifo(Priority::new(priority).map_err(Failure::usage)?),
         };
-        let strictness = if self.require { Strictness::Require } else { Strictness::Report };
+        let strictness = if self.output.require { Strictness::Require } else { Strictness::Report };
         Ok(ThreadSpec::new(name).core(CoreId::new(core)).policy(policy).strictness(strictness))
     }
 }

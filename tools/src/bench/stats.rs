@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 
 use sinew_rt::clock::{self, Nanos};
+use sinew_rt::panel::HistogramSnapshot;
 
 /// Fewer pooled samples than this on any side, and a ratio is shown but not judged.
 pub(crate) const JUDGED_SAMPLES: u64 = 100_000;
@@ -57,6 +58,23 @@ impl Samples {
             self.max_ns = ns;
             self.max_at = at;
         }
+    }
+
+    /// Corrects the maximum, where the spans were already in buckets when they were added.
+    pub(crate) fn set_max(&mut self, ns: u64, at: Nanos) {
+        (self.max_ns, self.max_at) = (ns, at);
+    }
+
+    /// The spans of a histogram of an instrument panel, which keeps two significant digits.
+    pub(crate) fn from_panel(histogram: &HistogramSnapshot) -> Self {
+        let mut samples = Self::new();
+        for step in histogram.hdr.iter_recorded() {
+            let ns = histogram.hdr.median_equivalent(step.value_iterated_to());
+            samples.record_n(ns, step.count_at_value(), Nanos::ZERO);
+        }
+        let at = histogram.max_at.unwrap_or(Nanos::ZERO);
+        samples.set_max(histogram.max.as_unsigned(), at);
+        samples
     }
 
     /// Adds everything that `other` holds; both must cover as many operations a span.
