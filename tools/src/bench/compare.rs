@@ -106,6 +106,7 @@ fn parse(text: &str) -> Result<Round, String> {
     let mut round =
         Round { samples: Samples::new(), threads: Vec::new(), not_real_time: Vec::new() };
     let (mut overflows, mut max_ns, mut last_ns) = (0, None, 0);
+    let mut longest_ns = 0;
     for (number, line) in text.lines().enumerate() {
         let bad = |what: &str| format!("line {}: {what}: `{line}`", number + 1);
         let digits = |text: &str| text.trim().parse::<u64>().map_err(|_| bad("not a number"));
@@ -123,14 +124,14 @@ fn parse(text: &str) -> Result<Round, String> {
         } else if !line.trim().is_empty() {
             let (ns, count) = line.trim().split_once(' ').ok_or_else(|| bad("not two numbers"))?;
             last_ns = digits(ns)?;
-            round.samples.record_n(last_ns, digits(count)?, Nanos::ZERO);
+            let count = digits(count)?;
+            round.samples.record_n(last_ns, count, Nanos::ZERO);
+            longest_ns = if count > 0 { last_ns } else { longest_ns };
         }
     }
     // What lies beyond the histogram is known to be at least as long as its end.
     round.samples.record_n(last_ns.max(1), overflows, Nanos::ZERO);
-    if let Some(max_ns) = max_ns {
-        round.samples.set_max(max_ns, Nanos::ZERO);
-    }
+    round.samples.set_max(max_ns.unwrap_or(longest_ns), None);
     match round.samples.count() {
         0 => Err("there are no samples in it".to_owned()),
         _ => Ok(round),

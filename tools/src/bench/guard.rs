@@ -80,7 +80,7 @@ pub(crate) fn run(args: &GuardArgs) -> Outcome {
         }
         turns
     });
-    let worker = worker.map_err(Failure::machine)?;
+    let worker = worker.map_err(super::thread_failure)?;
     run.thread(worker.applied());
     let turns = worker.join().map_err(Failure::machine)?;
     bar.finish_and_clear();

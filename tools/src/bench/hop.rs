@@ -226,7 +226,7 @@ fn on_one_thread<C: Carrier, const N: usize>(
     pair: &Pair,
 ) -> Result<Samples, Failure> {
     let thread = thread::spawn(pair.far.clone(), || fused::<C, N>(FUSED_ROUND));
-    let thread = thread.map_err(Failure::machine)?;
+    let thread = thread.map_err(super::thread_failure)?;
     run.thread(thread.applied());
     thread.join().map_err(Failure::machine)
 }

@@ -11,7 +11,7 @@ mod wake;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use sinew_rt::thread::{Policy, Priority, Strictness, ThreadSpec};
+use sinew_rt::thread::{Policy, Priority, Strictness, ThreadError, ThreadSpec};
 use sinew_rt::topology::CoreId;
 
 use crate::exit::{Failure, Outcome};
@@ -92,5 +92,70 @@ impl Common {
         };
         let strictness = if self.output.require { Strictness::Require } else { Strictness::Report };
         Ok(ThreadSpec::new(name).core(CoreId::new(core)).policy(policy).strictness(strictness))
+    }
+}
+
+/// Why a measuring thread could not be started: a core that this machine has not is a wrong
+/// command line, everything else is the machine's.
+pub(crate) fn thread_failure(error: ThreadError) -> Failure {
+    match error {
+        ThreadError::NoSuchCore { .. } | ThreadError::CoreOffline { .. } => Failure::usage(error),
+        _ => Failure::machine(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Args, Command};
+
+    use super::*;
+
+    fn parse(arguments: &[&str]) -> Result<BenchArgs, clap::Error> {
+        let command = BenchArgs::augment_args(Command::new("bench")).no_binary_name(true);
+        let matches = command.try_get_matches_from(arguments)?;
+        clap::FromArgMatches::from_arg_matches(&matches)
+    }
+
+    #[test]
+    fn the_options_do_not_contradict_each_other() {
+        BenchArgs::augment_args(Command::new("bench")).debug_assert();
+    }
+
+    #[test]
+    fn cyclictests_names_mean_what_they_mean_there() {
+        let args = parse(&["wake", "-a", "0", "-i", "250", "-p", "90", "-l", "100"]).unwrap();
+        let shown = format!("{args:?}");
+        for expected in ["core: 0", "interval_us: 250", "priority: 90", "loops: 100"] {
+            assert!(shown.contains(expected), "{expected} in {shown}");
+        }
+    }
+
+    #[test]
+    fn impossible_numbers_are_usage_errors() {
+        for wrong in [
+            &["wake", "-p", "100"][..],
+            &["wake", "-i", "0"],
+            &["wake", "-l", "0"],
+            &["guard", "--bursts", "0"],
+            &["hop", "--rounds", "0"],
+            &["hop", "--part", "everything"],
+            &["compare", "--base", "a", "--control", "b", "--subject", "c", "--limit-p50", "-1"],
+        ] {
+            assert!(parse(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_core_that_does_not_exist_is_refused_before_anything_is_measured() {
+        for command in ["guard", "wake"] {
+            let args = parse(&[command, "--core", "9999"]).unwrap();
+            let failure = match &args.what {
+                Bench::Guard(args) => guard::run(args).unwrap_err(),
+                Bench::Wake(args) => wake::run(args).unwrap_err(),
+                _ => unreachable!(),
+            };
+            assert_eq!(failure.exit, crate::exit::Exit::Usage);
+            assert!(failure.message.contains("core 9999 does not exist"), "{}", failure.message);
+        }
     }
 }

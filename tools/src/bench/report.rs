@@ -393,7 +393,10 @@ fn row(name: &str, summary: &Summary) -> Vec<String> {
         summary;
     let mut cells = vec![name.to_owned(), count.to_string()];
     cells.extend([p50_ns, p90_ns, p99_ns, p999_ns, p9999_ns].map(|ns| span(*ns)));
-    cells.push(format!("{} ({max_at_s:.1} s)", span(*max_ns)));
+    cells.push(match max_at_s {
+        Some(at) => format!("{} ({at:.1} s)", span(*max_ns)),
+        None => span(*max_ns),
+    });
     cells
 }
 

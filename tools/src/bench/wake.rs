@@ -120,7 +120,8 @@ fn rate_hz(interval_us: u32) -> u32 {
 
 fn failure(error: LoopError) -> Failure {
     match error {
-        LoopError::Thread { .. } | LoopError::Panel { .. } => Failure::machine(error),
+        LoopError::Thread { source, .. } => super::thread_failure(source),
+        LoopError::Panel { .. } => Failure::machine(error),
         _ => Failure::usage(error),
     }
 }
