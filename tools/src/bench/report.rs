@@ -250,13 +250,20 @@ impl Run {
 
     /// Adds a distribution that is only shown.
     pub(crate) fn measured(&mut self, name: impl Into<String>, samples: &Samples) {
+        // Nothing, when Ctrl-C came first.
+        if samples.count() == 0 {
+            return;
+        }
         let summary = samples.summary(self.started);
         self.report.measured.push(Measured { name: name.into(), summary });
     }
 
     /// Adds a comparison.
     pub(crate) fn compared(&mut self, comparison: &Comparison) {
-        self.report.compared.push(comparison.clone().started_at(self.started).report());
+        let report = comparison.clone().started_at(self.started).report();
+        if report.base.rounds > 0 {
+            self.report.compared.push(report);
+        }
     }
 
     /// Adds a difference of two medians.
@@ -371,7 +378,8 @@ impl std::fmt::Display for Report {
             writeln!(f, "INTERRUPTED: the figures are those up to then")?;
         }
         if !(self.compared.is_empty() && self.added.is_empty()) {
-            writeln!(f, "verdict: {}", self.verdict)?;
+            let brand = if self.not_real_time.is_empty() { "" } else { " (NOT REAL-TIME)" };
+            writeln!(f, "verdict: {}{brand}", self.verdict)?;
         }
         Ok(())
     }
@@ -427,7 +435,8 @@ fn comparison_text(comparison: &ComparisonReport) -> Result<String, std::fmt::Er
         ("p99", ratio.p99, control.p99, limits.p99, comparison.verdict_p99),
     ];
     for (figure, ratio, control, limit, verdict) in figures {
-        write!(text, "  {figure} ratio {ratio:.3} (control {control:.3}")?;
+        let [ratio, control] = [ratio, control].map(times);
+        write!(text, "  {figure} ratio {ratio} (control {control}")?;
         let spread = |side: &SideReport| match figure {
             "p50" => side.p50_ns_of_rounds,
             _ => side.p99_ns_of_rounds,
@@ -443,6 +452,11 @@ fn comparison_text(comparison: &ComparisonReport) -> Result<String, std::fmt::Er
         }
     }
     Ok(text)
+}
+
+fn times(ratio: f64) -> String {
+    // To a base of 0 ns, which a coarse clock can give, there is no ratio.
+    if ratio < f64::MAX { format!("{ratio:.3}") } else { "undefined".to_owned() }
 }
 
 /// A span for people, with three digits or so.
@@ -506,6 +520,14 @@ mod tests {
         assert!(text.contains("NOT REAL-TIME: this is a test"), "{text}");
         assert!(text.contains("p50 ratio 1.000 (control 1.000; rounds"), "{text}");
         assert!(text.contains("limit ≤ 1.20: not judged"), "{text}");
+    }
+
+    #[test]
+    fn what_ctrl_c_came_before_is_not_reported_as_zero() {
+        let mut run = Run::start(false).unwrap();
+        run.measured("nothing", &Samples::new());
+        run.compared(&Comparison::new("nothing", "a", "b", Limits::at_most(1.1, 1.2)));
+        assert_eq!((run.report.measured.len(), run.report.compared.len()), (0, 0));
     }
 
     #[test]
