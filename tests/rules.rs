@@ -1,5 +1,5 @@
 //! The rules on a lane, each with a control that shows that a breach would be seen: no allocation, no
-//! system call but its own, a panic is a trip, and a flood starves nobody.
+//! silent death, and nobody starves. (That they make no system call is in `spinning.rs`.)
 
 #[path = "support/allocations.rs"]
 mod allocations;
@@ -8,20 +8,20 @@ mod support;
 use allocations::on_lanes;
 use sinew::io::message::Message;
 use sinew::io::node::Queued;
-use sinew::io::node::{Auth, Layout, Node, Publisher, RealTimeConfig, TopicClass, TopicConfig};
+use sinew::io::node::{Auth, Layout, Node, Publisher, TopicClass, TopicConfig};
 use sinew::rt::clock::{self, Nanos};
 use sinew::rt::guard::{Execution, GuardSpec};
 use sinew::rt::ladder::{LadderConfig, Level};
 use sinew::rt::lane::Stage;
 use sinew::rt::panel::State;
 use sinew::rt::ring::Consumer;
-use sinew::rt::wait::Wait;
 use std::net::UdpSocket;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use support::alone::alone;
 use support::arena::{Arena, CLUSTER, CONTROLLER, From, ROBOT, Rules, UNLIMITED, counts, peer};
 use support::forge::{Forger, identity};
+use support::inventory::Inventory;
 use support::{Sample, counter, fresh_address, until};
 
 const LAYOUTS: [Layout; 3] = [Layout::Fused, Layout::Split, Layout::Pipelined];
@@ -233,4 +233,124 @@ fn the_counter_sees_a_stage_that_allocates() {
         until("the stage has been polled", || (on_lanes() >= before + 2).then_some(()));
         node.stop().unwrap();
     });
+}
+
+// A panic is a trip.
+
+struct Panics {
+    armed: Arc<AtomicBool>,
+}
+
+impl Stage for Panics {
+    fn poll(&mut self, _now: Nanos) -> Execution {
+        assert!(!self.armed.load(Ordering::Relaxed), "the stage has had enough");
+        Execution::Idle
+    }
+
+    fn next_deadline(&self) -> Option<Nanos> {
+        Some(clock::now() + Nanos::from_millis(1))
+    }
+}
+
+#[test]
+fn a_panic_on_a_lane_is_a_latched_safe_stop_and_stop_gives_its_message() {
+    for layout in LAYOUTS {
+        let files = tempfile::tempdir().unwrap();
+        let mut node = Node::builder("panics")
+            .development()
+            .identity(identity(ROBOT))
+            .panel_dir(files.path())
+            .layout(layout)
+            .udp(fresh_address());
+        let armed = Arc::new(AtomicBool::new(false));
+        node.stage("panics", guard(), Box::new(Panics { armed: armed.clone() }));
+        let node = node.start().unwrap();
+        assert_eq!(node.health().level(), Level::Ok);
+        assert!(!node.is_broken());
+
+        armed.store(true, Ordering::Relaxed);
+        until("the node says that it is broken", || node.is_broken().then_some(()));
+        assert_eq!(node.health().level(), Level::SafeStop);
+        assert!(node.health().panicked());
+
+        let (panel, health) = (node.panel().clone(), node.health().clone());
+        let messages = node.stop().unwrap_err();
+        assert_eq!(messages, ["the stage has had enough"], "{layout}");
+        assert_eq!(panel.state(), State::Failed);
+        assert_eq!(health.level(), Level::SafeStop, "only a re-arm leaves it");
+        health.rearm();
+        assert_eq!(health.level(), Level::Ok);
+        // The evidence stays for whoever looks into it.
+        drop(panel);
+        assert!(files.path().join("panics.crashed.panel").exists());
+    }
+}
+
+#[test]
+fn a_node_that_panicked_and_is_dropped_leaves_no_thread_behind() {
+    alone("a_node_that_panicked_and_is_dropped_leaves_no_thread_behind", || {
+        // The usual hook maps files to find the names in its backtrace, and keeps them.
+        std::panic::set_hook(Box::new(|_| {}));
+        let files = tempfile::tempdir().unwrap();
+        let before = Inventory::take(files.path());
+        let mut node = Node::builder("panics")
+            .development()
+            .identity(identity(ROBOT))
+            .panel_dir(files.path())
+            .layout(Layout::Pipelined)
+            .udp(fresh_address());
+        node.stage("panics", guard(), Box::new(Panics { armed: Arc::new(true.into()) }));
+        let node = node.start().unwrap();
+        until("the node says that it is broken", || node.is_broken().then_some(()));
+        drop(node);
+        let mut after = Inventory::take(files.path());
+        assert_eq!(after.files.remove("panics.crashed.panel"), Some(1));
+        assert_eq!(before, after);
+    });
+}
+
+// Nobody starves.
+
+#[test]
+fn a_flood_from_elsewhere_costs_the_peer_nothing() {
+    for layout in LAYOUTS {
+        let mut arena =
+            Arena::udp(&format!("flood-{layout}"), Rules { layout, ..Rules::default() });
+        let flood = UdpSocket::bind(fresh_address()).unwrap();
+        flood.connect(arena.robot.report().address).unwrap();
+        let mut forged = arena.controller.sample("setpoint", arena.epoch, 1);
+        forged[200] ^= 1;
+        let garbage = [forged, vec![0; 1_200]];
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for n in 0_usize.. {
+                    if done.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    flood.send(&garbage[n % 2]).unwrap();
+                }
+            });
+            until("the flood has come in", || {
+                counts(&arena.robot)
+                    .get("verify.drop.bad_signature@stranger")
+                    .filter(|n| **n > 100)
+                    .copied()
+            });
+            // One after the other: that each arrives is the claim, not how fast.
+            for number in 1..=500 {
+                let frame = arena.controller.sample("setpoint", arena.epoch, number);
+                arena.send_at_once(From::Home, &frame);
+                let arrived = until("the peer's sample gets through", || arena.setpoints.pop());
+                assert_eq!(arrived.value.number, number);
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+        let counted = counts(&arena.robot);
+        assert_eq!(counted["delivered/setpoint"], 500);
+        let against_the_peer: Vec<_> =
+            counted.keys().filter(|name| name.ends_with("@controller")).collect();
+        assert!(against_the_peer.is_empty(), "{against_the_peer:?}");
+        arena.robot.stop().unwrap();
+    }
 }
