@@ -116,10 +116,11 @@ impl World {
     fn deliver(&mut self, wanted: usize, robot: &mut Robot, controller: &mut Controller) {
         let mut arrived = 0;
         let mut number = 0;
+        let mut published = counter(&controller.0, "sent/setpoint");
         until("the samples arrive", || {
             number += 1;
             // Full on a machine so busy that the lane did not run: the next one comes anyway.
-            let _ = controller.1.publish(&Sample::new(number));
+            published += u64::from(controller.1.publish(&Sample::new(number)).is_ok());
             self.relay.pump();
             while robot.1.pop().is_some() {
                 arrived += 1;
@@ -132,8 +133,8 @@ impl World {
             let sent = counter(&controller.0, "sent/setpoint");
             let passed = self.relay.recorded(Seen::Envelope);
             let now = counts(&robot.0);
-            (sent == passed && now["receive.frames"] == support::arena::accounted(&now))
-                .then_some(())
+            let on_its_way = sent < published || passed < sent;
+            (!on_its_way && now["receive.frames"] == support::arena::accounted(&now)).then_some(())
         });
         while robot.1.pop().is_some() {}
     }

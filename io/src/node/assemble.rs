@@ -90,8 +90,7 @@ pub(super) fn start(mut builder: NodeBuilder) -> Result<Node, NodeError> {
     not_real_time.extend(process.refused.iter().map(ToString::to_string));
     panel.set_not_real_time(&not_real_time);
     let spec = housekeeping_spec(&topology, &plan);
-    let housekeeping =
-        HousekeepingThread::spawn(spec, housekeeping_bell, housekeeping, health.clone())?;
+    let housekeeping = HousekeepingThread::spawn(spec, housekeeping_bell, housekeeping)?;
     panel.set_state(State::Running);
     running.open();
     Ok(Node {
@@ -458,6 +457,7 @@ fn wire_up(
         streams,
         supervisor: supervisor.with_health(health.clone()),
         panel: panel.clone(),
+        health: health.clone(),
         peers: names.iter().map(gauges).collect::<Result<_, _>>()?,
         handshakes: panel.counter("handshake.frames")?,
         hangs: panel.counter("supervisor.hangs")?,

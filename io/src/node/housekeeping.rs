@@ -12,7 +12,7 @@ use crate::transport::Transmit;
 use crate::wire::{Sequence, StreamStart, TopicId};
 use sinew_rt::clock::{self, Nanos};
 use sinew_rt::health::Health;
-use sinew_rt::panel::{Counter, Gauge, Panel};
+use sinew_rt::panel::{Counter, Gauge, Panel, State};
 use sinew_rt::ring::{Consumer, Producer};
 use sinew_rt::supervisor::Supervisor;
 use sinew_rt::thread::{RtThread, ThreadError, ThreadSpec, spawn};
@@ -60,6 +60,7 @@ pub(super) struct Housekeeping {
     pub(super) streams: Vec<(TopicId, Arc<AtomicU64>)>,
     pub(super) supervisor: Supervisor,
     pub(super) panel: Panel,
+    pub(super) health: Arc<Health>,
     pub(super) peers: Vec<PeerGauges>,
     pub(super) handshakes: Counter,
     pub(super) hangs: Counter,
@@ -79,10 +80,10 @@ impl HousekeepingThread {
         spec: ThreadSpec,
         doorbell: Arc<Doorbell>,
         mut work: Housekeeping,
-        health: Arc<Health>,
     ) -> Result<Self, ThreadError> {
         let stopping = Arc::new(AtomicBool::new(false));
         let (bell, stop) = (doorbell.clone(), stopping.clone());
+        let health = work.health.clone();
         let body = move || {
             while !stop.load(Ordering::Acquire) {
                 bell.announce_sleep();
@@ -130,6 +131,9 @@ impl Housekeeping {
         let hangs = self.supervisor.check(now);
         self.hangs.add(hangs.len() as u64);
         self.panel.heartbeat(now);
+        if self.health.panicked() {
+            self.panel.set_state(State::Failed);
+        }
         let next = now + PERIOD;
         self.handshake.next_deadline().map_or(next, |due| due.min(next))
     }
