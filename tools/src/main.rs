@@ -1,5 +1,6 @@
 //! The `sinew` command: demo, doctor, bench, histograms, keys and the node daemon.
 
+mod bench;
 mod doctor;
 
 mod demo;
@@ -20,6 +21,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Bench(bench::BenchArgs),
     /// Say what this machine grants to real-time threads, and how to fix what it does not
     Doctor(doctor::DoctorArgs),
 }
@@ -36,6 +38,7 @@ fn main() -> Exit {
 
 fn run(command: Command) -> Outcome {
     match command {
+        Command::Bench(args) => bench::run(args),
         Command::Doctor(args) => doctor::run(args),
     }
 }

@@ -1,0 +1,401 @@
+//! What a benchmark hands out: where it ran, what the kernel granted, what was measured, the verdict.
+//!
+//! No figure leaves without the scheduling that was read back from the threads that made it. The
+//! JSON has a version; names end in their unit, and every span is in nanoseconds per operation.
+
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use comfy_table::{CellAlignment, Table, presets};
+use serde::{Deserialize, Serialize};
+use sinew_rt::clock::{self, Nanos};
+use sinew_rt::memory::{self, MemoryPlan};
+use sinew_rt::power::CpuLatencyHold;
+use sinew_rt::thread::Applied;
+
+use super::stats::{Comparison, ComparisonReport, Samples, SideReport, Summary, Verdict};
+use crate::exit::{Exit, Failure, Outcome};
+use crate::host::{self, HostFingerprint};
+
+/// The version of the JSON. Rises when a name changes its meaning or goes away.
+pub(crate) const VERSION: u32 = 1;
+
+/// Everything that one run found out.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Report {
+    pub(crate) version: u32,
+    /// The command line that reproduces the run.
+    pub(crate) command: String,
+    /// When the run began: ns since 1970.
+    pub(crate) started_at_unix_ns: i64,
+    pub(crate) host: HostFingerprint,
+    /// The scheduling of each measuring thread, read back.
+    pub(crate) threads: Vec<ThreadReport>,
+    /// Locked memory, read back, in bytes.
+    pub(crate) memory_locked_bytes: u64,
+    /// The bound on the cores' idle wake-up latency that was held; absent when refused.
+    pub(crate) cpu_latency_bound_us: Option<u32>,
+    /// Why these are not real-time figures; empty when they are.
+    pub(crate) not_real_time: Vec<String>,
+    /// Whether the run was cut short by a signal: the figures are those up to then.
+    pub(crate) interrupted: bool,
+    pub(crate) measured: Vec<Measured>,
+    pub(crate) compared: Vec<ComparisonReport>,
+    /// What a reader must know to read the figures rightly.
+    pub(crate) notes: Vec<String>,
+    /// The worst verdict of all comparisons that have a limit.
+    pub(crate) verdict: Verdict,
+}
+
+/// One thread that measured or was measured.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ThreadReport {
+    pub(crate) name: String,
+    /// Policy and priority in force.
+    pub(crate) scheduling: String,
+    /// Cores in force.
+    pub(crate) cores: String,
+    /// What was asked for and not granted, with the fix.
+    pub(crate) refused: Vec<String>,
+}
+
+/// One distribution by itself: shown, never judged.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Measured {
+    pub(crate) name: String,
+    #[serde(flatten)]
+    pub(crate) summary: Summary,
+}
+
+/// A report in the making, and what must be held while it is measured.
+#[derive(Debug)]
+pub(crate) struct Run {
+    report: Report,
+    started: Nanos,
+    require: bool,
+    /// Kept until the end: dropping it lets the cores sleep deeply again.
+    _awake: Option<CpuLatencyHold>,
+}
+
+impl Run {
+    /// Locks memory, keeps the cores from deep sleep, and takes the host's fingerprint. With
+    /// `require`, what the kernel refuses ends the run.
+    pub(crate) fn start(require: bool) -> Result<Self, Failure> {
+        let host = host::fingerprint();
+        let memory = memory::prepare(&MemoryPlan::default());
+        let mut not_real_time: Vec<String> =
+            memory.refused.iter().map(ToString::to_string).collect();
+        if let (true, Some(refused)) = (require, not_real_time.first()) {
+            return Err(Failure::machine(refused));
+        }
+        let mut notes = Vec::new();
+        let awake = CpuLatencyHold::acquire(0).map_err(|error| notes.push(error.to_string())).ok();
+        if let Some(hypervisor) = &host.hypervisor {
+            notes.push(format!("virtual machine ({hypervisor}): the host adds pauses of its own"));
+        }
+        if let Some(incomplete) = &host.incomplete {
+            not_real_time.push(format!("the host could not be examined: {incomplete}"));
+        }
+        let report = Report {
+            version: VERSION,
+            command: command_line(),
+            started_at_unix_ns: clock::wall().as_nanos(),
+            host,
+            threads: Vec::new(),
+            memory_locked_bytes: memory.locked_bytes,
+            cpu_latency_bound_us: awake.as_ref().map(CpuLatencyHold::effective_us),
+            not_real_time,
+            interrupted: false,
+            measured: Vec::new(),
+            compared: Vec::new(),
+            notes,
+            verdict: Verdict::NotJudged,
+        };
+        Ok(Self { report, started: clock::now(), require, _awake: awake })
+    }
+
+    /// The origin of "when the maximum was".
+    pub(crate) fn started(&self) -> Nanos {
+        self.started
+    }
+
+    /// Adds a thread to the report; the same thread of a later round changes nothing unless the
+    /// kernel granted something else.
+    pub(crate) fn thread(&mut self, applied: &Applied) {
+        let effective = &applied.effective;
+        self.add_thread(ThreadReport {
+            name: effective.name.clone(),
+            scheduling: effective.scheduling.to_string(),
+            cores: effective.affinity.to_string(),
+            refused: applied.refused.iter().map(ToString::to_string).collect(),
+        });
+        if let Some(reason) = applied.not_real_time() {
+            self.brand(reason);
+        }
+    }
+
+    /// Adds a thread of another process, which read its settings back itself.
+    pub(crate) fn add_thread(&mut self, thread: ThreadReport) {
+        if !self.report.threads.contains(&thread) {
+            self.report.threads.push(thread);
+        }
+    }
+
+    /// Says why the figures are not real-time figures.
+    pub(crate) fn brand(&mut self, reason: impl Into<String>) {
+        let reason = reason.into();
+        if !self.report.not_real_time.contains(&reason) {
+            self.report.not_real_time.push(reason);
+        }
+    }
+
+    /// Adds a distribution that is only shown.
+    pub(crate) fn measured(&mut self, name: impl Into<String>, samples: &Samples) {
+        let summary = samples.summary(self.started);
+        self.report.measured.push(Measured { name: name.into(), summary });
+    }
+
+    /// Adds a comparison.
+    pub(crate) fn compared(&mut self, comparison: &Comparison) {
+        self.report.compared.push(comparison.clone().started_at(self.started).report());
+    }
+
+    /// Adds a sentence that the reader needs.
+    pub(crate) fn note(&mut self, note: impl Into<String>) {
+        self.report.notes.push(note.into());
+    }
+
+    /// Prints the report, writes the JSON where it is wanted, and says how the command ends: 1 when
+    /// a limit was exceeded, 3 when one could not be judged on this machine or, with `require`,
+    /// something real-time was refused.
+    pub(crate) fn finish(mut self, json: Option<&Path>) -> Outcome {
+        self.report.interrupted = super::interrupted();
+        let judged = self.report.compared.iter().filter(|c| {
+            let limits = c.limits;
+            limits.p50.is_some() || limits.p99.is_some()
+        });
+        self.report.verdict = judged.map(|c| c.verdict).max().unwrap_or(Verdict::NotJudged);
+        self.report.write(json)?;
+        if self.require && !self.report.not_real_time.is_empty() {
+            return Ok(Exit::Machine);
+        }
+        Ok(match self.report.verdict {
+            Verdict::Within | Verdict::NotJudged => Exit::Done,
+            Verdict::NotResolvableHere => Exit::Machine,
+            Verdict::Exceeds => Exit::Failed,
+        })
+    }
+}
+
+fn command_line() -> String {
+    let quoted = |argument: String| match argument.contains(char::is_whitespace) {
+        true => format!("'{argument}'"),
+        false => argument,
+    };
+    let arguments = std::env::args_os().skip(1);
+    let arguments = arguments.map(|argument| quoted(argument.to_string_lossy().into_owned()));
+    std::iter::once("sinew".to_owned()).chain(arguments).collect::<Vec<_>>().join(" ")
+}
+
+impl Report {
+    /// The table goes to standard output, unless the JSON does: then to standard error.
+    fn write(&self, json: Option<&Path>) -> Result<(), Failure> {
+        let text = self.to_string();
+        let to_stdout = json.is_some_and(|path| path.as_os_str() == "-");
+        let cannot = |what: &str, error: io::Error| Failure::machine(format!("{what}: {error}"));
+        if to_stdout {
+            eprint!("{text}");
+        } else {
+            let mut out = io::stdout().lock();
+            out.write_all(text.as_bytes()).map_err(|error| cannot("standard output", error))?;
+        }
+        let Some(path) = json else { return Ok(()) };
+        let mut bytes = serde_json::to_vec_pretty(self).map_err(Failure::machine)?;
+        bytes.push(b'\n');
+        if to_stdout {
+            io::stdout().lock().write_all(&bytes).map_err(|e| cannot("standard output", e))
+        } else {
+            std::fs::write(path, bytes).map_err(|e| cannot(&path.display().to_string(), e))
+        }
+    }
+}
+
+impl std::fmt::Display for Report {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let host = &self.host;
+        let clock = host.clock_source.as_deref().unwrap_or("unknown");
+        let machine = host.hypervisor.as_deref().unwrap_or("bare metal");
+        writeln!(f, "{}", self.command)?;
+        writeln!(f, "host     {}, {} cores, {machine}", host.processor, host.cores_online)?;
+        writeln!(
+            f,
+            "kernel   {} ({}), clock {clock}, isolated: {}",
+            host.kernel_release,
+            host.preemption,
+            if host.cores_isolated.is_empty() { "none" } else { &host.cores_isolated }
+        )?;
+        writeln!(f, "memory   {} KiB locked", self.memory_locked_bytes / 1024)?;
+        for thread in &self.threads {
+            let ThreadReport { name, scheduling, cores, refused } = thread;
+            writeln!(f, "thread   {name}: {scheduling}, core {cores} (read back)")?;
+            for refusal in refused {
+                writeln!(f, "         refused: {refusal}")?;
+            }
+        }
+        for reason in &self.not_real_time {
+            writeln!(f, "NOT REAL-TIME: {reason}")?;
+        }
+        if !self.measured.is_empty() {
+            writeln!(f, "\n{}", measured_table(&self.measured))?;
+        }
+        for comparison in &self.compared {
+            writeln!(f, "\n{}", comparison_text(comparison)?)?;
+        }
+        for note in &self.notes {
+            writeln!(f, "note: {note}")?;
+        }
+        if self.interrupted {
+            writeln!(f, "INTERRUPTED: the figures are those up to then")?;
+        }
+        if !self.compared.is_empty() {
+            writeln!(f, "verdict: {}", self.verdict)?;
+        }
+        Ok(())
+    }
+}
+
+const COLUMNS: [&str; 8] = ["", "count", "p50", "p90", "p99", "p99.9", "p99.99", "max (at)"];
+
+fn new_table(columns: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(columns);
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
+fn row(name: &str, summary: &Summary) -> Vec<String> {
+    let Summary { count, p50_ns, p90_ns, p99_ns, p999_ns, p9999_ns, max_ns, max_at_s, .. } =
+        summary;
+    let mut cells = vec![name.to_owned(), count.to_string()];
+    cells.extend([p50_ns, p90_ns, p99_ns, p999_ns, p9999_ns].map(|ns| span(*ns)));
+    cells.push(format!("{} ({max_at_s:.1} s)", span(*max_ns)));
+    cells
+}
+
+fn measured_table(measured: &[Measured]) -> Table {
+    let mut table = new_table(&COLUMNS);
+    for Measured { name, summary } in measured {
+        table.add_row(row(name, summary));
+    }
+    table
+}
+
+fn comparison_text(comparison: &ComparisonReport) -> Result<String, std::fmt::Error> {
+    let ComparisonReport { name, base, subject, control, limits, ratio, .. } = comparison;
+    let mut text = format!("{name}\n");
+    let mut table = new_table(&COLUMNS);
+    for SideReport { name, pooled, .. } in [base, control, subject] {
+        table.add_row(row(&format!("  {name}"), pooled));
+    }
+    writeln!(text, "{table}")?;
+    let added = comparison.added_to_base_ns;
+    if added.p50 != 0.0 || added.p99 != 0.0 {
+        let (p50, p99) = (span(added.p50), span(added.p99));
+        writeln!(text, "  added to the base: p50 {p50}, p99 {p99}")?;
+    }
+    let control = comparison.control_ratio;
+    let figures = [
+        ("p50", ratio.p50, control.p50, limits.p50, comparison.verdict_p50),
+        ("p99", ratio.p99, control.p99, limits.p99, comparison.verdict_p99),
+    ];
+    for (figure, ratio, control, limit, verdict) in figures {
+        write!(text, "  {figure} ratio {ratio:.3} (control {control:.3}")?;
+        let spread = |side: &SideReport| match figure {
+            "p50" => side.p50_ns_of_rounds,
+            _ => side.p99_ns_of_rounds,
+        };
+        if let (Some(base), Some(subject)) = (spread(base), spread(subject)) {
+            let both = [base.lowest, base.highest, subject.lowest, subject.highest].map(span);
+            let [base_lowest, base_highest, lowest, highest] = both;
+            write!(text, "; rounds {base_lowest}–{base_highest} and {lowest}–{highest}")?;
+        }
+        match limit {
+            Some(limit) => writeln!(text, "), limit {limit}: {verdict}")?,
+            None => writeln!(text, "), no limit")?,
+        }
+    }
+    Ok(text)
+}
+
+/// A span for people, with three digits or so.
+pub(crate) fn span(ns: f64) -> String {
+    match ns.abs() {
+        below if below < 100.0 => format!("{ns:.1} ns"),
+        below if below < 10_000.0 => format!("{ns:.0} ns"),
+        below if below < 1e6 => format!("{:.1} µs", ns / 1e3),
+        below if below < 1e9 => format!("{:.2} ms", ns / 1e6),
+        _ => format!("{:.2} s", ns / 1e9),
+    }
+}
+
+/// The options that every benchmark has.
+#[derive(Debug, clap::Args)]
+pub(crate) struct OutputArgs {
+    /// Write the report as JSON to a file, or to standard output with `-` (the table then goes to
+    /// standard error)
+    #[arg(long, value_name = "PATH|-")]
+    pub(crate) json: Option<PathBuf>,
+    /// Exit with code 3 unless the kernel grants everything asked for
+    #[arg(long)]
+    pub(crate) require: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::stats::Limits;
+    use super::*;
+
+    fn report() -> Report {
+        let mut run = Run::start(false).unwrap();
+        let mut samples = Samples::new();
+        samples.record_n(1_234, 7, run.started() + Nanos::from_secs(2));
+        run.measured("alone", &samples);
+        let mut comparison = Comparison::new("pair", "a", "b", Limits::at_most(1.1, 1.2));
+        comparison.add(&samples, &samples, &samples);
+        run.compared(&comparison);
+        run.brand("this is a test");
+        run.report
+    }
+
+    #[test]
+    fn the_json_reads_back_as_what_was_written() {
+        let report = report();
+        let json = serde_json::to_string(&report).unwrap();
+        assert_eq!(serde_json::from_str::<Report>(&json).unwrap(), report);
+        let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(value["version"], 1);
+        assert_eq!(value["measured"][0]["count"], 7);
+        assert_eq!(value["measured"][0]["max_ns"], 1_234.0);
+        assert_eq!(value["measured"][0]["max_at_s"], 2.0);
+        assert_eq!(value["compared"][0]["ratio"]["p50"], 1.0);
+        assert_eq!(value["compared"][0]["verdict"], "not_judged");
+        assert_eq!(value["compared"][0]["limits"]["p99"]["at_most"], 1.2);
+    }
+
+    #[test]
+    fn people_see_the_brand_the_ratio_and_its_limit() {
+        let text = report().to_string();
+        assert!(text.contains("NOT REAL-TIME: this is a test"), "{text}");
+        assert!(text.contains("p50 ratio 1.000 (control 1.000; rounds"), "{text}");
+        assert!(text.contains("limit ≤ 1.20: not judged"), "{text}");
+    }
+
+    #[test]
+    fn spans_keep_about_three_digits() {
+        let shown = [3.25, 161.4, 9_999.0, 12_345.0, 4.5e6, 2e9].map(span);
+        assert_eq!(shown, ["3.2 ns", "161 ns", "9999 ns", "12.3 µs", "4.50 ms", "2.00 s"]);
+    }
+}
