@@ -1,6 +1,7 @@
 //! `sinew bench`: what the parts and the whole cost on this machine, beside what they are compared
 //! with, measured in the same seconds.
 
+pub(crate) mod pipeline;
 pub(crate) mod report;
 pub(crate) mod stats;
 
@@ -29,12 +30,16 @@ pub(crate) struct BenchArgs {
 }
 
 #[derive(Debug, clap::Subcommand)]
-enum Bench {}
+enum Bench {
+    Pipeline(pipeline::PipelineArgs),
+}
 
 /// Runs one benchmark.
 pub(crate) fn run(args: BenchArgs) -> Outcome {
     catch_interrupts()?;
-    match args.what {}
+    match args.what {
+        Bench::Pipeline(args) => pipeline::run(args),
+    }
 }
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
