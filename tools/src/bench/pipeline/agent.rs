@@ -20,7 +20,7 @@ use super::{crypto, idle};
 use crate::exit::{Exit, Failure, Outcome};
 
 /// How much later than the last burst a child looks what came of it.
-const SETTLE: Nanos = Nanos::from_millis(10);
+const SETTLE: Nanos = Nanos::from_millis(60);
 
 /// Serves the parent until it closes the pipe.
 pub(crate) fn run(role: Role, cores: &[CoreId]) -> Outcome {

@@ -25,32 +25,30 @@ const SHOWN_EVERY: usize = 4;
 /// The pace of signatures beside a ping-pong of signed messages: about that of the ping-pong.
 const CRYPTO_BESIDE_PING_PONG: i64 = 200_000;
 
+/// The part that a case plays in the comparisons.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Base,
+    BaseAgain,
+    Open,
+    Signed,
+    PlainSigned,
+    PlainSignedAgain,
+    Crypto,
+    Blocking,
+    /// None: it is only shown.
+    Shown,
+}
+
 /// What runs alternately under one condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Case {
+    part: Part,
     name: &'static str,
     program: Program,
-    /// Whether it takes part in a judged ratio.
-    judged: bool,
-}
-
-const fn case(name: &'static str, program: Program) -> Case {
-    Case { name, program, judged: true }
-}
-
-const fn shown(name: &'static str, program: Program) -> Case {
-    Case { name, program, judged: false }
 }
 
 use Protection::{Open, Signed};
-
-const BASE: usize = 0;
-const BASE_AGAIN: usize = 1;
-const OPEN_FUSED: usize = 2;
-const SIGNED_FUSED: usize = 3;
-const PLAIN_SIGNED: usize = 4;
-const PLAIN_SIGNED_AGAIN: usize = 5;
-const CRYPTO: usize = 6;
 
 /// One wait at one pace.
 #[derive(Clone, Copy, Debug)]
@@ -76,17 +74,23 @@ impl Condition {
             Waits::Spin => "bare UDP, spinning recv",
             Waits::Park => "bare UDP, mio poll + recv",
         };
+        let case = |part, name, program| Case { part, name, program };
         let mut cases = vec![
-            case(bare, base(Open)),
-            case("bare UDP again", base(Open)),
-            case("open, fused", node(Lanes::Fused, Open)),
-            case("signed, fused", node(Lanes::Fused, Signed)),
-            case("bare UDP, signing and checking", base(Signed)),
-            case("the same again", base(Signed)),
-            case("crypto", Program::Crypto),
+            case(Part::Base, bare, base(Open)),
+            case(Part::BaseAgain, "bare UDP again", base(Open)),
+            case(Part::Open, "open, fused", node(Lanes::Fused, Open)),
         ];
         if self.waits == Waits::Park {
-            cases.push(case("bare UDP, blocking recv", Program::Bare(Sleep::Recv, Open)));
+            let recv = Program::Bare(Sleep::Recv, Open);
+            cases.push(case(Part::Blocking, "bare UDP, blocking recv", recv));
+        }
+        if !args.open {
+            cases.extend([
+                case(Part::Signed, "signed, fused", node(Lanes::Fused, Signed)),
+                case(Part::PlainSigned, "bare UDP, signing and checking", base(Signed)),
+                case(Part::PlainSignedAgain, "the same again", base(Signed)),
+                case(Part::Crypto, "crypto", Program::Crypto),
+            ]);
         }
         let cores = args.sender_cores.len().min(args.receiver_cores.len());
         for (lanes, need, open, signed) in [
@@ -96,8 +100,10 @@ impl Condition {
             // A parked stage beside the lane that delivers is woken by nobody, so there the panel
             // measures, and nothing can be answered.
             if cores >= need || (self.waits == Waits::Park && !self.ping_pong) {
-                cases.push(shown(open, node(lanes, Open)));
-                cases.push(shown(signed, node(lanes, Signed)));
+                cases.push(case(Part::Shown, open, node(lanes, Open)));
+                if !args.open {
+                    cases.push(case(Part::Shown, signed, node(lanes, Signed)));
+                }
             }
         }
         cases
@@ -252,48 +258,51 @@ fn conditions(args: &PipelineArgs) -> Vec<Condition> {
 struct Table {
     condition: Condition,
     gathered: Vec<Gathered>,
-    open: Comparison,
-    signed: Comparison,
-    signed_plain: Comparison,
-    blocking: Option<Comparison>,
+    compared: Vec<Compared>,
+}
+
+/// Two parts that are compared, and the part that is the first once more.
+struct Compared {
+    base: Part,
+    subject: Part,
+    control: Part,
+    /// Whether the base also stands for one signature and one strict check.
+    plus_crypto: bool,
+    comparison: Comparison,
 }
 
 impl Table {
     fn new(condition: Condition, args: &PipelineArgs) -> Self {
-        let gathered: Vec<_> = condition.cases(args).into_iter().map(Gathered::new).collect();
-        let name = |what: &str| format!("{}: {what}", condition.name());
-        let base = gathered[BASE].case.name;
-        let plain_signed = gathered[PLAIN_SIGNED].case.name;
-        let compare = |what: &str, base: &str, subject: &str, limits| {
-            Comparison::new(&name(what), base, subject, limits)
-        };
-        let open = Limits::at_most(OPEN.0, OPEN.1);
-        let signed = Limits::at_most(SIGNED, SIGNED);
-        Self {
-            open: compare("open", base, gathered[OPEN_FUSED].case.name, open),
-            signed: compare(
-                "signed against bare UDP + one signature + one strict check",
-                base,
-                gathered[SIGNED_FUSED].case.name,
-                signed,
-            ),
-            signed_plain: compare(
-                "signed against a plain program that signs and checks",
-                plain_signed,
-                gathered[SIGNED_FUSED].case.name,
-                Limits::default(),
-            ),
-            blocking: (condition.waits == Waits::Park).then(|| {
-                compare(
-                    "open against blocking recv",
-                    "bare UDP, blocking recv",
-                    gathered[OPEN_FUSED].case.name,
-                    Limits::default(),
-                )
-            }),
-            gathered,
-            condition,
+        let gathered = condition.cases(args).into_iter().map(Gathered::new).collect();
+        let mut table = Self { condition, gathered, compared: Vec::new() };
+        let at_most = Limits::at_most;
+        let (open, signed, none) =
+            (at_most(OPEN.0, OPEN.1), at_most(SIGNED, SIGNED), Limits::default());
+        table.compare("open", Part::Base, Part::Open, Part::BaseAgain, open);
+        table.compare("open", Part::Blocking, Part::Open, Part::Blocking, none);
+        let sum = "signed against bare UDP + one signature + one strict check";
+        table.compare(sum, Part::Base, Part::Signed, Part::BaseAgain, signed);
+        if let Some(compared) = table.compared.last_mut() {
+            compared.plus_crypto = compared.subject == Part::Signed;
         }
+        let plain = "signed against a plain program that signs and checks";
+        table.compare(plain, Part::PlainSigned, Part::Signed, Part::PlainSignedAgain, none);
+        table
+    }
+
+    /// Adds a comparison of parts that this condition has.
+    fn compare(&mut self, what: &str, base: Part, subject: Part, control: Part, limits: Limits) {
+        let name = |part| self.part(part).map(|gathered| gathered.case.name);
+        if let (Some(base_name), Some(subject_name)) = (name(base), name(subject)) {
+            let what = format!("{}: {what}", self.condition.name());
+            let comparison = Comparison::new(&what, base_name, subject_name, limits);
+            let plus_crypto = false;
+            self.compared.push(Compared { base, subject, control, plus_crypto, comparison });
+        }
+    }
+
+    fn part(&self, part: Part) -> Option<&Gathered> {
+        self.gathered.iter().find(|gathered| gathered.case.part == part)
     }
 
     /// Measures round after round until every judged side has its samples.
@@ -314,7 +323,8 @@ impl Table {
         if args.quick {
             return 1;
         }
-        let leg = self.condition.leg(&self.gathered[BASE].case, 0, args);
+        let Some(base) = self.part(Part::Base) else { return 1 };
+        let leg = self.condition.leg(&base.case, 0, args);
         let spans = match leg.pace {
             Pace::Every(interval) => scheduled(&leg, interval),
             _ => leg.samples_max as u64,
@@ -323,7 +333,7 @@ impl Table {
     }
 
     fn fewest(&self) -> u64 {
-        let judged = self.gathered.iter().filter(|gathered| gathered.case.judged);
+        let judged = self.gathered.iter().filter(|gathered| gathered.case.part != Part::Shown);
         judged.map(|gathered| gathered.spans.count()).min().unwrap_or(0)
     }
 
@@ -345,25 +355,20 @@ impl Table {
             let at = (round + n) % cases;
             let gathered = &mut self.gathered[at];
             bar.set_message(gathered.case.name);
-            if gathered.case.judged || round.is_multiple_of(SHOWN_EVERY) {
+            if gathered.case.part != Part::Shown || round.is_multiple_of(SHOWN_EVERY) {
                 let leg = self.condition.leg(&gathered.case, round, args);
                 let found = crew.leg(&leg, run)?;
                 spans[at] = Some(gathered.add(&leg, &found));
             }
             bar.inc(1);
         }
-        let side = |n: usize| spans.get(n).and_then(Option::as_ref);
-        if let (Some(base), Some(again), Some(open), Some(signed)) =
-            (side(BASE), side(BASE_AGAIN), side(OPEN_FUSED), side(SIGNED_FUSED))
-        {
-            self.open.add(base, open, again);
-            self.signed.add(base, signed, again);
-            if let (Some(plain), Some(plain_again)) = (side(PLAIN_SIGNED), side(PLAIN_SIGNED_AGAIN))
+        let parts = || self.gathered.iter().map(|gathered| gathered.case.part);
+        let measured = |wanted: Part| spans[parts().position(|part| part == wanted)?].as_ref();
+        for Compared { base, subject, control, comparison, .. } in &mut self.compared {
+            if let (Some(base), Some(subject), Some(control)) =
+                (measured(*base), measured(*subject), measured(*control))
             {
-                self.signed_plain.add(plain, signed, plain_again);
-            }
-            if let (Some(blocking), Some(recv)) = (&mut self.blocking, side(CRYPTO + 1)) {
-                blocking.add(recv, open, recv);
+                comparison.add(base, subject, control);
             }
         }
         Ok(())
@@ -371,38 +376,35 @@ impl Table {
 
     fn report(&mut self, run: &mut Run) {
         let name = self.condition.name();
-        let crypto = &self.gathered[CRYPTO];
-        let sum = |q| crypto.signatures.quantile(q) + crypto.spans.quantile(q);
-        if crypto.spans.count() > 0 {
-            self.signed.add_to_base(Pair { p50: sum(0.5), p99: sum(0.99) });
+        let crypto = self.part(Part::Crypto).filter(|crypto| crypto.spans.count() > 0);
+        if let Some(crypto) = crypto {
             run.measured(format!("{name}: one signature"), &crypto.signatures);
             run.measured(format!("{name}: one strict check"), &crypto.spans);
         }
+        let sum = |q| crypto.map_or(0.0, |c| c.signatures.quantile(q) + c.spans.quantile(q));
+        let added = Pair { p50: sum(0.5), p99: sum(0.99) };
         for gathered in &self.gathered {
             let case = gathered.case.name;
             if matches!(gathered.case.program, Program::Node(..)) && gathered.age.count() > 0 {
                 let what = format!("{name}: {case}, to the deliver stage");
                 run.measured(what, &gathered.age);
             }
-            if !self.condition.ping_pong
-                && gathered.case.judged
-                && gathered.from_schedule.count() > 0
-            {
+            if gathered.from_schedule.count() > 0 && gathered.case.part != Part::Crypto {
                 run.measured(format!("{name}: {case}, from schedule"), &gathered.from_schedule);
             }
             self.warn(gathered, run);
         }
-        run.compared(&self.open);
-        run.compared(&self.signed);
-        run.compared(&self.signed_plain);
-        if let Some(blocking) = &self.blocking {
-            run.compared(blocking);
+        for compared in &mut self.compared {
+            if compared.plus_crypto {
+                compared.comparison.add_to_base(added);
+            }
+            run.compared(&compared.comparison);
         }
     }
 
     /// Says where messages were lost or a rate was not achieved.
     fn warn(&self, gathered: &Gathered, run: &mut Run) {
-        if gathered.case.program == Program::Crypto {
+        if gathered.case.part == Part::Crypto {
             return;
         }
         let (name, case) = (self.condition.name(), gathered.case.name);

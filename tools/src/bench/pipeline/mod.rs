@@ -51,6 +51,9 @@ pub(crate) struct PipelineArgs {
     /// Only the ping-pong
     #[arg(long)]
     pub(crate) back_to_back: bool,
+    /// Only messages without signatures
+    #[arg(long)]
+    pub(crate) open: bool,
     /// Distances between scheduled messages in µs, used in turn: a period of exactly 1,000 µs alone
     /// would beat with a host's own tick
     #[arg(long, value_delimiter = ',', default_values_t = [1_000, 997, 1_013],
