@@ -20,7 +20,6 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// A robot and its controller, live: a 1 kHz loop, signed messages, and a kill in the middle
     Demo(demo::DemoArgs),
     /// Say what this machine grants to real-time threads, and how to fix what it does not
     Doctor(doctor::DoctorArgs),

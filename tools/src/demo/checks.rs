@@ -1,8 +1,9 @@
 //! The verdict: what the demo promises, each promise against what happened.
 
 use serde::Serialize;
+use sinew_control::safety::StopCause;
 use sinew_rt::clock::Nanos;
-use sinew_rt::panel::State;
+use sinew_rt::panel::{Kind, State};
 
 use super::child::Life;
 use super::process::Limits;
@@ -48,7 +49,7 @@ pub(crate) fn all(script: &Script, limits: &Limits, events: &Events, lives: &[Li
         checks.push(rearmed(events));
     }
     checks.push(balanced_at_end(events));
-    checks.push(no_other_stop(events));
+    checks.push(no_other_stop(limits, events, lives));
     checks.push(no_unexpected_drop(lives));
     checks.push(ended_well(events, lives));
     checks
@@ -116,9 +117,35 @@ fn balanced_at_end(events: &Events) -> Check {
     check("balanced at the end", events.balanced_at_end, "")
 }
 
-fn no_other_stop(events: &Events) -> Check {
-    let causes: Vec<String> = events.unplanned.iter().map(ToString::to_string).collect();
-    check("no other safe stop", Some(causes.is_empty()), causes.join("; "))
+/// Each cause once, with how often it came.
+fn counted(causes: &[StopCause]) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (n, cause) in causes.iter().enumerate() {
+        if !causes[..n].contains(cause) {
+            let times = causes.iter().filter(|other| *other == cause).count();
+            lines.push(format!("{times} × {cause}"));
+        }
+    }
+    lines
+}
+
+fn no_other_stop(limits: &Limits, events: &Events, lives: &[Life]) -> Check {
+    let causes = counted(&events.unplanned);
+    let mut detail = causes.join("; ");
+    let latest = lives
+        .iter()
+        .flat_map(|life| &life.panel.histograms)
+        .filter(|histogram| histogram.kind == Kind::WakeUp)
+        .map(|histogram| histogram.max)
+        .max()
+        .unwrap_or_default();
+    if !causes.is_empty() && latest > limits.deadline {
+        detail += &format!(
+            ". The kernel let a loop wait {latest} for its core: another real-time process, \
+             throttling, or the hypervisor; `sinew doctor` looks for all three"
+        );
+    }
+    check("no other safe stop", Some(causes.is_empty()), detail)
 }
 
 fn no_unexpected_drop(lives: &[Life]) -> Check {

@@ -85,7 +85,8 @@ impl Child {
             serde_json::from_str::<Started>(&line).map_err(|error| error.to_string())
         });
         let panel = first_line.and_then(|started| {
-            let panel = PanelReader::open(scratch.panel(role)).map_err(|error| error.to_string())?;
+            let panel =
+                PanelReader::open(scratch.panel(role)).map_err(|error| error.to_string())?;
             Ok((started, panel))
         });
         match panel {

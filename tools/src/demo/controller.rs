@@ -16,7 +16,7 @@ use super::{SETPOINT, STATE};
 use crate::exit::{Failure, Outcome};
 
 pub(super) fn run(args: &ProcessArgs) -> Outcome {
-    let orders = process::orders()?;
+    let signals = process::catch_signals()?;
     let mut builder = Node::from_config(&args.config)?;
     let state = builder.latest::<JointState>(STATE)?;
     let setpoint = builder.publisher::<JointSetpoint>(SETPOINT)?;
@@ -33,7 +33,7 @@ pub(super) fn run(args: &ProcessArgs) -> Outcome {
     };
     let pilot = process::control_loop(gauges::PILOT, args).beside(&node);
     let running = pilot.spawn_body(node.panel(), controller).map_err(Failure::machine)?;
-    process::serve(node, running, &orders)
+    process::serve(node, running, signals)
 }
 
 struct Controller {

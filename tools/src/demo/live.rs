@@ -43,7 +43,9 @@ impl Live {
         let table = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
             // The only template that could fail is one that does not parse.
-            bar.with_style(ProgressStyle::with_template("{msg}").unwrap_or(ProgressStyle::default_bar()))
+            bar.with_style(
+                ProgressStyle::with_template("{msg}").unwrap_or(ProgressStyle::default_bar()),
+            )
         });
         Self { table, brand, notes: Vec::new(), drawn_at: None }
     }

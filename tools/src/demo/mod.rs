@@ -57,6 +57,7 @@ const SECONDS_MAX: u32 = 86_400;
 #[derive(Debug, clap::Args)]
 #[command(
     args_conflicts_with_subcommands = true,
+    disable_help_subcommand = true,
     after_help = "\
 Examples:
   sinew demo                               20 seconds, then the report
@@ -180,10 +181,8 @@ fn hand_out(args: &DemoArgs, report: &Report) -> Result<(), Failure> {
 
 /// Why a real-time thread is not one on `core`, if it is not: asked of the kernel by trying.
 fn refused_real_time(core: CoreId) -> Result<Option<String>, Failure> {
-    let spec = ThreadSpec::new("trial")
-        .core(core)
-        .fifo(Priority::MIN)
-        .strictness(Strictness::Report);
+    let spec =
+        ThreadSpec::new("trial").core(core).fifo(Priority::MIN).strictness(Strictness::Report);
     let trial = spawn(spec, || ()).map_err(Failure::machine)?;
     let refused = trial.applied().not_real_time();
     trial.join().map_err(Failure::machine)?;

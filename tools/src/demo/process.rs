@@ -8,8 +8,10 @@
 use std::io::{BufRead, Write};
 use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver};
+use std::thread::Builder;
 
 use serde::{Deserialize, Serialize};
+use signal_hook::iterator::Signals;
 use sinew_control::control_loop::{ControlLoop, RunningLoop};
 use sinew_control::safety::RearmToken;
 use sinew_io::node::Node;
@@ -28,6 +30,9 @@ pub(super) const LOOP_BUDGET: Nanos = Nanos::from_micros(250);
 /// when the actuator acts, and a cycle (with its spin) holds a message up for 0.1 ms at most; a
 /// lane in front would hold the actuator up for two signatures.
 const LOOP_PRIORITY: u8 = 80;
+
+/// Of the threads that listen for orders: all of it is locked.
+const LISTENER_STACK: usize = 64 * 1024;
 
 /// How one of the demo's processes is started.
 #[derive(Debug, clap::Args)]
@@ -79,10 +84,8 @@ pub(super) fn control_loop(name: &str, args: &ProcessArgs) -> ControlLoop {
     // What stops the demo's robot is the age of its setpoint, and a stall as long. Its ladder
     // reports only: on a shared virtual machine ten slow cycles in a second say nothing about
     // the robot.
-    let ladder = LadderConfig {
-        on_hang: LadderConfig::standard().on_hang,
-        ..LadderConfig::report_only()
-    };
+    let ladder =
+        LadderConfig { on_hang: LadderConfig::standard().on_hang, ..LadderConfig::report_only() };
     ControlLoop::new(name)
         .rate_hz(1_000)
         .core(CoreId::new(args.core))
@@ -121,23 +124,29 @@ impl std::fmt::Display for Order {
     }
 }
 
-/// Begins to listen for orders: call first in the process.
-pub(super) fn orders() -> Result<Receiver<Order>, Failure> {
+/// Signals that end a process in good order. They are caught from the beginning, and answered once
+/// the process listens.
+pub(super) fn catch_signals() -> Result<Signals, Failure> {
     // A parent that dies takes this process along, in good order, even while it starts up.
     // SAFETY: prctl with PR_SET_PDEATHSIG takes a number and touches no memory.
     unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) };
-    let signals = [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT];
-    let mut signals = signal_hook::iterator::Signals::new(signals).map_err(Failure::machine)?;
+    Signals::new([libc::SIGTERM, libc::SIGINT]).map_err(Failure::machine)
+}
+
+/// Listens for orders, on threads that are made after the node has settled how memory is used.
+fn orders(mut signals: Signals) -> Result<Receiver<Order>, Failure> {
     let (to_main, orders) = mpsc::channel();
     let from_signals = to_main.clone();
-    std::thread::spawn(move || {
+    let thread = |name: &str| Builder::new().name(name.to_owned()).stack_size(LISTENER_STACK);
+    let listening = thread("signals").spawn(move || {
         for _ in signals.forever() {
             if from_signals.send(Order::Stop).is_err() {
                 return;
             }
         }
     });
-    std::thread::spawn(move || {
+    listening.map_err(Failure::machine)?;
+    let listening = thread("orders").spawn(move || {
         for line in std::io::stdin().lock().lines() {
             let order = line.ok().and_then(|line| Order::parse(&line)).unwrap_or(Order::Stop);
             if to_main.send(order).is_err() {
@@ -147,11 +156,13 @@ pub(super) fn orders() -> Result<Receiver<Order>, Failure> {
         // The end of the stream. Nobody listens any more when the process has ended already.
         let _ = to_main.send(Order::Stop);
     });
+    listening.map_err(Failure::machine)?;
     Ok(orders)
 }
 
 /// Says what was granted, and follows orders until one of them is to stop.
-pub(super) fn serve(node: Node, running: RunningLoop, orders: &Receiver<Order>) -> Outcome {
+pub(super) fn serve(node: Node, running: RunningLoop, signals: Signals) -> Outcome {
+    let orders = orders(signals)?;
     let started = Started::of(&node, &running);
     let mut line = serde_json::to_string(&started).map_err(Failure::machine)?;
     line.push('\n');

@@ -22,7 +22,7 @@ const UPRIGHT: f64 = 5.0 * std::f64::consts::PI / 180.0;
 const REMEMBERED: usize = 128;
 
 pub(super) fn run(args: &ProcessArgs) -> Outcome {
-    let orders = process::orders()?;
+    let signals = process::catch_signals()?;
     let mut builder = Node::from_config(&args.config)?;
     let setpoint = builder.latest::<JointSetpoint>(SETPOINT)?;
     let state = builder.publisher::<JointState>(STATE)?;
@@ -42,7 +42,7 @@ pub(super) fn run(args: &ProcessArgs) -> Outcome {
     };
     let cart = process::control_loop(gauges::CART, args).beside(&node);
     let running = cart.spawn_body(node.panel(), body).map_err(Failure::machine)?;
-    process::serve(node, running, &orders)
+    process::serve(node, running, signals)
 }
 
 /// What the robot shows on the panel besides its loop.

@@ -26,6 +26,10 @@ const STEP_LIMIT: Nanos = Nanos::from_secs(10);
 /// How often an unanswered permission to re-arm is repeated: it lapses after a second.
 const REARM_AGAIN: Nanos = Nanos::from_millis(1_200);
 
+/// The pole has visibly fallen, rad; and how long that is waited for: from a degree it takes a second.
+const FALLEN: f64 = std::f64::consts::FRAC_PI_2;
+const FALL_LIMIT: Nanos = Nanos::from_secs(2);
+
 /// What is to happen.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Script {
@@ -181,9 +185,8 @@ impl Story {
             self.note(format!("robot in safe stop {age} after the last setpoint"));
         }
         self.phase = "safe stop";
-        // Long enough to be seen.
-        let pause = (self.script.length / 20).min(Nanos::from_secs(1));
-        self.wait(pause, |_| false)?;
+        // Nobody balances the pole, and the brake holds the cart: it falls.
+        self.wait(FALL_LIMIT, |look| look.angle().abs() > FALLEN)?;
         Ok(())
     }
 
