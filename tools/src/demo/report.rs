@@ -1,5 +1,6 @@
 //! What a run leaves: the verdict, what happened when, what was measured and what was granted.
 
+use std::collections::BTreeSet;
 use std::fmt::{self, Write as _};
 
 use serde::Serialize;
@@ -22,6 +23,8 @@ const JSON_VERSION: u32 = 1;
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Report {
     version: u32,
+    /// Of the demo itself, which its panels carry in their names.
+    pid: u32,
     verdict: Verdict,
     /// Why these are not real-time figures; empty when they are.
     pub(crate) not_real_time: Vec<String>,
@@ -147,6 +150,7 @@ impl Report {
         }
         Self {
             version: JSON_VERSION,
+            pid: std::process::id(),
             verdict,
             not_real_time,
             seconds_asked: script.length.as_secs_f64(),
@@ -229,7 +233,8 @@ impl Process {
         }
     }
 
-    fn text(&self, text: &mut String) -> fmt::Result {
+    /// `told` holds the refusals that were explained already.
+    fn text<'a>(&'a self, text: &mut String, told: &mut BTreeSet<&'a str>) -> fmt::Result {
         let Self { role, pid, started, ended, .. } = self;
         writeln!(text, "\n{role}, pid {pid}, epoch {}, {ended}", started.epoch)?;
         writeln!(text, "  {}", started.identity)?;
@@ -241,7 +246,7 @@ impl Process {
                 "  thread {:<14} wanted {:<24} {mark}: {} on cores {}",
                 thread.name, thread.wanted, thread.granted, thread.cores
             )?;
-            for refusal in &thread.refused {
+            for refusal in thread.refused.iter().filter(|refusal| told.insert(refusal)) {
                 writeln!(text, "    {refusal}")?;
             }
         }
@@ -289,8 +294,9 @@ impl Report {
             Some(hypervisor) => writeln!(text, ", virtual machine ({hypervisor})")?,
             None => writeln!(text)?,
         }
+        let mut told = BTreeSet::new();
         for process in &self.processes {
-            process.text(text)?;
+            process.text(text, &mut told)?;
         }
         writeln!(text, "\nwhat happened")?;
         for (what, span) in self.timeline.lines() {

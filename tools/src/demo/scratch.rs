@@ -16,7 +16,7 @@ use super::{SETPOINT, STATE};
 use crate::exit::Failure;
 
 /// The two processes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Role {
     Robot,
     Controller,

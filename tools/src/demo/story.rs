@@ -138,6 +138,8 @@ impl Story {
             let life = child.stop()?;
             self.lives.push(life);
         }
+        // The robot, then the controller's lives in their order.
+        self.lives.sort_by_key(|life| life.role);
         Ok((self.events, self.lives))
     }
 
