@@ -5,6 +5,7 @@ mod compare;
 mod guard;
 mod hop;
 pub(crate) mod report;
+mod samples;
 pub(crate) mod stats;
 mod wake;
 
