@@ -59,7 +59,11 @@ fn a_spawned_loop_runs_its_cycles_and_reports_them() {
     let snapshot = panel.snapshot().unwrap();
     assert_eq!(snapshot.probes[0].executions, 50);
     assert_eq!(snapshot.counter("arm skipped"), Some(report.skipped));
-    assert!(report.to_string().starts_with("loop arm: 50 cycles, "), "{report}");
+    let expected = format!(
+        "loop arm: 50 cycles, {} skipped, latest wake-up {}, 0 safe stops, ended in state idle",
+        report.skipped, report.wake_up_max
+    );
+    assert!(report.to_string().starts_with(&expected), "{report}");
 }
 
 #[test]

@@ -6,9 +6,11 @@
 //! resolution of the measurement.
 
 use std::hint::black_box;
+use std::sync::Arc;
 
 use sinew_rt::clock::{self, Nanos};
 use sinew_rt::guard::{Execution, Guard, GuardSpec};
+use sinew_rt::health::Health;
 use sinew_rt::ladder::LadderConfig;
 use sinew_rt::panel::{Kind, Panel, PanelSpec};
 
@@ -28,10 +30,15 @@ fn main() {
         |name: &str| Guard::new(panel.probe(name, None).expect("room"), spec).expect("valid");
     let (mut given, mut boundary, mut idle, mut run) =
         (guard("given"), guard("boundary"), guard("idle"), guard("run"));
+    // As a node runs it: the guard also follows a shared health word.
+    boundary = boundary.with_health(Arc::new(Health::new()));
+    let tight = GuardSpec { budget: Nanos::new(1), ladder: LadderConfig::report_only(), ..spec };
+    let mut missed = Guard::new(panel.probe("missed", None).expect("room"), tight).expect("valid");
     let recorder = panel.recorder("recorder", Kind::Span).expect("room");
     let mut now = Nanos::from_secs(1);
     let mut last = clock::now();
     let mut last_idle = clock::now();
+    let mut last_missed = clock::now();
 
     let mut variants: Vec<Variant> = vec![
         ("empty", Box::new(work)),
@@ -77,6 +84,16 @@ fn main() {
                 work();
                 last_idle = clock::now();
                 black_box(idle.exit(last_idle, Execution::Idle));
+            }),
+        ),
+        (
+            "guard, every budget missed",
+            Box::new(|| {
+                missed.enter(last_missed);
+                work();
+                let end = clock::now();
+                black_box(missed.exit(end, Execution::Worked { released: last_missed }));
+                last_missed = end;
             }),
         ),
         (

@@ -8,8 +8,8 @@
 //! # Whose fault it was
 //!
 //! On a miss the guard reads the thread's CPU time and its context switches (two system calls, about
-//! 0.5 µs) and compares them with a **baseline** that all guards on the thread share. Reading them on
-//! every execution would cost ten times the guard itself, so the baseline is taken
+//! 0.8 µs) and compares them with a **baseline** that all guards on the thread share. Reading them on
+//! every execution would cost a hundred times the guard itself, so the baseline is taken
 //!
 //! - after every miss,
 //! - when the lane is about to sleep: [`before_park`] reads, [`after_park`] only moves the wall-clock

@@ -109,6 +109,7 @@ mod tests {
         }
         // The crate counts up to the end of the power of two; we stop at what is documented.
         assert_eq!(expected_lowest, 1 << 34);
+        assert!(index_of(HIGHEST_NS).is_some());
         assert_eq!(index_of(HIGHEST_NS + 1), None);
         assert_eq!(index_of(u64::MAX), None);
     }

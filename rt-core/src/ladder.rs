@@ -265,16 +265,14 @@ impl Ladder {
     }
 
     /// Clears the bits of executions since the last overrun: they were clean, and their slots still
-    /// hold what happened 1,024 executions earlier. The slot of the execution about to be counted is
-    /// cleared too.
+    /// hold what happened 1,024 executions earlier.
     fn forget_stale(&mut self) {
-        let stale = self.executions + 1 - self.last_overrun;
-        if stale >= u64::from(MAX_WINDOW) {
+        if self.executions - self.last_overrun >= u64::from(MAX_WINDOW) {
             self.history = [0; WORDS];
             return;
         }
         let mut slot = self.last_overrun + 1;
-        let end = self.executions + 2;
+        let end = self.executions + 1;
         while slot < end {
             // Up to the end of the word at a time: at most 17 rounds.
             let bit = slot % 64;

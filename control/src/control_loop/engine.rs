@@ -7,6 +7,7 @@ use sinew_rt::clock::{self, Clock, MonotonicClock, Nanos};
 use sinew_rt::guard::{self, Execution, Guard};
 use sinew_rt::health::Health;
 use sinew_rt::ladder::Level;
+use sinew_rt::lane;
 use sinew_rt::panel::{Counter, Gauge, Recorder};
 
 use super::cycle::{Cycle, LoopBody};
@@ -165,7 +166,7 @@ impl<B: LoopBody> Engine<B> {
             timer.sleep_towards(due);
             guard::after_park(timer.now());
             let woke = timer.arrive(due);
-            if self.cycle(timer, due, woke, skipped) {
+            if lane::as_lane(|| self.cycle(timer, due, woke, skipped)) {
                 break;
             }
             skipped = schedule.advance(timer.now());

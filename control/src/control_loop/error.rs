@@ -4,6 +4,7 @@ use sinew_rt::clock::Nanos;
 use sinew_rt::guard::GuardError;
 use sinew_rt::panel::PanelError;
 use sinew_rt::thread::ThreadError;
+use sinew_rt::topology::CoreId;
 use thiserror::Error;
 
 use super::RATE_MAX_HZ;
@@ -42,6 +43,19 @@ pub enum LoopError {
         spin: Nanos,
         /// Period asked for.
         period: Nanos,
+    },
+    /// A lane that never gives up its core would starve the loop, or the loop the lane.
+    #[error(
+        "loop {name}: a spinning lane of node {node} holds core {core}; give the loop another core, \
+         or let the node park"
+    )]
+    CoreHeld {
+        /// The loop.
+        name: String,
+        /// The node.
+        node: String,
+        /// The core.
+        core: CoreId,
     },
     /// Budgets, hard limits or ladder make no sense.
     #[error("loop {name}: {source}")]

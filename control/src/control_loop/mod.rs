@@ -65,11 +65,12 @@ mod tests;
 use std::sync::Arc;
 use std::sync::mpsc;
 
+use sinew_io::node::Node;
 use sinew_rt::clock::Nanos;
 use sinew_rt::health::Health;
 use sinew_rt::ladder::LadderConfig;
 use sinew_rt::panel::Panel;
-use sinew_rt::thread::{self, Policy, Priority, Strictness, ThreadSpec};
+use sinew_rt::thread::{self, Applied, Policy, Priority, Strictness, ThreadSpec};
 use sinew_rt::topology::CoreId;
 
 pub use closures::ClosureLoop;
@@ -123,6 +124,8 @@ pub struct ControlLoop {
     wake: Option<Wake>,
     ladder: LadderConfig,
     health: Option<Arc<Health>>,
+    /// Cores on which lanes of a node spin, with the node's name.
+    held: Option<(String, Vec<CoreId>)>,
     shared: Arc<Shared>,
 }
 
@@ -141,6 +144,7 @@ impl ControlLoop {
             wake: None,
             ladder: LadderConfig::standard(),
             health: None,
+            held: None,
             shared: Arc::default(),
         }
     }
@@ -228,6 +232,14 @@ impl ControlLoop {
         self
     }
 
+    /// Runs the loop beside a node in one process: shares its [`health`](Self::health), and is
+    /// refused on a core that one of its spinning lanes holds.
+    #[must_use]
+    pub fn beside(mut self, node: &Node) -> Self {
+        self.held = Some((node.panel().name().to_owned(), node.held_cores()));
+        self.health(node.health().clone())
+    }
+
     /// A handle to the loop, for other threads; it works before the start, too.
     #[must_use]
     pub fn handle(&self) -> LoopHandle {
@@ -254,6 +266,7 @@ impl ControlLoop {
         let name = prepared.name.clone();
         let applied = thread::apply_to_current(&prepared.thread)
             .map_err(|source| LoopError::Thread { name, source })?;
+        brand(panel, &applied);
         prepared.self_test()?;
         Ok(prepared.run().with(applied))
     }
@@ -280,11 +293,19 @@ impl ControlLoop {
             Ok(prepared.run())
         });
         let thread = thread.map_err(|source| LoopError::Thread { name: name.clone(), source })?;
+        brand(panel, thread.applied());
         let running = RunningLoop { handle, name, thread: Some(thread) };
         match self_test.recv() {
             Ok(()) => Ok(running),
             // The thread ended instead; joining says why.
             Err(mpsc::RecvError) => Err(running.join().expect_err("a loop that runs has said so")),
         }
+    }
+}
+
+/// Shows on the panel that the loop's figures are not real-time figures, if they are not.
+fn brand(panel: &Panel, applied: &Applied) {
+    if let Some(reason) = applied.not_real_time() {
+        panel.add_not_real_time(&reason);
     }
 }

@@ -37,6 +37,11 @@ impl ControlLoop {
         let health = self.health.unwrap_or_default();
         let core = self.thread.core.map(CoreId::get);
 
+        if let (Some((node, held)), Some(core)) = (self.held, self.thread.core)
+            && held.contains(&core)
+        {
+            return Err(LoopError::CoreHeld { name, node, core });
+        }
         let spec = GuardSpec { budget, hard_limit, ladder: self.ladder };
         // The safe-stop path is the last resort: when it overruns, nothing is left to fall back to.
         let stop_spec = GuardSpec {

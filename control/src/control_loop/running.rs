@@ -74,7 +74,8 @@ impl fmt::Display for Report {
         let Self { name, cycles, skipped, wake_up_max, status, .. } = self;
         write!(
             f,
-            "loop {name}: {cycles} cycles, {skipped} skipped, latest wake-up {wake_up_max},              {} safe stops, ended in state {}",
+            "loop {name}: {cycles} cycles, {skipped} skipped, latest wake-up {wake_up_max}, \
+             {} safe stops, ended in state {}",
             status.stops, status.state
         )?;
         if let Some(cause) = status.cause {

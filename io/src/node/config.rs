@@ -226,6 +226,13 @@ impl NodeConfig {
         })
     }
 
+    /// An error at the place where `key` was set, such as `peer.0.publishes`: for programs that
+    /// find more to say about their configuration than [`validate`](Self::validate) does.
+    #[must_use]
+    pub fn error_at(&self, key: &str, problem: String, hint: String) -> ConfigError {
+        self.places.error(key, problem, hint)
+    }
+
     /// An error at the place where `key` was set.
     pub(crate) fn error(
         &self,

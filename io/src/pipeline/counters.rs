@@ -48,5 +48,5 @@ impl Drops {
     }
 }
 
-/// What frames without a proven or plausible sender are counted under.
+/// What frames are counted under that did not come from an enrolled peer's own address.
 const STRANGER: &str = "stranger";

@@ -328,15 +328,17 @@ fn probe(cell: &ProbeCell, histograms: usize, torn: &mut u32) -> Result<ProbeSna
 
 fn histogram(cell: &HistogramCell) -> Result<HistogramSnapshot, PanelError> {
     let load = |word: &AtomicU64| word.load(Ordering::Relaxed);
+    let counts: Vec<u64> = cell.counts.iter().map(load).collect();
+    let overflow = load(&cell.overflow);
+    // The extremes after the counts: so at most the one value being recorded at this moment can be
+    // among the counts and not yet in the extremes.
+    fence(Ordering::Acquire);
     let (recorded, sum_ns) = (load(&cell.count), load(&cell.sum));
     let (min, max) = (load(&cell.min), load(&cell.max));
     let max_at = cell.max_at.load(Ordering::Relaxed);
-    let counts: Vec<u64> = cell.counts.iter().map(load).collect();
-    let overflow = load(&cell.overflow);
     let hdr = histogram::to_hdr(&counts, overflow);
     let empty = hdr.is_empty();
-    // Values recorded meanwhile can be among the counts and not yet in the extremes: these are
-    // widened to what the counts show. Without that race this changes nothing.
+    // Widened by that one value; without the race this changes nothing.
     let widest_min = hdr.highest_equivalent(hdr.min());
     let min = if recorded == 0 { widest_min } else { min.min(widest_min) };
     let max = max.max(hdr.lowest_equivalent(hdr.max()));

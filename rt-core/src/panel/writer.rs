@@ -178,6 +178,14 @@ impl Panel {
         self.set_text(LAYOUT_WORDS + IDENTITY_WORDS, &words);
     }
 
+    /// Adds a reason to those of [`set_not_real_time`](Self::set_not_real_time). Allocates.
+    pub fn add_not_real_time(&self, reason: &str) {
+        // A panel that something else has overwritten shows at least this reason.
+        let mut reasons = self.snapshot().map(|panel| panel.not_real_time).unwrap_or_default();
+        reasons.push(reason.to_owned());
+        self.set_not_real_time(&reasons);
+    }
+
     /// What the panel shows now, as a reader in another process would see it. Allocates.
     ///
     /// # Errors

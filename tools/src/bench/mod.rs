@@ -1,10 +1,12 @@
 //! `sinew bench`: what the parts and the whole cost on this machine, beside what they are compared
 //! with, measured in the same seconds.
 
-pub(crate) mod pipeline;
+mod guard;
+mod hop;
 pub(crate) mod report;
 pub(crate) mod stats;
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -31,14 +33,16 @@ pub(crate) struct BenchArgs {
 
 #[derive(Debug, clap::Subcommand)]
 enum Bench {
-    Pipeline(pipeline::PipelineArgs),
+    Guard(guard::GuardArgs),
+    Hop(hop::HopArgs),
 }
 
 /// Runs one benchmark.
 pub(crate) fn run(args: BenchArgs) -> Outcome {
     catch_interrupts()?;
-    match args.what {
-        Bench::Pipeline(args) => pipeline::run(args),
+    match &args.what {
+        Bench::Guard(args) => guard::run(args),
+        Bench::Hop(args) => hop::run(args),
     }
 }
 
@@ -63,18 +67,29 @@ pub(crate) fn progress(what: &str, steps: u64) -> ProgressBar {
     }
 }
 
-/// A measuring thread on `core`: `SCHED_FIFO` at `priority`, or the normal scheduler at 0.
-pub(crate) fn measuring_thread(
-    name: &str,
-    core: CoreId,
-    priority: u8,
-    require: bool,
-) -> Result<ThreadSpec, Failure> {
-    let policy = match priority {
-        0 => Policy::Other,
-        _ => Policy::Fifo(Priority::new(priority).map_err(Failure::usage)?),
-    };
-    let strictness = if require { Strictness::Require } else { Strictness::Report };
-    // Room for the closures of the measurements; all of it is touched in advance.
-    Ok(ThreadSpec::new(name).core(core).policy(policy).strictness(strictness))
+/// The options that every benchmark has.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Common {
+    /// Write the report as JSON to a file, or to standard output with `-` (the table then goes to
+    /// standard error)
+    #[arg(long, value_name = "PATH|-")]
+    pub(crate) json: Option<PathBuf>,
+    /// SCHED_FIFO priority of the measuring threads, 1 to 99; 0 measures on the normal scheduler
+    #[arg(long, default_value_t = 80, value_parser = clap::value_parser!(u8).range(0..=99))]
+    pub(crate) priority: u8,
+    /// Exit with code 3 unless the kernel grants everything asked for
+    #[arg(long)]
+    pub(crate) require: bool,
+}
+
+impl Common {
+    /// What a measuring thread on `core` should be.
+    pub(crate) fn thread(&self, name: &str, core: u16) -> Result<ThreadSpec, Failure> {
+        let policy = match self.priority {
+            0 => Policy::Other,
+            priority => Policy::Fifo(Priority::new(priority).map_err(Failure::usage)?),
+        };
+        let strictness = if self.require { Strictness::Require } else { Strictness::Report };
+        Ok(ThreadSpec::new(name).core(CoreId::new(core)).policy(policy).strictness(strictness))
+    }
 }

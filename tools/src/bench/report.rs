@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use comfy_table::{CellAlignment, Table, presets};
 use serde::{Deserialize, Serialize};
@@ -14,7 +14,9 @@ use sinew_rt::memory::{self, MemoryPlan};
 use sinew_rt::power::CpuLatencyHold;
 use sinew_rt::thread::Applied;
 
-use super::stats::{Comparison, ComparisonReport, Samples, SideReport, Summary, Verdict};
+use super::stats::{
+    Comparison, ComparisonReport, JUDGED_SAMPLES, Samples, SideReport, Summary, Verdict,
+};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::host::{self, HostFingerprint};
 
@@ -42,6 +44,7 @@ pub(crate) struct Report {
     pub(crate) interrupted: bool,
     pub(crate) measured: Vec<Measured>,
     pub(crate) compared: Vec<ComparisonReport>,
+    pub(crate) added: Vec<Added>,
     /// What a reader must know to read the figures rightly.
     pub(crate) notes: Vec<String>,
     /// The worst verdict of all comparisons that have a limit.
@@ -66,6 +69,73 @@ pub(crate) struct Measured {
     pub(crate) name: String,
     #[serde(flatten)]
     pub(crate) summary: Summary,
+}
+
+/// How much longer one thing takes than another, as the difference of their medians.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Added {
+    pub(crate) name: String,
+    pub(crate) median_ns: f64,
+    /// The same between equals: what the machine adds to a difference.
+    pub(crate) control_median_ns: Option<f64>,
+    pub(crate) limit_ns: Option<f64>,
+    pub(crate) verdict: Verdict,
+}
+
+impl Added {
+    /// What `with` takes beyond `without`, to be at most `limit_ns`; `control` is `without` again.
+    pub(crate) fn limited(
+        name: &str,
+        without: &Samples,
+        with: &Samples,
+        control: &Samples,
+        limit_ns: f64,
+    ) -> Self {
+        let median_ns = with.quantile(0.5) - without.quantile(0.5);
+        let control_ns = control.quantile(0.5) - without.quantile(0.5);
+        let fewest = [without, with, control].map(Samples::count).into_iter().min();
+        let verdict = if fewest < Some(JUDGED_SAMPLES) {
+            Verdict::NotJudged
+        } else if control_ns.abs() > limit_ns {
+            Verdict::NotResolvableHere
+        } else if median_ns <= limit_ns {
+            Verdict::Within
+        } else {
+            Verdict::Exceeds
+        };
+        Self {
+            name: name.to_owned(),
+            median_ns,
+            control_median_ns: Some(control_ns),
+            limit_ns: Some(limit_ns),
+            verdict,
+        }
+    }
+
+    /// What `with` takes beyond `without`, only shown.
+    pub(crate) fn shown(name: &str, without: &Samples, with: &Samples) -> Self {
+        Self {
+            name: name.to_owned(),
+            median_ns: with.quantile(0.5) - without.quantile(0.5),
+            control_median_ns: None,
+            limit_ns: None,
+            verdict: Verdict::NotJudged,
+        }
+    }
+}
+
+impl std::fmt::Display for Added {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { name, median_ns, control_median_ns, limit_ns, verdict } = self;
+        write!(f, "{name}: {} (median)", span(*median_ns))?;
+        if let Some(control) = control_median_ns {
+            write!(f, ", control {}", span(*control))?;
+        }
+        if let Some(limit) = limit_ns {
+            write!(f, ", limit {}: {verdict}", span(*limit))?;
+        }
+        Ok(())
+    }
 }
 
 /// A report in the making, and what must be held while it is measured.
@@ -109,6 +179,7 @@ impl Run {
             interrupted: false,
             measured: Vec::new(),
             compared: Vec::new(),
+            added: Vec::new(),
             notes,
             verdict: Verdict::NotJudged,
         };
@@ -161,6 +232,11 @@ impl Run {
         self.report.compared.push(comparison.clone().started_at(self.started).report());
     }
 
+    /// Adds a difference of two medians.
+    pub(crate) fn added(&mut self, added: Added) {
+        self.report.added.push(added);
+    }
+
     /// Adds a sentence that the reader needs.
     pub(crate) fn note(&mut self, note: impl Into<String>) {
         self.report.notes.push(note.into());
@@ -175,7 +251,10 @@ impl Run {
             let limits = c.limits;
             limits.p50.is_some() || limits.p99.is_some()
         });
-        self.report.verdict = judged.map(|c| c.verdict).max().unwrap_or(Verdict::NotJudged);
+        let judged = judged.map(|comparison| comparison.verdict);
+        let added = self.report.added.iter().filter(|added| added.limit_ns.is_some());
+        let judged = judged.chain(added.map(|added| added.verdict));
+        self.report.verdict = judged.max().unwrap_or(Verdict::NotJudged);
         self.report.write(json)?;
         if self.require && !self.report.not_real_time.is_empty() {
             return Ok(Exit::Machine);
@@ -252,13 +331,16 @@ impl std::fmt::Display for Report {
         for comparison in &self.compared {
             writeln!(f, "\n{}", comparison_text(comparison)?)?;
         }
+        for added in &self.added {
+            writeln!(f, "{added}")?;
+        }
         for note in &self.notes {
             writeln!(f, "note: {note}")?;
         }
         if self.interrupted {
             writeln!(f, "INTERRUPTED: the figures are those up to then")?;
         }
-        if !self.compared.is_empty() {
+        if !(self.compared.is_empty() && self.added.is_empty()) {
             writeln!(f, "verdict: {}", self.verdict)?;
         }
         Ok(())
@@ -339,18 +421,6 @@ pub(crate) fn span(ns: f64) -> String {
         below if below < 1e9 => format!("{:.2} ms", ns / 1e6),
         _ => format!("{:.2} s", ns / 1e9),
     }
-}
-
-/// The options that every benchmark has.
-#[derive(Debug, clap::Args)]
-pub(crate) struct OutputArgs {
-    /// Write the report as JSON to a file, or to standard output with `-` (the table then goes to
-    /// standard error)
-    #[arg(long, value_name = "PATH|-")]
-    pub(crate) json: Option<PathBuf>,
-    /// Exit with code 3 unless the kernel grants everything asked for
-    #[arg(long)]
-    pub(crate) require: bool,
 }
 
 #[cfg(test)]

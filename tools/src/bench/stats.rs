@@ -282,6 +282,11 @@ impl Comparison {
         }
     }
 
+    /// What is compared.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The same for spans that cover `operations` operations each.
     pub(crate) fn of_batches(self, operations: u64) -> Self {
         let rounds = || Rounds::new(operations);

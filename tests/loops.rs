@@ -1,0 +1,48 @@
+//! Control loops beside a node: what they share with it, and what is refused.
+
+mod support;
+
+use sinew::control::control_loop::{ControlLoop, LoopError};
+use sinew::io::node::{Layout, RealTimeConfig};
+use sinew::rt::thread::{Policy, ThreadSpec, spawn};
+use sinew::rt::topology::Topology;
+use sinew::rt::wait::Wait;
+use support::{Pair, Sample};
+
+#[test]
+fn a_loop_on_a_core_that_a_spinning_lane_holds_is_refused() {
+    let core = Topology::read().unwrap().real_time_cores()[0];
+    let (robot, _controller) = Pair::on_loopback().builders("held");
+    let mut robot = robot.spins_in_bursts().realtime(RealTimeConfig {
+        layout: Layout::Fused,
+        wait: Wait::Spin,
+        cores: vec![core],
+        ..RealTimeConfig::default()
+    });
+    let _setpoint = robot.latest::<Sample>("setpoint").unwrap();
+    let robot = robot.start().unwrap();
+    let arm = ControlLoop::new("arm").core(core).beside(&robot).on_safe_stop(|_| {});
+    let refused = arm.spawn(robot.panel(), |_| {});
+    robot.stop().unwrap();
+    let error = refused.expect_err("the lane and the loop would starve each other");
+    assert!(matches!(error, LoopError::CoreHeld { core: held, .. } if held == core), "{error}");
+}
+
+#[test]
+fn a_loop_that_the_kernel_did_not_make_real_time_brands_the_panel() {
+    let (robot, _controller) = Pair::on_loopback().builders("brand");
+    let robot = robot.start().unwrap();
+    let before = robot.panel().snapshot().unwrap().not_real_time;
+    // A loop without a priority is not real-time on any kernel.
+    let arm = ControlLoop::new("arm").beside(&robot).on_safe_stop(|_| {});
+    let arm = arm.spawn(robot.panel(), |_| {}).unwrap();
+    let after = robot.panel().snapshot().unwrap().not_real_time;
+    arm.stop().unwrap();
+    robot.stop().unwrap();
+    assert_eq!(after.len(), before.len() + 1);
+    assert!(after.last().unwrap().contains("arm"), "{after:?}");
+    let plain = ThreadSpec::new("plain").policy(Policy::Other);
+    let plain = spawn(plain, || ()).unwrap();
+    assert!(plain.applied().not_real_time().is_some());
+    plain.join().unwrap();
+}
