@@ -12,7 +12,7 @@ use crate::exit::Failure;
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(crate) struct JsonArgs {
     /// Write the report as JSON to a file, or to standard output with `-` (then without the text)
-    #[arg(long = "json", value_name = "PATH|-")]
+    #[arg(id = "json", long, value_name = "PATH|-")]
     path: Option<PathBuf>,
 }
 

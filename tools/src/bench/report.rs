@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use comfy_table::{CellAlignment, Table, presets};
 use serde::{Deserialize, Serialize};
@@ -34,8 +34,8 @@ pub(crate) struct Report {
     pub(crate) host: HostFingerprint,
     /// The scheduling of each measuring thread, read back.
     pub(crate) threads: Vec<ThreadReport>,
-    /// Locked memory, read back, in bytes.
-    pub(crate) memory_locked_bytes: u64,
+    /// Locked memory, read back, in bytes; absent where others measured.
+    pub(crate) memory_locked_bytes: Option<u64>,
     /// The bound on the cores' idle wake-up latency that was held; absent when refused.
     pub(crate) cpu_latency_bound_us: Option<u32>,
     /// Why these are not real-time figures; empty when they are.
@@ -145,50 +145,77 @@ pub(crate) struct Run {
     started: Nanos,
     require: bool,
     /// Kept until the end: dropping it lets the cores sleep deeply again.
-    _awake: Option<CpuLatencyHold>,
+    awake: Option<CpuLatencyHold>,
 }
 
 impl Run {
     /// Locks memory, keeps the cores from deep sleep, and takes the host's fingerprint. With
     /// `require`, what the kernel refuses ends the run.
     pub(crate) fn start(require: bool) -> Result<Self, Failure> {
-        let host = host::fingerprint();
+        let mut run = Self::elsewhere();
         let memory = memory::prepare(&MemoryPlan::default());
-        let mut not_real_time: Vec<String> =
-            memory.refused.iter().map(ToString::to_string).collect();
-        if let (true, Some(refused)) = (require, not_real_time.first()) {
+        run.require = require;
+        run.report.memory_locked_bytes = Some(memory.locked_bytes);
+        for refusal in &memory.refused {
+            run.brand(refusal.to_string());
+        }
+        if let (true, Some(refused)) = (require, run.report.not_real_time.first()) {
             return Err(Failure::machine(refused));
         }
-        let mut notes = Vec::new();
-        let awake = CpuLatencyHold::acquire(0).map_err(|error| notes.push(error.to_string())).ok();
-        if let Some(hypervisor) = &host.hypervisor {
-            notes.push(format!("virtual machine ({hypervisor}): the host adds pauses of its own"));
+        match CpuLatencyHold::acquire(0) {
+            Ok(awake) => {
+                run.report.cpu_latency_bound_us = Some(awake.effective_us());
+                run.awake = Some(awake);
+            }
+            Err(error) => run.note(error.to_string()),
         }
-        if let Some(incomplete) = &host.incomplete {
-            not_real_time.push(format!("the host could not be examined: {incomplete}"));
-        }
+        Ok(run)
+    }
+
+    /// A report about what other processes measured: only the host's fingerprint is taken.
+    pub(crate) fn elsewhere() -> Self {
+        let host = host::fingerprint();
+        let virtual_machine = host.hypervisor.clone();
+        let incomplete = host.incomplete.clone();
         let report = Report {
             version: VERSION,
             command: command_line(),
             started_at_unix_ns: clock::wall().as_nanos(),
             host,
             threads: Vec::new(),
-            memory_locked_bytes: memory.locked_bytes,
-            cpu_latency_bound_us: awake.as_ref().map(CpuLatencyHold::effective_us),
-            not_real_time,
+            memory_locked_bytes: None,
+            cpu_latency_bound_us: None,
+            not_real_time: Vec::new(),
             interrupted: false,
             measured: Vec::new(),
             compared: Vec::new(),
             added: Vec::new(),
-            notes,
+            notes: Vec::new(),
             verdict: Verdict::NotJudged,
         };
-        Ok(Self { report, started: clock::now(), require, _awake: awake })
+        let mut run = Self { report, started: clock::now(), require: false, awake: None };
+        if let Some(hypervisor) = virtual_machine {
+            run.note(format!("virtual machine ({hypervisor}): the host adds pauses of its own"));
+        }
+        if let Some(incomplete) = incomplete {
+            run.brand(format!("the host could not be examined: {incomplete}"));
+        }
+        run
     }
 
-    /// The origin of "when the maximum was".
-    pub(crate) fn started(&self) -> Nanos {
-        self.started
+    /// Whether a report that is not real-time ends with exit code 3.
+    pub(crate) fn require(&mut self, require: bool) {
+        self.require = require;
+    }
+
+    /// The threads so far.
+    pub(crate) fn threads(&self) -> &[ThreadReport] {
+        &self.report.threads
+    }
+
+    /// Why the figures so far are not real-time figures.
+    pub(crate) fn not_real_time(&self) -> &[String] {
+        &self.report.not_real_time
     }
 
     /// Adds a thread to the report; the same thread of a later round changes nothing unless the
@@ -223,13 +250,20 @@ impl Run {
 
     /// Adds a distribution that is only shown.
     pub(crate) fn measured(&mut self, name: impl Into<String>, samples: &Samples) {
+        // Nothing, when Ctrl-C came first.
+        if samples.count() == 0 {
+            return;
+        }
         let summary = samples.summary(self.started);
         self.report.measured.push(Measured { name: name.into(), summary });
     }
 
     /// Adds a comparison.
     pub(crate) fn compared(&mut self, comparison: &Comparison) {
-        self.report.compared.push(comparison.clone().started_at(self.started).report());
+        let report = comparison.clone().started_at(self.started).report();
+        if report.base.rounds > 0 {
+            self.report.compared.push(report);
+        }
     }
 
     /// Adds a difference of two medians.
@@ -247,6 +281,7 @@ impl Run {
     /// something real-time was refused.
     pub(crate) fn finish(mut self, json: Option<&Path>) -> Outcome {
         self.report.interrupted = super::interrupted();
+        drop(self.awake.take());
         let judged = self.report.compared.iter().filter(|c| {
             let limits = c.limits;
             limits.p50.is_some() || limits.p99.is_some()
@@ -314,7 +349,9 @@ impl std::fmt::Display for Report {
             host.preemption,
             if host.cores_isolated.is_empty() { "none" } else { &host.cores_isolated }
         )?;
-        writeln!(f, "memory   {} KiB locked", self.memory_locked_bytes / 1024)?;
+        if let Some(locked) = self.memory_locked_bytes {
+            writeln!(f, "memory   {} KiB locked", locked / 1024)?;
+        }
         for thread in &self.threads {
             let ThreadReport { name, scheduling, cores, refused } = thread;
             writeln!(f, "thread   {name}: {scheduling}, core {cores} (read back)")?;
@@ -341,7 +378,8 @@ impl std::fmt::Display for Report {
             writeln!(f, "INTERRUPTED: the figures are those up to then")?;
         }
         if !(self.compared.is_empty() && self.added.is_empty()) {
-            writeln!(f, "verdict: {}", self.verdict)?;
+            let brand = if self.not_real_time.is_empty() { "" } else { " (NOT REAL-TIME)" };
+            writeln!(f, "verdict: {}{brand}", self.verdict)?;
         }
         Ok(())
     }
@@ -363,7 +401,10 @@ fn row(name: &str, summary: &Summary) -> Vec<String> {
         summary;
     let mut cells = vec![name.to_owned(), count.to_string()];
     cells.extend([p50_ns, p90_ns, p99_ns, p999_ns, p9999_ns].map(|ns| span(*ns)));
-    cells.push(format!("{} ({max_at_s:.1} s)", span(*max_ns)));
+    cells.push(match max_at_s {
+        Some(at) => format!("{} ({at:.1} s)", span(*max_ns)),
+        None => span(*max_ns),
+    });
     cells
 }
 
@@ -394,7 +435,8 @@ fn comparison_text(comparison: &ComparisonReport) -> Result<String, std::fmt::Er
         ("p99", ratio.p99, control.p99, limits.p99, comparison.verdict_p99),
     ];
     for (figure, ratio, control, limit, verdict) in figures {
-        write!(text, "  {figure} ratio {ratio:.3} (control {control:.3}")?;
+        let [ratio, control] = [ratio, control].map(times);
+        write!(text, "  {figure} ratio {ratio} (control {control}")?;
         let spread = |side: &SideReport| match figure {
             "p50" => side.p50_ns_of_rounds,
             _ => side.p99_ns_of_rounds,
@@ -412,6 +454,11 @@ fn comparison_text(comparison: &ComparisonReport) -> Result<String, std::fmt::Er
     Ok(text)
 }
 
+fn times(ratio: f64) -> String {
+    // To a base of 0 ns, which a coarse clock can give, there is no ratio.
+    if ratio < f64::MAX { format!("{ratio:.3}") } else { "undefined".to_owned() }
+}
+
 /// A span for people, with three digits or so.
 pub(crate) fn span(ns: f64) -> String {
     match ns.abs() {
@@ -423,6 +470,18 @@ pub(crate) fn span(ns: f64) -> String {
     }
 }
 
+/// The options that every benchmark has.
+#[derive(Debug, clap::Args)]
+pub(crate) struct OutputArgs {
+    /// Write the report as JSON to a file, or to standard output with `-` (the table then goes to
+    /// standard error)
+    #[arg(long, value_name = "PATH|-")]
+    pub(crate) json: Option<PathBuf>,
+    /// Exit with code 3 unless the kernel grants everything asked for
+    #[arg(long)]
+    pub(crate) require: bool,
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::stats::Limits;
@@ -431,7 +490,7 @@ mod tests {
     fn report() -> Report {
         let mut run = Run::start(false).unwrap();
         let mut samples = Samples::new();
-        samples.record_n(1_234, 7, run.started() + Nanos::from_secs(2));
+        samples.record_n(1_234, 7, run.started + Nanos::from_secs(2));
         run.measured("alone", &samples);
         let mut comparison = Comparison::new("pair", "a", "b", Limits::at_most(1.1, 1.2));
         comparison.add(&samples, &samples, &samples);
@@ -461,6 +520,14 @@ mod tests {
         assert!(text.contains("NOT REAL-TIME: this is a test"), "{text}");
         assert!(text.contains("p50 ratio 1.000 (control 1.000; rounds"), "{text}");
         assert!(text.contains("limit ≤ 1.20: not judged"), "{text}");
+    }
+
+    #[test]
+    fn what_ctrl_c_came_before_is_not_reported_as_zero() {
+        let mut run = Run::start(false).unwrap();
+        run.measured("nothing", &Samples::new());
+        run.compared(&Comparison::new("nothing", "a", "b", Limits::at_most(1.1, 1.2)));
+        assert_eq!((run.report.measured.len(), run.report.compared.len()), (0, 0));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 
 use sinew_rt::clock::{self, Nanos};
+use sinew_rt::panel::HistogramSnapshot;
 
 /// Fewer pooled samples than this on any side, and a ratio is shown but not judged.
 pub(crate) const JUDGED_SAMPLES: u64 = 100_000;
@@ -26,7 +27,8 @@ pub(crate) struct Samples {
     /// How many operations each recorded span covers; quantiles are per operation.
     operations: u64,
     max_ns: u64,
-    max_at: Nanos,
+    /// `None` when those who measured did not say.
+    max_at: Option<Nanos>,
 }
 
 impl Samples {
@@ -40,7 +42,7 @@ impl Samples {
     pub(crate) fn of_batches(operations: u64) -> Self {
         let histogram = Histogram::new_with_bounds(1, HIGHEST_NS, SIGNIFICANT_DIGITS)
             .expect("1 <= lowest, 2 * lowest <= highest and digits <= 5 hold for these constants");
-        Self { histogram, operations: operations.max(1), max_ns: 0, max_at: Nanos::ZERO }
+        Self { histogram, operations: operations.max(1), max_ns: 0, max_at: None }
     }
 
     /// Adds one span that ended at `at`. Negative spans count as 0.
@@ -55,8 +57,24 @@ impl Samples {
         self.histogram.saturating_record_n(ns.min(HIGHEST_NS), count);
         if ns > self.max_ns && count > 0 {
             self.max_ns = ns;
-            self.max_at = at;
+            self.max_at = Some(at);
         }
+    }
+
+    /// Corrects the maximum, where the spans were already in buckets when they were added.
+    pub(crate) fn set_max(&mut self, ns: u64, at: Option<Nanos>) {
+        (self.max_ns, self.max_at) = (ns, at);
+    }
+
+    /// The spans of a histogram of an instrument panel, which keeps two significant digits.
+    pub(crate) fn from_panel(histogram: &HistogramSnapshot) -> Self {
+        let mut samples = Self::new();
+        for step in histogram.hdr.iter_recorded() {
+            let ns = histogram.hdr.median_equivalent(step.value_iterated_to());
+            samples.record_n(ns, step.count_at_value(), Nanos::ZERO);
+        }
+        samples.set_max(histogram.max.as_unsigned(), histogram.max_at);
+        samples
     }
 
     /// Adds everything that `other` holds; both must cover as many operations a span.
@@ -96,7 +114,7 @@ impl Samples {
             p999_ns: at(0.999),
             p9999_ns: at(0.9999),
             max_ns: self.per_operation(self.max_ns),
-            max_at_s: if self.count() == 0 { 0.0 } else { (self.max_at - started).as_secs_f64() },
+            max_at_s: self.max_at.map(|at| (at - started).as_secs_f64()),
         }
     }
 }
@@ -116,8 +134,8 @@ pub(crate) struct Summary {
     pub(crate) p999_ns: f64,
     pub(crate) p9999_ns: f64,
     pub(crate) max_ns: f64,
-    /// When the maximum was, in seconds after the start of the run.
-    pub(crate) max_at_s: f64,
+    /// When the maximum was, in seconds after the start of the run, if that is known.
+    pub(crate) max_at_s: Option<f64>,
 }
 
 /// The two figures that are judged; everything above them is only shown.
@@ -544,6 +562,6 @@ mod tests {
         samples.record(Nanos::new(2_550), Nanos::from_secs(3));
         let summary = samples.summary(Nanos::from_secs(1));
         assert!((summary.p50_ns - 25.5).abs() < 0.02, "{summary:?}");
-        assert_eq!((summary.max_ns, summary.max_at_s), (25.5, 2.0));
+        assert_eq!((summary.max_ns, summary.max_at_s), (25.5, Some(2.0)));
     }
 }

@@ -110,7 +110,6 @@ fn placed(config: &NodeConfig, error: NodeError) -> Failure {
         NodeError::Key(_) => "node.key",
         NodeError::Transport(_) => "transport.bind",
         NodeError::Boot(_) => "node.state_dir",
-        NodeError::Refused(_) => "realtime.strictness",
         _ => return error.into(),
     };
     let message = config.error_at(key, error.to_string(), String::new()).to_string();

@@ -56,16 +56,19 @@ struct Frame {
 
 impl Frame {
     /// Around all curves, with ends at 1, 2 or 5 of a decade. The lowest 1 % may lie below the
-    /// bottom: one lucky value would otherwise flatten everything else.
+    /// bottom, and zeros always do: one lucky value would otherwise flatten everything else.
     fn around(curves: &[Curve<'_>]) -> Self {
         let filled = || curves.iter().map(|curve| curve.histogram).filter(|h| !h.is_empty());
         let log = |value: u64| (value.max(1) as f64).log10();
-        let lowest = filled().map(|h| log(h.value_at_quantile(0.01))).fold(f64::INFINITY, f64::min);
+        let lowest = |h: &Histogram<u64>| match h.value_at_quantile(0.01) {
+            0 => h.min_nz(),
+            value => value,
+        };
+        let lowest = filled().filter(|h| h.max() > 0).map(|h| log(lowest(h)));
+        let lowest = lowest.fold(f64::INFINITY, f64::min);
         let highest = filled().map(|h| log(h.max())).fold(f64::NEG_INFINITY, f64::max);
         let nines = filled().map(|h| nines(h.len(), h.len() as f64)).fold(2.0, f64::max);
-        if !lowest.is_finite() {
-            return Self { nines, lowest: 3.0, highest: 6.0 };
-        }
+        let lowest = if lowest.is_finite() { lowest } else { highest.max(3.0) };
         let lowest = round_figure(lowest, f64::floor);
         Self { nines, lowest, highest: round_figure(highest + 0.02, f64::ceil).max(lowest + 1.0) }
     }
