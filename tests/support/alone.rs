@@ -32,10 +32,19 @@ pub(crate) fn alone(test: &str, body: impl FnOnce()) {
     }
     let ended = run(test, "");
     print!("{}", ended.output);
-    for line in ended.output.lines().filter(|line| line.starts_with("SKIPPED")) {
-        eprintln!("{line}");
-    }
+    pass_on(&ended);
     assert!(ended.status.success(), "{test} alone: {}\n{}", ended.status, ended.output);
+}
+
+/// Repeats what the process said about the machine, so that it is seen here.
+pub(crate) fn pass_on(ended: &Ended) {
+    for line in ended.output.lines() {
+        if let Some(reason) = line.strip_prefix("SKIPPED: ") {
+            super::skipped(reason);
+        } else if let Some(what) = line.strip_prefix("GRANTED: ") {
+            super::granted(what);
+        }
+    }
 }
 
 /// Whether this process was made by [`run`].

@@ -12,6 +12,7 @@ use sinew::io::node::{
 use sinew::io::security::AdmissionLimits;
 use sinew::io::transport::memory::MemoryNetwork;
 use sinew::rt::clock;
+use sinew::rt::panel::Panel;
 use sinew::rt::ring::Consumer;
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, UdpSocket};
@@ -231,6 +232,11 @@ impl Arena {
         if self.sent > 0 && self.sent.is_multiple_of(IN_FLIGHT) {
             self.settle();
         }
+        self.send_at_once(from, frame);
+    }
+
+    /// Sends one frame without waiting for those before it.
+    pub(crate) fn send_at_once(&mut self, from: From, frame: &[u8]) {
         match (&self.wire, from) {
             (Wire::Udp { peer, .. }, From::Home) => {
                 assert_eq!(peer.send(frame).unwrap(), frame.len());
@@ -244,6 +250,17 @@ impl Arena {
             }
         }
         self.sent += 1;
+    }
+
+    /// A way to put frames into the robot's queue from any thread, which says whether there was
+    /// room. Memory only; nothing is counted here.
+    pub(crate) fn injector(&self, from: From) -> impl Fn(&[u8]) -> bool + Send + Sync + use<> {
+        let Wire::Memory { network, peer, stranger } = &self.wire else {
+            panic!("a real network does not say whether there was room")
+        };
+        let source = if from == From::Home { *peer } else { *stranger };
+        let (network, address) = (network.clone(), self.address);
+        move |frame| network.inject(source, address, frame)
     }
 
     /// The next frame that the robot sent to the controller or to the stranger. UDP only.
@@ -308,7 +325,11 @@ impl Arena {
 }
 
 pub(crate) fn counts(node: &Node) -> Counts {
-    let snapshot = node.panel().snapshot().unwrap();
+    counts_of(node.panel())
+}
+
+pub(crate) fn counts_of(panel: &Panel) -> Counts {
+    let snapshot = panel.snapshot().unwrap();
     let counted = |name: &str| {
         name.contains(".drop.")
             || name.starts_with("delivered/")

@@ -4,6 +4,7 @@
 pub(crate) mod alone;
 pub(crate) mod arena;
 pub(crate) mod forge;
+pub(crate) mod inventory;
 
 use sinew::io::message::Message;
 use sinew::io::node::{Node, NodeBuilder, PeerConfig};
@@ -101,4 +102,16 @@ impl Pair {
 pub(crate) fn counter(node: &Node, name: &str) -> u64 {
     let snapshot = node.panel().snapshot().unwrap();
     snapshot.counter(name).unwrap_or_else(|| panic!("the panel has no counter {name}"))
+}
+
+/// Says, past the capture of test output, that a test could not run and why: a gate looks for it.
+pub(crate) fn skipped(reason: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "\nSKIPPED: {reason}");
+}
+
+/// Says, past the capture of test output, on what a result rests that depends on the machine.
+pub(crate) fn granted(what: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "\nGRANTED: {what}");
 }

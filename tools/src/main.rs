@@ -4,7 +4,13 @@ mod bench;
 mod demo;
 mod doctor;
 mod exit;
+mod hist;
 mod host;
+mod key;
+mod node;
+mod output;
+mod panels;
+mod plot;
 
 use clap::{Parser, Subcommand};
 use exit::{Exit, Outcome};
@@ -12,6 +18,12 @@ use exit::{Exit, Outcome};
 /// Hard-latency robot control: run, measure and look inside.
 #[derive(Parser)]
 #[command(name = "sinew", version, arg_required_else_help = true)]
+#[command(after_help = "\
+Exit codes of every subcommand:
+  0  done, and within budget
+  1  ran, and the verdict is a failure
+  2  wrong usage or configuration
+  3  this machine cannot do what was asked, or does not have it")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -23,6 +35,12 @@ enum Command {
     Bench(bench::BenchArgs),
     /// Say what this machine grants to real-time threads, and how to fix what it does not
     Doctor(doctor::DoctorArgs),
+    /// Show how long every stage took, from the panel of a running or dead process
+    Hist(hist::HistArgs),
+    /// Make and show identities
+    Key(key::KeyArgs),
+    /// Run a node from its configuration, or ask how one is
+    Node(node::NodeArgs),
 }
 
 fn main() -> Exit {
@@ -39,5 +57,8 @@ fn run(command: Command) -> Outcome {
     match command {
         Command::Bench(args) => bench::run(args),
         Command::Doctor(args) => doctor::run(args),
+        Command::Hist(args) => hist::run(args),
+        Command::Key(args) => key::run(args),
+        Command::Node(args) => node::run(args),
     }
 }

@@ -29,7 +29,7 @@ use sinew_rt::guard::{Guard, GuardSpec};
 use sinew_rt::health::Health;
 use sinew_rt::kernel::{RtThrottling, SpinRefused};
 use sinew_rt::ladder::LadderConfig;
-use sinew_rt::lane::{Gate, Lane, Stage};
+use sinew_rt::lane::{Lane, Stage};
 use sinew_rt::memory::{self, MemoryPlan, MemoryReport};
 use sinew_rt::panel::{Kind, Panel, PanelSpec, State};
 use sinew_rt::power::CpuLatencyHold;
@@ -81,18 +81,18 @@ pub(super) fn start(mut builder: NodeBuilder) -> Result<Node, NodeError> {
 
     // From here on threads run. They wait at the gate until the last of them is set up, and end
     // when `lanes` is dropped.
-    let mut running = LaneSet { gate: Gate::new(), running: Vec::new() };
+    let mut running = LaneSet::default();
     for lane in lanes {
-        running.running.push(lane.spawn(&running.gate, &health)?);
+        running.spawn(lane, &health)?;
     }
-    let granted: Vec<_> = running.running.iter().map(|lane| lane.applied().clone()).collect();
+    let granted: Vec<_> = running.iter().map(|lane| lane.applied().clone()).collect();
     let mut not_real_time: Vec<_> = granted.iter().filter_map(Applied::not_real_time).collect();
     not_real_time.extend(process.refused.iter().map(ToString::to_string));
     panel.set_not_real_time(&not_real_time);
     let spec = housekeeping_spec(&topology, &plan);
     let housekeeping = HousekeepingThread::spawn(spec, housekeeping_bell, housekeeping)?;
     panel.set_state(State::Running);
-    running.gate.open();
+    running.open();
     Ok(Node {
         lanes: running,
         housekeeping: Some(housekeeping),
@@ -356,8 +356,12 @@ fn wire_up(
     let (trusted, trusted_in) = lanes.ring(Receive, Verify, RING);
     let (strangers, strangers_in) = lanes.ring(Receive, Verify, RING);
     let (verified, verified_in) = lanes.ring(Verify, Deliver, RING);
-    let (handshakes, handshakes_in) =
-        ring::channel_with_doorbell(HANDSHAKE_RING, housekeeping_bell.clone());
+    // A lane that spins makes no system call, not even to wake housekeeping, which looks by itself
+    // every 20 ms. The handshake's clock samples are taken on the lane, so they stay exact.
+    let (handshakes, handshakes_in) = match lanes.doorbell(Receive) {
+        Some(_) => ring::channel_with_doorbell(HANDSHAKE_RING, housekeeping_bell.clone()),
+        None => ring::channel(HANDSHAKE_RING),
+    };
     let (lives, lives_in) = match lanes.doorbell(Verify) {
         Some(doorbell) => ring::channel_with_doorbell(LIVES_RING, doorbell),
         None => ring::channel(LIVES_RING),

@@ -17,6 +17,7 @@ use sinew_rt::ring::{Consumer, Producer};
 use sinew_rt::supervisor::Supervisor;
 use sinew_rt::thread::{RtThread, ThreadError, ThreadSpec, spawn};
 use sinew_rt::wait::Doorbell;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -82,7 +83,8 @@ impl HousekeepingThread {
     ) -> Result<Self, ThreadError> {
         let stopping = Arc::new(AtomicBool::new(false));
         let (bell, stop) = (doorbell.clone(), stopping.clone());
-        let thread = spawn(spec, move || {
+        let health = work.health.clone();
+        let body = move || {
             while !stop.load(Ordering::Acquire) {
                 bell.announce_sleep();
                 let deadline = work.turn(clock::now());
@@ -92,8 +94,20 @@ impl HousekeepingThread {
                     bell.awake();
                 }
             }
+        };
+        let thread = spawn(spec, move || {
+            // Nobody would answer handshakes or find hangs: as bad as the loss of a lane.
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(body)) {
+                health.set_panicked();
+                resume_unwind(panic);
+            }
         })?;
         Ok(Self { thread, doorbell, stopping })
+    }
+
+    /// Whether the thread has ended, which by itself it does only by a panic.
+    pub(super) fn is_finished(&self) -> bool {
+        self.thread.is_finished()
     }
 
     /// Ends the thread.
@@ -137,14 +151,15 @@ impl Housekeeping {
         let received = Received { bytes: slot.frame(), at: slot.received_at };
         match self.handshake.handle(now, received, &streams) {
             Ok(Outcome::Reply { peer, frame }) => {
-                self.handshakes.increment();
                 self.transport.send(peer, &[&frame]);
+                self.handshakes.increment();
             }
             Ok(Outcome::Life(life)) => {
-                self.handshakes.increment();
-                self.show(&life, slot.received_at);
                 // When the verify stage is behind, the next Hello, a second later, says it again.
+                // The verify stage comes first: what the panel shows is already in force.
                 let _ = self.lives.push(life);
+                self.show(&life, slot.received_at);
+                self.handshakes.increment();
             }
             Err(reason) => self.drops.count(slot.charged_to(), reason),
         }

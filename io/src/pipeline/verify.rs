@@ -97,6 +97,9 @@ pub(crate) struct VerifyStage {
     pub(crate) drops: Drops,
 }
 
+/// Lives that one poll adopts, each of which touches a window for every topic.
+const LIVES_PER_POLL: usize = 8;
+
 /// Why the verify stage drops frames.
 pub(crate) const REASONS: &[DropReason] = &[
     DropReason::Malformed,
@@ -120,7 +123,8 @@ pub(crate) const REASONS: &[DropReason] = &[
 impl Stage for VerifyStage {
     fn poll(&mut self, now: Nanos) -> Execution {
         let mut released = None;
-        while let Some(life) = self.lives.pop() {
+        for _ in 0..LIVES_PER_POLL {
+            let Some(life) = self.lives.pop() else { break };
             released.get_or_insert(now);
             self.begin_life(&life);
         }

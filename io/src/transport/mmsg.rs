@@ -3,6 +3,7 @@
 use super::BATCH;
 use super::buffer::{FramePool, FrameSlot, NOWHERE};
 use crate::wire::FRAME_MAX;
+use sinew_rt::lane::own_call;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -50,6 +51,9 @@ impl ReceiveBatch {
         starved: &mut u64,
     ) -> io::Result<usize> {
         let want = want.clamp(1, BATCH);
+        if let (1, Some(peer)) = (want, connected) {
+            return self.receive_one(socket, peer, pool, accept, starved);
+        }
         for i in 0..want {
             if self.slots[i].is_none() {
                 self.slots[i] = pool.take();
@@ -71,7 +75,7 @@ impl ReceiveBatch {
         // SAFETY: the first `want` headers point to vectors, buffers and address storage that are
         // owned by `self` or by slots in `self`, are valid for the lengths given, and are not
         // otherwise borrowed during the call. MSG_TRUNC makes the kernel report true lengths.
-        let count = unsafe {
+        let count = own_call(|| unsafe {
             libc::recvmmsg(
                 socket.as_raw_fd(),
                 self.headers.as_mut_ptr(),
@@ -79,7 +83,7 @@ impl ReceiveBatch {
                 libc::MSG_DONTWAIT | libc::MSG_TRUNC,
                 std::ptr::null_mut(),
             )
-        };
+        });
         if count < 0 {
             return Err(io::Error::last_os_error());
         }
@@ -94,6 +98,49 @@ impl ReceiveBatch {
             accept(slot);
         }
         Ok(count)
+    }
+}
+
+impl ReceiveBatch {
+    /// The same for one datagram of a connected socket, as paced traffic comes: `recv` has no
+    /// headers to copy, and so takes two thirds of the time of a `recvmmsg` of one.
+    fn receive_one(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        peer: SocketAddr,
+        pool: &FramePool,
+        accept: &mut dyn FnMut(FrameSlot),
+        starved: &mut u64,
+    ) -> io::Result<usize> {
+        if self.slots[0].is_none() {
+            self.slots[0] = pool.take();
+        }
+        let bytes = match &mut self.slots[0] {
+            Some(slot) => slot.bytes.as_mut_ptr(),
+            None => self.spill.as_mut_ptr(),
+        };
+        // SAFETY: `bytes` points to FRAME_MAX bytes that are owned by `self` and not otherwise
+        // borrowed during the call. MSG_TRUNC makes the kernel report the true length.
+        let len = own_call(|| unsafe {
+            libc::recv(
+                socket.as_raw_fd(),
+                bytes.cast(),
+                FRAME_MAX,
+                libc::MSG_DONTWAIT | libc::MSG_TRUNC,
+            )
+        });
+        if len < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        match self.slots[0].take() {
+            Some(mut slot) => {
+                slot.len = u16::try_from(len).unwrap_or(u16::MAX);
+                slot.source = peer;
+                accept(slot);
+            }
+            None => *starved += 1,
+        }
+        Ok(1)
     }
 }
 
@@ -128,8 +175,9 @@ pub(crate) fn send(socket: BorrowedFd<'_>, frames: &[&[u8]]) -> io::Result<usize
     const FLAGS: libc::c_int = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
     if let [frame] = frames {
         // SAFETY: the pointer and length are those of a live slice, which the kernel only reads.
-        let sent =
-            unsafe { libc::send(socket.as_raw_fd(), frame.as_ptr().cast(), frame.len(), FLAGS) };
+        let sent = own_call(|| unsafe {
+            libc::send(socket.as_raw_fd(), frame.as_ptr().cast(), frame.len(), FLAGS)
+        });
         return if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(1) };
     }
     let frames = &frames[..frames.len().min(BATCH)];
@@ -144,13 +192,13 @@ pub(crate) fn send(socket: BorrowedFd<'_>, frames: &[&[u8]]) -> io::Result<usize
     }
     // SAFETY: the first `frames.len()` headers point to vectors on this stack, which point to live
     // slices that the kernel only reads.
-    let sent = unsafe {
+    let sent = own_call(|| unsafe {
         libc::sendmmsg(
             socket.as_raw_fd(),
             headers.as_mut_ptr(),
             frames.len() as libc::c_uint,
             FLAGS,
         )
-    };
+    });
     if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(sent as usize) }
 }
