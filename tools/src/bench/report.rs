@@ -321,7 +321,7 @@ impl Report {
 }
 
 /// The options that every benchmark has.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub(crate) struct OutputArgs {
     /// Write the report as JSON to a file, or to standard output with `-` (the table then goes to
     /// standard error)
