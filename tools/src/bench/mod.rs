@@ -6,6 +6,7 @@ mod guard;
 mod hop;
 pub(crate) mod pipeline;
 pub(crate) mod report;
+mod samples;
 pub(crate) mod stats;
 mod wake;
 

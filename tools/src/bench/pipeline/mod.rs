@@ -29,7 +29,7 @@ use order::Role;
 /// from just before the send, and shown from the scheduled time too. Back-to-back: a ping-pong, of
 /// which the way there is counted. The plain programs and the nodes run on the same cores at the
 /// same priority, in alternation; the plain program also runs against itself.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   sinew bench pipeline --quick                 a look at everything in half a minute; judges nothing
@@ -93,22 +93,22 @@ fn core(text: &str) -> Result<CoreId, String> {
 }
 
 /// Runs the benchmark, or one of its children.
-pub(crate) fn run(mut args: PipelineArgs) -> Outcome {
+pub(crate) fn run(args: &PipelineArgs) -> Outcome {
     if let Some(role) = args.agent {
         return agent::run(role, &args.agent_cores);
     }
-    choose_cores(&mut args)?;
+    let args = &with_cores(args.clone())?;
     let mut run = Run::start(args.output.require)?;
     if args.idle {
-        idle::measure(&args, &mut run)?;
+        idle::measure(args, &mut run)?;
     } else {
-        latency::measure(&args, &mut run)?;
+        latency::measure(args, &mut run)?;
     }
     run.finish(args.output.json.as_deref())
 }
 
 /// Two different cores, unless the user says otherwise.
-fn choose_cores(args: &mut PipelineArgs) -> Result<(), Failure> {
+fn with_cores(mut args: PipelineArgs) -> Result<PipelineArgs, Failure> {
     let topology = Topology::read().map_err(Failure::machine)?;
     let usable: Vec<_> = topology.usable_cores().iter().collect();
     let mut cores = topology.real_time_cores();
@@ -123,5 +123,5 @@ fn choose_cores(args: &mut PipelineArgs) -> Result<(), Failure> {
     if args.receiver_cores.is_empty() {
         args.receiver_cores = vec![*receiver];
     }
-    Ok(())
+    Ok(args)
 }
