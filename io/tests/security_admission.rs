@@ -41,6 +41,17 @@ fn a_bucket_gives_its_burst_then_its_exact_rate() {
 }
 
 #[test]
+fn a_clock_that_goes_back_earns_nothing_the_second_time() {
+    let mut bucket = TokenBucket::new(10, 1, Nanos::from_secs(1));
+    assert!(bucket.take(Nanos::from_secs(1)));
+    for _ in 0..3 {
+        assert!(!bucket.take(Nanos::ZERO));
+        assert!(!bucket.take(Nanos::from_secs(1)));
+    }
+    assert!(bucket.take(Nanos::from_millis(1_100)));
+}
+
+#[test]
 fn a_bucket_never_drifts_over_a_day_of_odd_steps() {
     // Room for a second token, so that nothing is lost between two steps.
     let mut bucket = TokenBucket::new(7, 2, Nanos::ZERO);

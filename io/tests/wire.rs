@@ -248,6 +248,7 @@ fn signatures_do_not_travel_between_clusters_kinds_or_keys() {
     let context = |domain, name| SigningContext::new(domain, &ClusterName::new(name).unwrap());
     let key = identity.public();
     assert_eq!(check(context(Domain::Envelope, "plant"), key), Ok(()));
+    assert_eq!(check(context(Domain::Envelope, "plank"), key), Err(DropReason::BadSignature));
     assert_eq!(check(context(Domain::Envelope, "plant2"), key), Err(DropReason::BadSignature));
     assert_eq!(check(context(Domain::Envelope, "plan"), key), Err(DropReason::BadSignature));
     assert_eq!(check(context(Domain::Hello, "plant"), key), Err(DropReason::BadSignature));
@@ -358,5 +359,55 @@ proptest! {
     #[test]
     fn random_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..1_300)) {
         prop_assert!(decode(&bytes).is_err());
+    }
+}
+
+/// The inputs that the fuzz targets start from, by target and name.
+fn fuzz_seeds() -> Vec<(&'static str, &'static str, Vec<u8>)> {
+    // As `fuzz/fuzz_targets/hello.rs` has it: key 1 challenges key 2.
+    let [from, to] = [1, 2].map(|seed| Identity::from_secret(&Zeroizing::new([seed; 32])).unwrap());
+    let ids = [from.public().id(), to.public().id()];
+    let context = SigningContext::new(Domain::Challenge, &cluster());
+    let asked = Challenge::new(ids[0], ids[1], Nonce([1; 16]), Epoch::new(4), Nanos::new(77));
+    let sign = |body: &[u8]| from.sign(&[context.as_bytes(), body]);
+    let handshake = encode_challenge(cluster().tag(), &asked, sign).to_vec();
+    let key = sinew_io::security::keyfile::format(&from);
+    let counter = sinew_io::security::BootCounter::new(Epoch::new(17)).format();
+    vec![
+        ("frame", "unsigned", unsigned(b"abc")),
+        ("frame", "signed", signed(&[7; 32])),
+        ("frame", "challenge", challenge_frame()),
+        ("frame", "hello", hello_frame(3)),
+        ("hello", "challenge", handshake),
+        ("hello", "hello", hello_frame(STREAMS_MAX)),
+        ("keyfile", "key", key.as_bytes().to_vec()),
+        ("keyfile", "did", from.public().to_did().into_bytes()),
+        ("keyfile", "boot", counter.into_bytes()),
+    ]
+}
+
+fn fuzz_seed_path(target: &str, name: &str) -> std::path::PathBuf {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/seeds");
+    [root, target, name].iter().collect()
+}
+
+#[test]
+#[ignore = "writes fuzz/seeds: run it after the format changed"]
+fn write_the_fuzz_seeds() {
+    for (target, name, bytes) in fuzz_seeds() {
+        let path = fuzz_seed_path(target, name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, bytes).unwrap();
+    }
+}
+
+#[test]
+fn the_fuzz_seeds_are_what_this_format_writes() {
+    for (target, name, bytes) in fuzz_seeds() {
+        let stored = std::fs::read(fuzz_seed_path(target, name)).unwrap();
+        assert_eq!(
+            stored, bytes,
+            "{target}/{name}: run `cargo test -- --ignored write_the_fuzz_seeds`"
+        );
     }
 }

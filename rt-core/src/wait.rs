@@ -96,10 +96,10 @@ impl Doorbell {
     #[cold]
     fn wake_owner(&self) {
         if self.state.swap(AWAKE, Ordering::AcqRel) == ASLEEP {
-            match &self.wake {
+            crate::lane::own_call(|| match &self.wake {
                 Some(wake) => wake(),
                 None => futex_wake(&self.state),
-            }
+            });
         }
     }
 

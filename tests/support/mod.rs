@@ -1,11 +1,17 @@
 //! What whole-system tests share: small networks of nodes, and waiting for what must happen.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub(crate) mod alone;
+pub(crate) mod arena;
+pub(crate) mod forge;
+pub(crate) mod inventory;
+
 use sinew::io::message::Message;
 use sinew::io::node::{Node, NodeBuilder, PeerConfig};
 use sinew::io::security::Identity;
 use sinew::rt::clock::{self, Nanos};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicU16, Ordering};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// A message for tests: a number and room to make it 256 bytes long.
@@ -42,6 +48,16 @@ pub(crate) fn until<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// An address that no other test uses, whether it runs in this process or beside it: all of
+/// 127.0.0.0/8 is this host, so the process id makes the network and a counter the rest.
+pub(crate) fn fresh_address() -> SocketAddr {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let n = NEXT.fetch_add(1, Ordering::Relaxed);
+    let [.., high, low] = std::process::id().to_be_bytes();
+    let host = Ipv4Addr::new(127, high, low, 1 + (n % 250) as u8);
+    SocketAddr::from((host, 7_400 + n / 250))
+}
+
 /// Two identities that know each other's names and addresses.
 pub(crate) struct Pair {
     pub(crate) robot: Side,
@@ -54,15 +70,10 @@ pub(crate) struct Side {
 }
 
 impl Pair {
-    /// On loopback ports that were free a moment ago.
+    /// On loopback addresses that nobody else uses.
     pub(crate) fn on_loopback() -> Self {
-        let sockets: Vec<_> =
-            (0..2).map(|_| std::net::UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
-        let side = |n: usize| Side {
-            identity: Identity::generate().unwrap(),
-            address: sockets[n].local_addr().unwrap(),
-        };
-        Self { robot: side(0), controller: side(1) }
+        let side = || Side { identity: Identity::generate().unwrap(), address: fresh_address() };
+        Self { robot: side(), controller: side() }
     }
 
     /// Builders of the two nodes, each enrolled with the other, with names that no other test uses.
@@ -91,4 +102,16 @@ impl Pair {
 pub(crate) fn counter(node: &Node, name: &str) -> u64 {
     let snapshot = node.panel().snapshot().unwrap();
     snapshot.counter(name).unwrap_or_else(|| panic!("the panel has no counter {name}"))
+}
+
+/// Says, past the capture of test output, that a test could not run and why: a gate looks for it.
+pub(crate) fn skipped(reason: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "\nSKIPPED: {reason}");
+}
+
+/// Says, past the capture of test output, on what a result rests that depends on the machine.
+pub(crate) fn granted(what: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "\nGRANTED: {what}");
 }

@@ -1,11 +1,16 @@
 //! The `sinew` command: demo, doctor, bench, histograms, keys and the node daemon.
 
-mod doctor;
-
+mod bench;
 mod demo;
-
+mod doctor;
 mod exit;
+mod hist;
 mod host;
+mod key;
+mod node;
+mod output;
+mod panels;
+mod plot;
 
 use clap::{Parser, Subcommand};
 use exit::{Exit, Outcome};
@@ -13,6 +18,12 @@ use exit::{Exit, Outcome};
 /// Hard-latency robot control: run, measure and look inside.
 #[derive(Parser)]
 #[command(name = "sinew", version, arg_required_else_help = true)]
+#[command(after_help = "\
+Exit codes of every subcommand:
+  0  done, and within budget
+  1  ran, and the verdict is a failure
+  2  wrong usage or configuration
+  3  this machine cannot do what was asked, or does not have it")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -20,9 +31,17 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Measure this machine and this program on it
+    Bench(bench::BenchArgs),
     Demo(demo::DemoArgs),
     /// Say what this machine grants to real-time threads, and how to fix what it does not
     Doctor(doctor::DoctorArgs),
+    /// Show how long every stage took, from the panel of a running or dead process
+    Hist(hist::HistArgs),
+    /// Make and show identities
+    Key(key::KeyArgs),
+    /// Run a node from its configuration, or ask how one is
+    Node(node::NodeArgs),
 }
 
 fn main() -> Exit {
@@ -38,6 +57,10 @@ fn main() -> Exit {
 fn run(command: Command) -> Outcome {
     match command {
         Command::Demo(args) => demo::run(args),
+        Command::Bench(args) => bench::run(args),
         Command::Doctor(args) => doctor::run(args),
+        Command::Hist(args) => hist::run(args),
+        Command::Key(args) => key::run(args),
+        Command::Node(args) => node::run(args),
     }
 }

@@ -29,7 +29,7 @@ use sinew_rt::guard::{Guard, GuardSpec};
 use sinew_rt::health::Health;
 use sinew_rt::kernel::{RtThrottling, SpinRefused};
 use sinew_rt::ladder::LadderConfig;
-use sinew_rt::lane::{Gate, Lane, Stage};
+use sinew_rt::lane::{Lane, Stage};
 use sinew_rt::memory::{self, MemoryPlan, MemoryReport};
 use sinew_rt::panel::{Kind, Panel, PanelSpec, State};
 use sinew_rt::power::CpuLatencyHold;
@@ -81,18 +81,18 @@ pub(super) fn start(mut builder: NodeBuilder) -> Result<Node, NodeError> {
 
     // From here on threads run. They wait at the gate until the last of them is set up, and end
     // when `lanes` is dropped.
-    let mut running = LaneSet { gate: Gate::new(), running: Vec::new() };
+    let mut running = LaneSet::default();
     for lane in lanes {
-        running.running.push(lane.spawn(&running.gate, &health)?);
+        running.spawn(lane, &health)?;
     }
-    let granted: Vec<_> = running.running.iter().map(|lane| lane.applied().clone()).collect();
+    let granted: Vec<_> = running.iter().map(|lane| lane.applied().clone()).collect();
     let mut not_real_time: Vec<_> = granted.iter().filter_map(Applied::not_real_time).collect();
     not_real_time.extend(process.refused.iter().map(ToString::to_string));
     panel.set_not_real_time(&not_real_time);
     let spec = housekeeping_spec(&topology, &plan);
     let housekeeping = HousekeepingThread::spawn(spec, housekeeping_bell, housekeeping)?;
     panel.set_state(State::Running);
-    running.gate.open();
+    running.open();
     Ok(Node {
         lanes: running,
         housekeeping: Some(housekeeping),
@@ -217,7 +217,7 @@ fn panel(builder: &NodeBuilder) -> Result<Panel, NodeError> {
     }
     spec.probes = (4 + builder.stages.len() + 4) as u32;
     spec.histograms = 2 * spec.probes + topics as u32 + 8;
-    spec.values = (sources * (reasons + 5) + 3 * topics + 64) as u32;
+    spec.values = (sources * (reasons + 5) + 4 * topics + 64) as u32;
     Ok(Panel::create(&spec)?)
 }
 
@@ -356,8 +356,12 @@ fn wire_up(
     let (trusted, trusted_in) = lanes.ring(Receive, Verify, RING);
     let (strangers, strangers_in) = lanes.ring(Receive, Verify, RING);
     let (verified, verified_in) = lanes.ring(Verify, Deliver, RING);
-    let (handshakes, handshakes_in) =
-        ring::channel_with_doorbell(HANDSHAKE_RING, housekeeping_bell.clone());
+    // A lane that spins makes no system call, not even to wake housekeeping, which looks by itself
+    // every 20 ms. The handshake's clock samples are taken on the lane, so they stay exact.
+    let (handshakes, handshakes_in) = match lanes.doorbell(Receive) {
+        Some(_) => ring::channel_with_doorbell(HANDSHAKE_RING, housekeeping_bell.clone()),
+        None => ring::channel(HANDSHAKE_RING),
+    };
     let (lives, lives_in) = match lanes.doorbell(Verify) {
         Some(doorbell) => ring::channel_with_doorbell(LIVES_RING, doorbell),
         None => ring::channel(LIVES_RING),
@@ -453,6 +457,7 @@ fn wire_up(
         streams,
         supervisor: supervisor.with_health(health.clone()),
         panel: panel.clone(),
+        health: health.clone(),
         peers: names.iter().map(gauges).collect::<Result<_, _>>()?,
         handshakes: panel.counter("handshake.frames")?,
         hangs: panel.counter("supervisor.hangs")?,
@@ -498,6 +503,8 @@ fn subscriptions(
     for Subscription { topic, schema, sink } in subscriptions {
         let TopicConfig { name, auth, .. } = &config.topics[topic];
         let topic = TopicId::of(name);
+        // Beside `foreign_schema`, so that a mismatch shows both.
+        panel.gauge(&format!("schema/{name}"))?.set(schema.get().cast_signed());
         rules.push(TopicRule { topic, trust: trust(*auth, config.mode) });
         routes.push(Route {
             topic,

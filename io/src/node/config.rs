@@ -1,6 +1,7 @@
 //! What a node is told: from `sinew.toml` or from a builder, checked before anything starts.
 
 use super::place::{ConfigError, Places};
+use crate::pipeline::STRANGER;
 use sinew_rt::clock::Nanos;
 use sinew_rt::thread::{Priority, Strictness};
 use sinew_rt::topology::CoreId;
@@ -226,6 +227,13 @@ impl NodeConfig {
         })
     }
 
+    /// An error at the place where `key` was set, such as `peer.0.publishes`: for programs that
+    /// find more to say about their configuration than [`validate`](Self::validate) does.
+    #[must_use]
+    pub fn error_at(&self, key: &str, problem: String, hint: String) -> ConfigError {
+        self.places.error(key, problem, hint)
+    }
+
     /// An error at the place where `key` was set.
     pub(crate) fn error(
         &self,
@@ -272,6 +280,13 @@ impl NodeConfig {
                     format!("use 1 to {MAX_TOPIC_NAME} bytes"),
                 ));
             }
+            if topic.name.chars().any(char::is_control) {
+                return Err(self.error(
+                    &key("name"),
+                    format!("{:?} has control characters", topic.name),
+                    "use a name that can be shown",
+                ));
+            }
             if topic.auth == Auth::Open && self.mode == Mode::Production {
                 return Err(self.error(
                     &key("auth"),
@@ -292,6 +307,17 @@ impl NodeConfig {
         }
         for (n, peer) in self.peers.iter().enumerate() {
             let earlier = &self.peers[..n];
+            let fits = (1..=MAX_PEER_NAME).contains(&peer.name.len());
+            if !fits || !peer.name.chars().all(word) || peer.name == STRANGER {
+                return Err(self.error(
+                    &format!("peer.{n}.name"),
+                    format!("`{}` cannot be a peer's name", peer.name),
+                    format!(
+                        "use 1 to {MAX_PEER_NAME} letters, digits, `-`, `_` or `.`, but not \
+                         `{STRANGER}`"
+                    ),
+                ));
+            }
             let twice = |what: &str, value: &str| {
                 let key = format!("peer.{n}.{what}");
                 self.error(&key, format!("two peers have the {what} {value}"), "remove one of them")
@@ -312,3 +338,7 @@ impl NodeConfig {
 
 /// Bytes of a topic's name, so that it fits a panel's labels.
 pub const MAX_TOPIC_NAME: usize = 32;
+
+/// Bytes of a peer's name, so that it fits a panel's labels, of which
+/// `handshake.drop.challenge_limited@` is the longest.
+pub const MAX_PEER_NAME: usize = 15;

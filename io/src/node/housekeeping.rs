@@ -11,11 +11,13 @@ use crate::security::hello::{Handshake, Outcome, PeerLife, Received};
 use crate::transport::Transmit;
 use crate::wire::{Sequence, StreamStart, TopicId};
 use sinew_rt::clock::{self, Nanos};
-use sinew_rt::panel::{Counter, Gauge, Panel};
+use sinew_rt::health::Health;
+use sinew_rt::panel::{Counter, Gauge, Panel, State};
 use sinew_rt::ring::{Consumer, Producer};
 use sinew_rt::supervisor::Supervisor;
 use sinew_rt::thread::{RtThread, ThreadError, ThreadSpec, spawn};
 use sinew_rt::wait::Doorbell;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -58,6 +60,7 @@ pub(super) struct Housekeeping {
     pub(super) streams: Vec<(TopicId, Arc<AtomicU64>)>,
     pub(super) supervisor: Supervisor,
     pub(super) panel: Panel,
+    pub(super) health: Arc<Health>,
     pub(super) peers: Vec<PeerGauges>,
     pub(super) handshakes: Counter,
     pub(super) hangs: Counter,
@@ -80,7 +83,8 @@ impl HousekeepingThread {
     ) -> Result<Self, ThreadError> {
         let stopping = Arc::new(AtomicBool::new(false));
         let (bell, stop) = (doorbell.clone(), stopping.clone());
-        let thread = spawn(spec, move || {
+        let health = work.health.clone();
+        let body = move || {
             while !stop.load(Ordering::Acquire) {
                 bell.announce_sleep();
                 let deadline = work.turn(clock::now());
@@ -90,8 +94,20 @@ impl HousekeepingThread {
                     bell.awake();
                 }
             }
+        };
+        let thread = spawn(spec, move || {
+            // Nobody would answer handshakes or find hangs: as bad as the loss of a lane.
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(body)) {
+                health.set_panicked();
+                resume_unwind(panic);
+            }
         })?;
         Ok(Self { thread, doorbell, stopping })
+    }
+
+    /// Whether the thread has ended, which by itself it does only by a panic.
+    pub(super) fn is_finished(&self) -> bool {
+        self.thread.is_finished()
     }
 
     /// Ends the thread.
@@ -115,6 +131,9 @@ impl Housekeeping {
         let hangs = self.supervisor.check(now);
         self.hangs.add(hangs.len() as u64);
         self.panel.heartbeat(now);
+        if self.health.panicked() {
+            self.panel.set_state(State::Failed);
+        }
         let next = now + PERIOD;
         self.handshake.next_deadline().map_or(next, |due| due.min(next))
     }
@@ -132,16 +151,17 @@ impl Housekeeping {
         let received = Received { bytes: slot.frame(), at: slot.received_at };
         match self.handshake.handle(now, received, &streams) {
             Ok(Outcome::Reply { peer, frame }) => {
-                self.handshakes.increment();
                 self.transport.send(peer, &[&frame]);
+                self.handshakes.increment();
             }
             Ok(Outcome::Life(life)) => {
-                self.handshakes.increment();
-                self.show(&life, slot.received_at);
                 // When the verify stage is behind, the next Hello, a second later, says it again.
+                // The verify stage comes first: what the panel shows is already in force.
                 let _ = self.lives.push(life);
+                self.show(&life, slot.received_at);
+                self.handshakes.increment();
             }
-            Err(reason) => self.drops.count(Some(slot.peer), reason),
+            Err(reason) => self.drops.count(slot.charged_to(), reason),
         }
     }
 

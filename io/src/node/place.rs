@@ -48,6 +48,10 @@ impl Places {
         Self { file: file.to_owned(), lines: BTreeMap::new() }
     }
 
+    pub(crate) fn file(&self) -> &Path {
+        &self.file
+    }
+
     pub(crate) fn set(&mut self, key: impl Into<String>, line: usize) {
         self.lines.insert(key.into(), line);
     }
@@ -79,7 +83,7 @@ impl Places {
 }
 
 /// `peer.0.name` as `peer[0].name`: how people write an entry of an array.
-fn readable(key: &str) -> String {
+pub(crate) fn readable(key: &str) -> String {
     let mut parts = Vec::<String>::new();
     for part in key.split('.') {
         match (part.parse::<usize>(), parts.last_mut()) {

@@ -8,11 +8,11 @@ use crate::security::PublicKey;
 use crate::wire::Epoch;
 use sinew_rt::clock::{self, Nanos};
 use sinew_rt::health::Health;
-use sinew_rt::lane::{Gate, RunningLane};
+use sinew_rt::lane::{Gate, Lane, RunningLane};
 use sinew_rt::memory::MemoryReport;
 use sinew_rt::panel::{Panel, State};
 use sinew_rt::power::CpuLatencyHold;
-use sinew_rt::thread::Applied;
+use sinew_rt::thread::{Applied, ThreadError};
 use sinew_rt::topology::CoreId;
 use sinew_rt::wait::Wait;
 use std::net::SocketAddr;
@@ -104,10 +104,11 @@ impl Node {
         &self.public
     }
 
-    /// Whether a lane ended by a panic: the node then no longer does its work.
+    /// Whether one of its threads ended by a panic: the node then no longer does its work.
     #[must_use]
     pub fn is_broken(&self) -> bool {
-        self.lanes.running.iter().any(RunningLane::is_finished)
+        self.lanes.iter().any(RunningLane::is_finished)
+            || self.housekeeping.as_ref().is_some_and(HousekeepingThread::is_finished)
     }
 
     /// Stops the node and says how its lanes ended.
@@ -142,20 +143,41 @@ impl Drop for Node {
 
 /// The lanes that have been started, which stop when this is dropped: also when the rest of the
 /// start fails.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct LaneSet {
-    pub(super) gate: Arc<Gate>,
-    pub(super) running: Vec<RunningLane>,
+    /// Each behind a gate of its own, in the order in which a message passes them.
+    lanes: Vec<(Arc<Gate>, RunningLane)>,
 }
 
 impl LaneSet {
-    /// Ends all lanes and gives the messages of those that panicked.
+    /// Starts the thread of `lane`, which then waits for [`LaneSet::open`].
+    pub(super) fn spawn(&mut self, lane: Lane, health: &Arc<Health>) -> Result<(), ThreadError> {
+        let gate = Gate::new();
+        let lane = lane.spawn(&gate, health)?;
+        self.lanes.push((gate, lane));
+        Ok(())
+    }
+
+    /// Lets all lanes run.
+    pub(super) fn open(&self) {
+        self.lanes.iter().for_each(|(gate, _)| gate.open());
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &RunningLane> {
+        self.lanes.iter().map(|(_, lane)| lane)
+    }
+
+    /// Ends the lanes one after the other, so that each finds what the one before it has still put
+    /// into its ring, and gives the messages of those that panicked. Each has its part of the limit.
     fn stop(&mut self) -> Vec<String> {
-        self.gate.stop(clock::now() + DRAIN_LIMIT);
-        for lane in &self.running {
+        let (start, share) = (clock::now(), DRAIN_LIMIT / self.lanes.len().max(1) as i64);
+        let mut panics = Vec::new();
+        for ((gate, lane), n) in self.lanes.drain(..).zip(1..) {
+            gate.stop(start + share * n);
             lane.wake();
+            panics.extend(lane.join().err());
         }
-        self.running.drain(..).filter_map(|lane| lane.join().err()).collect()
+        panics
     }
 }
 

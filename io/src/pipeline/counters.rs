@@ -48,5 +48,5 @@ impl Drops {
     }
 }
 
-/// What frames without a proven or plausible sender are counted under.
-const STRANGER: &str = "stranger";
+/// What frames are counted under that did not come from an enrolled peer's own address.
+pub(crate) const STRANGER: &str = "stranger";

@@ -58,7 +58,7 @@ pub(crate) struct Route {
     pub(crate) schema: SchemaId,
     pub(crate) sink: Box<dyn Sink>,
     pub(crate) delivered: Counter,
-    /// The schema that arrived instead, for the error that names both.
+    /// The schema that arrived instead; the panel shows ours as `schema/TOPIC` beside it.
     pub(crate) foreign_schema: Gauge,
     /// Time from sending to delivery.
     pub(crate) age: Recorder,
@@ -83,7 +83,7 @@ impl Stage for DeliverStage {
             let Some(envelope) = self.input.pop() else { break };
             released.get_or_insert(envelope.received_at());
             if let Err(reason) = deliver(&mut self.routes, &envelope, now) {
-                self.drops.count(Some(envelope.peer()), reason);
+                self.drops.count(envelope.charged_to(), reason);
             }
         }
         released.map_or(Execution::Idle, |released| Execution::Worked { released })

@@ -114,14 +114,12 @@ impl Filter {
         }
         let (key, kind) = (frame.header.sender(), frame.kind);
         let (peer, _) = self.peers.find(key).ok_or((None, DropReason::UnknownKey))?;
-        // Only a peer's own address makes a frame plausibly the peer's: the name alone is a claim
-        // that anybody can make, and must not be charged to the peer.
         let at_home = self.addresses[peer.get()] == slot.source;
-        let source = at_home.then_some(peer);
+        (slot.peer, slot.at_home) = (peer, at_home);
+        let source = slot.charged_to();
         if !self.admission.admit(self.hasher.hash_one(slot.source), key, now) {
             return Err((source, DropReason::RateLimited));
         }
-        slot.peer = peer;
         let output = match (kind, at_home) {
             (FrameKind::Handshake, _) => &mut self.outputs.handshakes,
             (_, true) => &mut self.outputs.trusted,

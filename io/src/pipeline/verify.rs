@@ -43,8 +43,8 @@ impl VerifiedFrame {
         self.slot.received_at
     }
 
-    pub(crate) fn peer(&self) -> PeerIndex {
-        self.slot.peer
+    pub(crate) fn charged_to(&self) -> Option<PeerIndex> {
+        self.slot.charged_to()
     }
 }
 
@@ -97,6 +97,9 @@ pub(crate) struct VerifyStage {
     pub(crate) drops: Drops,
 }
 
+/// Lives that one poll adopts, each of which touches a window for every topic.
+const LIVES_PER_POLL: usize = 8;
+
 /// Why the verify stage drops frames.
 pub(crate) const REASONS: &[DropReason] = &[
     DropReason::Malformed,
@@ -120,7 +123,8 @@ pub(crate) const REASONS: &[DropReason] = &[
 impl Stage for VerifyStage {
     fn poll(&mut self, now: Nanos) -> Execution {
         let mut released = None;
-        while let Some(life) = self.lives.pop() {
+        for _ in 0..LIVES_PER_POLL {
+            let Some(life) = self.lives.pop() else { break };
             released.get_or_insert(now);
             self.begin_life(&life);
         }
@@ -156,10 +160,10 @@ impl VerifyStage {
     }
 
     fn judge(&mut self, slot: FrameSlot, now: Nanos) -> Cost {
-        let peer = slot.peer;
+        let source = slot.charged_to();
         let mut cost = Cost::Cheap;
         if let Err(reason) = self.pass(slot, now, &mut cost) {
-            self.drops.count(Some(peer), reason);
+            self.drops.count(source, reason);
         }
         cost
     }

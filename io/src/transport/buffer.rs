@@ -19,6 +19,8 @@ pub(crate) struct FrameBuffer {
     /// Which enrolled peer claims to have sent it: set by the receive stage, proven by the
     /// verify stage.
     pub(crate) peer: PeerIndex,
+    /// Whether it came from that peer's own address: set by the receive stage.
+    pub(crate) at_home: bool,
 }
 
 const _: () = assert!(size_of::<FrameBuffer>() == 1_280, "the slot size that the design names");
@@ -33,6 +35,7 @@ impl FrameBuffer {
             received_at: Nanos::ZERO,
             len: 0,
             peer: PeerIndex::new(0),
+            at_home: false,
         }
     }
 
@@ -40,6 +43,13 @@ impl FrameBuffer {
     #[must_use]
     pub(crate) fn frame(&self) -> &[u8] {
         &self.bytes[..usize::from(self.len).min(FRAME_MAX)]
+    }
+
+    /// Whom a refusal of this frame is counted against: the peer, if the frame came from the peer's
+    /// own address. A name alone is a claim that anybody can make.
+    #[must_use]
+    pub(crate) fn charged_to(&self) -> Option<PeerIndex> {
+        self.at_home.then_some(self.peer)
     }
 }
 

@@ -3,6 +3,7 @@
 use super::BATCH;
 use super::buffer::{FramePool, FrameSlot, NOWHERE};
 use crate::wire::FRAME_MAX;
+use sinew_rt::lane::own_call;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -71,7 +72,7 @@ impl ReceiveBatch {
         // SAFETY: the first `want` headers point to vectors, buffers and address storage that are
         // owned by `self` or by slots in `self`, are valid for the lengths given, and are not
         // otherwise borrowed during the call. MSG_TRUNC makes the kernel report true lengths.
-        let count = unsafe {
+        let count = own_call(|| unsafe {
             libc::recvmmsg(
                 socket.as_raw_fd(),
                 self.headers.as_mut_ptr(),
@@ -79,7 +80,7 @@ impl ReceiveBatch {
                 libc::MSG_DONTWAIT | libc::MSG_TRUNC,
                 std::ptr::null_mut(),
             )
-        };
+        });
         if count < 0 {
             return Err(io::Error::last_os_error());
         }
@@ -128,8 +129,9 @@ pub(crate) fn send(socket: BorrowedFd<'_>, frames: &[&[u8]]) -> io::Result<usize
     const FLAGS: libc::c_int = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
     if let [frame] = frames {
         // SAFETY: the pointer and length are those of a live slice, which the kernel only reads.
-        let sent =
-            unsafe { libc::send(socket.as_raw_fd(), frame.as_ptr().cast(), frame.len(), FLAGS) };
+        let sent = own_call(|| unsafe {
+            libc::send(socket.as_raw_fd(), frame.as_ptr().cast(), frame.len(), FLAGS)
+        });
         return if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(1) };
     }
     let frames = &frames[..frames.len().min(BATCH)];
@@ -144,13 +146,13 @@ pub(crate) fn send(socket: BorrowedFd<'_>, frames: &[&[u8]]) -> io::Result<usize
     }
     // SAFETY: the first `frames.len()` headers point to vectors on this stack, which point to live
     // slices that the kernel only reads.
-    let sent = unsafe {
+    let sent = own_call(|| unsafe {
         libc::sendmmsg(
             socket.as_raw_fd(),
             headers.as_mut_ptr(),
             frames.len() as libc::c_uint,
             FLAGS,
         )
-    };
+    });
     if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(sent as usize) }
 }

@@ -28,15 +28,29 @@ pub const PAYLOAD_MAX: usize = 1_024;
 /// Bytes of an Ed25519 signature.
 pub const SIGNATURE_LEN: usize = 64;
 
-/// Fails under clippy as soon as the lists in `clippy.toml` no longer bite here: each expectation
-/// must be fulfilled by a finding.
+/// Keeps the ban on clocks, threads, sockets and ambient randomness in force.
 #[cfg(test)]
 mod purity {
-    #[expect(clippy::disallowed_types, reason = "proves that the ban is in force")]
+    // Under clippy an expectation that no finding fulfils is an error: these two say that the lists
+    // in `clippy.toml` are read and match.
+    #[expect(clippy::disallowed_types, reason = "proves that the list is in force")]
     type _Banned = std::collections::HashMap<u8, u8>;
 
-    #[expect(clippy::disallowed_methods, reason = "proves that the ban is in force")]
+    #[expect(clippy::disallowed_methods, reason = "proves that the list is in force")]
     fn _banned() -> sinew_rt::clock::Nanos {
         sinew_rt::clock::now()
+    }
+
+    /// The lists are allowed workspace-wide, so each pure module has to deny them itself.
+    #[test]
+    fn every_pure_module_denies_what_clippy_lists() {
+        const DENY: &str = "\n#![deny(clippy::disallowed_types, clippy::disallowed_methods)]\n";
+        for (name, source) in [
+            ("wire", include_str!("mod.rs")),
+            ("security", include_str!("../security/mod.rs")),
+            ("delivery", include_str!("../delivery/mod.rs")),
+        ] {
+            assert!(source.contains(DENY), "{name} does not deny them");
+        }
     }
 }

@@ -215,6 +215,8 @@ impl Timeline {
 impl Process {
     fn of(life: &Life) -> Self {
         let panel = &life.panel;
+        let (shown, besides) = (table::measured(panel), table::measured_besides(panel));
+        let rows = shown.iter().chain(&besides);
         let skipped = [gauges::CART, gauges::PILOT]
             .iter()
             .filter_map(|name| panel.counter(&format!("{name} skipped")))
@@ -224,7 +226,7 @@ impl Process {
             pid: life.pid,
             started: life.started.clone(),
             ended: life.ended.clone(),
-            rows: table::all_rows(panel),
+            rows: rows.map(Row::from).collect(),
             periods_skipped: skipped,
             hangs: panel.counter("supervisor.hangs").unwrap_or(0),
             messages_not_sent: panel.gauge(gauges::NOT_SENT).unwrap_or(0),

@@ -1,0 +1,538 @@
+//! What a benchmark hands out: where it ran, what the kernel granted, what was measured, the verdict.
+//!
+//! No figure leaves without the scheduling that was read back from the threads that made it. The
+//! JSON has a version; names end in their unit, and every span is in nanoseconds per operation.
+
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use comfy_table::{CellAlignment, Table, presets};
+use serde::{Deserialize, Serialize};
+use sinew_rt::clock::{self, Nanos};
+use sinew_rt::memory::{self, MemoryPlan};
+use sinew_rt::power::CpuLatencyHold;
+use sinew_rt::thread::Applied;
+
+use super::stats::{
+    Comparison, ComparisonReport, JUDGED_SAMPLES, Samples, SideReport, Summary, Verdict,
+};
+use crate::exit::{Exit, Failure, Outcome};
+use crate::host::{self, HostFingerprint};
+
+/// The version of the JSON. Rises when a name changes its meaning or goes away.
+pub(crate) const VERSION: u32 = 1;
+
+/// Everything that one run found out.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Report {
+    pub(crate) version: u32,
+    /// The command line that reproduces the run.
+    pub(crate) command: String,
+    /// When the run began: ns since 1970.
+    pub(crate) started_at_unix_ns: i64,
+    pub(crate) host: HostFingerprint,
+    /// The scheduling of each measuring thread, read back.
+    pub(crate) threads: Vec<ThreadReport>,
+    /// Locked memory, read back, in bytes; absent where others measured.
+    pub(crate) memory_locked_bytes: Option<u64>,
+    /// The bound on the cores' idle wake-up latency that was held; absent when refused.
+    pub(crate) cpu_latency_bound_us: Option<u32>,
+    /// Why these are not real-time figures; empty when they are.
+    pub(crate) not_real_time: Vec<String>,
+    /// Whether the run was cut short by a signal: the figures are those up to then.
+    pub(crate) interrupted: bool,
+    pub(crate) measured: Vec<Measured>,
+    pub(crate) compared: Vec<ComparisonReport>,
+    pub(crate) added: Vec<Added>,
+    /// What a reader must know to read the figures rightly.
+    pub(crate) notes: Vec<String>,
+    /// The worst verdict of all comparisons that have a limit.
+    pub(crate) verdict: Verdict,
+}
+
+/// One thread that measured or was measured.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ThreadReport {
+    pub(crate) name: String,
+    /// Policy and priority in force.
+    pub(crate) scheduling: String,
+    /// Cores in force.
+    pub(crate) cores: String,
+    /// What was asked for and not granted, with the fix.
+    pub(crate) refused: Vec<String>,
+}
+
+/// One distribution by itself: shown, never judged.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Measured {
+    pub(crate) name: String,
+    #[serde(flatten)]
+    pub(crate) summary: Summary,
+}
+
+/// How much longer one thing takes than another, as the difference of their medians.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Added {
+    pub(crate) name: String,
+    pub(crate) median_ns: f64,
+    /// The same between equals: what the machine adds to a difference.
+    pub(crate) control_median_ns: Option<f64>,
+    pub(crate) limit_ns: Option<f64>,
+    pub(crate) verdict: Verdict,
+}
+
+impl Added {
+    /// What `with` takes beyond `without`, to be at most `limit_ns`; `control` is `without` again.
+    pub(crate) fn limited(
+        name: &str,
+        without: &Samples,
+        with: &Samples,
+        control: &Samples,
+        limit_ns: f64,
+    ) -> Self {
+        let median_ns = with.quantile(0.5) - without.quantile(0.5);
+        let control_ns = control.quantile(0.5) - without.quantile(0.5);
+        let fewest = [without, with, control].map(Samples::count).into_iter().min();
+        let verdict = if fewest < Some(JUDGED_SAMPLES) {
+            Verdict::NotJudged
+        } else if control_ns.abs() > limit_ns {
+            Verdict::NotResolvableHere
+        } else if median_ns <= limit_ns {
+            Verdict::Within
+        } else {
+            Verdict::Exceeds
+        };
+        Self {
+            name: name.to_owned(),
+            median_ns,
+            control_median_ns: Some(control_ns),
+            limit_ns: Some(limit_ns),
+            verdict,
+        }
+    }
+
+    /// What `with` takes beyond `without`, only shown.
+    pub(crate) fn shown(name: &str, without: &Samples, with: &Samples) -> Self {
+        Self {
+            name: name.to_owned(),
+            median_ns: with.quantile(0.5) - without.quantile(0.5),
+            control_median_ns: None,
+            limit_ns: None,
+            verdict: Verdict::NotJudged,
+        }
+    }
+}
+
+impl std::fmt::Display for Added {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { name, median_ns, control_median_ns, limit_ns, verdict } = self;
+        write!(f, "{name}: {} (median)", span(*median_ns))?;
+        if let Some(control) = control_median_ns {
+            write!(f, ", control {}", span(*control))?;
+        }
+        if let Some(limit) = limit_ns {
+            write!(f, ", limit {}: {verdict}", span(*limit))?;
+        }
+        Ok(())
+    }
+}
+
+/// A report in the making, and what must be held while it is measured.
+#[derive(Debug)]
+pub(crate) struct Run {
+    report: Report,
+    started: Nanos,
+    require: bool,
+    /// Kept until the end: dropping it lets the cores sleep deeply again.
+    awake: Option<CpuLatencyHold>,
+}
+
+impl Run {
+    /// Locks memory, keeps the cores from deep sleep, and takes the host's fingerprint. With
+    /// `require`, what the kernel refuses ends the run.
+    pub(crate) fn start(require: bool) -> Result<Self, Failure> {
+        let mut run = Self::elsewhere();
+        let memory = memory::prepare(&MemoryPlan::default());
+        run.require = require;
+        run.report.memory_locked_bytes = Some(memory.locked_bytes);
+        for refusal in &memory.refused {
+            run.brand(refusal.to_string());
+        }
+        if let (true, Some(refused)) = (require, run.report.not_real_time.first()) {
+            return Err(Failure::machine(refused));
+        }
+        match CpuLatencyHold::acquire(0) {
+            Ok(awake) => {
+                run.report.cpu_latency_bound_us = Some(awake.effective_us());
+                run.awake = Some(awake);
+            }
+            Err(error) => run.note(error.to_string()),
+        }
+        Ok(run)
+    }
+
+    /// A report about what other processes measured: only the host's fingerprint is taken.
+    pub(crate) fn elsewhere() -> Self {
+        let host = host::fingerprint();
+        let virtual_machine = host.hypervisor.clone();
+        let incomplete = host.incomplete.clone();
+        let report = Report {
+            version: VERSION,
+            command: command_line(),
+            started_at_unix_ns: clock::wall().as_nanos(),
+            host,
+            threads: Vec::new(),
+            memory_locked_bytes: None,
+            cpu_latency_bound_us: None,
+            not_real_time: Vec::new(),
+            interrupted: false,
+            measured: Vec::new(),
+            compared: Vec::new(),
+            added: Vec::new(),
+            notes: Vec::new(),
+            verdict: Verdict::NotJudged,
+        };
+        let mut run = Self { report, started: clock::now(), require: false, awake: None };
+        if let Some(hypervisor) = virtual_machine {
+            run.note(format!("virtual machine ({hypervisor}): the host adds pauses of its own"));
+        }
+        if let Some(incomplete) = incomplete {
+            run.brand(format!("the host could not be examined: {incomplete}"));
+        }
+        run
+    }
+
+    /// Whether a report that is not real-time ends with exit code 3.
+    pub(crate) fn require(&mut self, require: bool) {
+        self.require = require;
+    }
+
+    /// The threads so far.
+    pub(crate) fn threads(&self) -> &[ThreadReport] {
+        &self.report.threads
+    }
+
+    /// Why the figures so far are not real-time figures.
+    pub(crate) fn not_real_time(&self) -> &[String] {
+        &self.report.not_real_time
+    }
+
+    /// Adds a thread to the report; the same thread of a later round changes nothing unless the
+    /// kernel granted something else.
+    pub(crate) fn thread(&mut self, applied: &Applied) {
+        let effective = &applied.effective;
+        self.add_thread(ThreadReport {
+            name: effective.name.clone(),
+            scheduling: effective.scheduling.to_string(),
+            cores: effective.affinity.to_string(),
+            refused: applied.refused.iter().map(ToString::to_string).collect(),
+        });
+        if let Some(reason) = applied.not_real_time() {
+            self.brand(reason);
+        }
+    }
+
+    /// Adds a thread of another process, which read its settings back itself.
+    pub(crate) fn add_thread(&mut self, thread: ThreadReport) {
+        if !self.report.threads.contains(&thread) {
+            self.report.threads.push(thread);
+        }
+    }
+
+    /// Says why the figures are not real-time figures.
+    pub(crate) fn brand(&mut self, reason: impl Into<String>) {
+        let reason = reason.into();
+        if !self.report.not_real_time.contains(&reason) {
+            self.report.not_real_time.push(reason);
+        }
+    }
+
+    /// Adds a distribution that is only shown.
+    pub(crate) fn measured(&mut self, name: impl Into<String>, samples: &Samples) {
+        // Nothing, when Ctrl-C came first.
+        if samples.count() == 0 {
+            return;
+        }
+        let summary = samples.summary(self.started);
+        self.report.measured.push(Measured { name: name.into(), summary });
+    }
+
+    /// Adds a comparison.
+    pub(crate) fn compared(&mut self, comparison: &Comparison) {
+        let report = comparison.clone().started_at(self.started).report();
+        if report.base.rounds > 0 {
+            self.report.compared.push(report);
+        }
+    }
+
+    /// Adds a difference of two medians.
+    pub(crate) fn added(&mut self, added: Added) {
+        self.report.added.push(added);
+    }
+
+    /// Adds a sentence that the reader needs.
+    pub(crate) fn note(&mut self, note: impl Into<String>) {
+        self.report.notes.push(note.into());
+    }
+
+    /// Prints the report, writes the JSON where it is wanted, and says how the command ends: 1 when
+    /// a limit was exceeded, 3 when one could not be judged on this machine or, with `require`,
+    /// something real-time was refused.
+    pub(crate) fn finish(mut self, json: Option<&Path>) -> Outcome {
+        self.report.interrupted = super::interrupted();
+        drop(self.awake.take());
+        let judged = self.report.compared.iter().filter(|c| {
+            let limits = c.limits;
+            limits.p50.is_some() || limits.p99.is_some()
+        });
+        let judged = judged.map(|comparison| comparison.verdict);
+        let added = self.report.added.iter().filter(|added| added.limit_ns.is_some());
+        let judged = judged.chain(added.map(|added| added.verdict));
+        self.report.verdict = judged.max().unwrap_or(Verdict::NotJudged);
+        self.report.write(json)?;
+        if self.require && !self.report.not_real_time.is_empty() {
+            return Ok(Exit::Machine);
+        }
+        Ok(match self.report.verdict {
+            Verdict::Within | Verdict::NotJudged => Exit::Done,
+            Verdict::NotResolvableHere => Exit::Machine,
+            Verdict::Exceeds => Exit::Failed,
+        })
+    }
+}
+
+fn command_line() -> String {
+    let quoted = |argument: String| match argument.contains(char::is_whitespace) {
+        true => format!("'{argument}'"),
+        false => argument,
+    };
+    let arguments = std::env::args_os().skip(1);
+    let arguments = arguments.map(|argument| quoted(argument.to_string_lossy().into_owned()));
+    std::iter::once("sinew".to_owned()).chain(arguments).collect::<Vec<_>>().join(" ")
+}
+
+impl Report {
+    /// The table goes to standard output, unless the JSON does: then to standard error.
+    fn write(&self, json: Option<&Path>) -> Result<(), Failure> {
+        let text = self.to_string();
+        let to_stdout = json.is_some_and(|path| path.as_os_str() == "-");
+        let cannot = |what: &str, error: io::Error| Failure::machine(format!("{what}: {error}"));
+        if to_stdout {
+            eprint!("{text}");
+        } else {
+            let mut out = io::stdout().lock();
+            out.write_all(text.as_bytes()).map_err(|error| cannot("standard output", error))?;
+        }
+        let Some(path) = json else { return Ok(()) };
+        let mut bytes = serde_json::to_vec_pretty(self).map_err(Failure::machine)?;
+        bytes.push(b'\n');
+        if to_stdout {
+            io::stdout().lock().write_all(&bytes).map_err(|e| cannot("standard output", e))
+        } else {
+            std::fs::write(path, bytes).map_err(|e| cannot(&path.display().to_string(), e))
+        }
+    }
+}
+
+impl std::fmt::Display for Report {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let host = &self.host;
+        let clock = host.clock_source.as_deref().unwrap_or("unknown");
+        let machine = host.hypervisor.as_deref().unwrap_or("bare metal");
+        writeln!(f, "{}", self.command)?;
+        writeln!(f, "host     {}, {} cores, {machine}", host.processor, host.cores_online)?;
+        writeln!(
+            f,
+            "kernel   {} ({}), clock {clock}, isolated: {}",
+            host.kernel_release,
+            host.preemption,
+            if host.cores_isolated.is_empty() { "none" } else { &host.cores_isolated }
+        )?;
+        if let Some(locked) = self.memory_locked_bytes {
+            writeln!(f, "memory   {} KiB locked", locked / 1024)?;
+        }
+        for thread in &self.threads {
+            let ThreadReport { name, scheduling, cores, refused } = thread;
+            writeln!(f, "thread   {name}: {scheduling}, core {cores} (read back)")?;
+            for refusal in refused {
+                writeln!(f, "         refused: {refusal}")?;
+            }
+        }
+        for reason in &self.not_real_time {
+            writeln!(f, "NOT REAL-TIME: {reason}")?;
+        }
+        if !self.measured.is_empty() {
+            writeln!(f, "\n{}", measured_table(&self.measured))?;
+        }
+        for comparison in &self.compared {
+            writeln!(f, "\n{}", comparison_text(comparison)?)?;
+        }
+        for added in &self.added {
+            writeln!(f, "{added}")?;
+        }
+        for note in &self.notes {
+            writeln!(f, "note: {note}")?;
+        }
+        if self.interrupted {
+            writeln!(f, "INTERRUPTED: the figures are those up to then")?;
+        }
+        if !(self.compared.is_empty() && self.added.is_empty()) {
+            let brand = if self.not_real_time.is_empty() { "" } else { " (NOT REAL-TIME)" };
+            writeln!(f, "verdict: {}{brand}", self.verdict)?;
+        }
+        Ok(())
+    }
+}
+
+const COLUMNS: [&str; 8] = ["", "count", "p50", "p90", "p99", "p99.9", "p99.99", "max (at)"];
+
+fn new_table(columns: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(columns);
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
+fn row(name: &str, summary: &Summary) -> Vec<String> {
+    let Summary { count, p50_ns, p90_ns, p99_ns, p999_ns, p9999_ns, max_ns, max_at_s, .. } =
+        summary;
+    let mut cells = vec![name.to_owned(), count.to_string()];
+    cells.extend([p50_ns, p90_ns, p99_ns, p999_ns, p9999_ns].map(|ns| span(*ns)));
+    cells.push(match max_at_s {
+        Some(at) => format!("{} ({at:.1} s)", span(*max_ns)),
+        None => span(*max_ns),
+    });
+    cells
+}
+
+fn measured_table(measured: &[Measured]) -> Table {
+    let mut table = new_table(&COLUMNS);
+    for Measured { name, summary } in measured {
+        table.add_row(row(name, summary));
+    }
+    table
+}
+
+fn comparison_text(comparison: &ComparisonReport) -> Result<String, std::fmt::Error> {
+    let ComparisonReport { name, base, subject, control, limits, ratio, .. } = comparison;
+    let mut text = format!("{name}\n");
+    let mut table = new_table(&COLUMNS);
+    for SideReport { name, pooled, .. } in [base, control, subject] {
+        table.add_row(row(&format!("  {name}"), pooled));
+    }
+    writeln!(text, "{table}")?;
+    let added = comparison.added_to_base_ns;
+    if added.p50 != 0.0 || added.p99 != 0.0 {
+        let (p50, p99) = (span(added.p50), span(added.p99));
+        writeln!(text, "  added to the base: p50 {p50}, p99 {p99}")?;
+    }
+    let control = comparison.control_ratio;
+    let figures = [
+        ("p50", ratio.p50, control.p50, limits.p50, comparison.verdict_p50),
+        ("p99", ratio.p99, control.p99, limits.p99, comparison.verdict_p99),
+    ];
+    for (figure, ratio, control, limit, verdict) in figures {
+        let [ratio, control] = [ratio, control].map(times);
+        write!(text, "  {figure} ratio {ratio} (control {control}")?;
+        let spread = |side: &SideReport| match figure {
+            "p50" => side.p50_ns_of_rounds,
+            _ => side.p99_ns_of_rounds,
+        };
+        if let (Some(base), Some(subject)) = (spread(base), spread(subject)) {
+            let both = [base.lowest, base.highest, subject.lowest, subject.highest].map(span);
+            let [base_lowest, base_highest, lowest, highest] = both;
+            write!(text, "; rounds {base_lowest}–{base_highest} and {lowest}–{highest}")?;
+        }
+        match limit {
+            Some(limit) => writeln!(text, "), limit {limit}: {verdict}")?,
+            None => writeln!(text, "), no limit")?,
+        }
+    }
+    Ok(text)
+}
+
+fn times(ratio: f64) -> String {
+    // To a base of 0 ns, which a coarse clock can give, there is no ratio.
+    if ratio < f64::MAX { format!("{ratio:.3}") } else { "undefined".to_owned() }
+}
+
+/// A span for people, with three digits or so.
+pub(crate) fn span(ns: f64) -> String {
+    match ns.abs() {
+        below if below < 100.0 => format!("{ns:.1} ns"),
+        below if below < 10_000.0 => format!("{ns:.0} ns"),
+        below if below < 1e6 => format!("{:.1} µs", ns / 1e3),
+        below if below < 1e9 => format!("{:.2} ms", ns / 1e6),
+        _ => format!("{:.2} s", ns / 1e9),
+    }
+}
+
+/// The options that every benchmark has.
+#[derive(Debug, clap::Args)]
+pub(crate) struct OutputArgs {
+    /// Write the report as JSON to a file, or to standard output with `-` (the table then goes to
+    /// standard error)
+    #[arg(long, value_name = "PATH|-")]
+    pub(crate) json: Option<PathBuf>,
+    /// Exit with code 3 unless the kernel grants everything asked for
+    #[arg(long)]
+    pub(crate) require: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::stats::Limits;
+    use super::*;
+
+    fn report() -> Report {
+        let mut run = Run::start(false).unwrap();
+        let mut samples = Samples::new();
+        samples.record_n(1_234, 7, run.started + Nanos::from_secs(2));
+        run.measured("alone", &samples);
+        let mut comparison = Comparison::new("pair", "a", "b", Limits::at_most(1.1, 1.2));
+        comparison.add(&samples, &samples, &samples);
+        run.compared(&comparison);
+        run.brand("this is a test");
+        run.report
+    }
+
+    #[test]
+    fn the_json_reads_back_as_what_was_written() {
+        let report = report();
+        let json = serde_json::to_string(&report).unwrap();
+        assert_eq!(serde_json::from_str::<Report>(&json).unwrap(), report);
+        let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(value["version"], 1);
+        assert_eq!(value["measured"][0]["count"], 7);
+        assert_eq!(value["measured"][0]["max_ns"], 1_234.0);
+        assert_eq!(value["measured"][0]["max_at_s"], 2.0);
+        assert_eq!(value["compared"][0]["ratio"]["p50"], 1.0);
+        assert_eq!(value["compared"][0]["verdict"], "not_judged");
+        assert_eq!(value["compared"][0]["limits"]["p99"]["at_most"], 1.2);
+    }
+
+    #[test]
+    fn people_see_the_brand_the_ratio_and_its_limit() {
+        let text = report().to_string();
+        assert!(text.contains("NOT REAL-TIME: this is a test"), "{text}");
+        assert!(text.contains("p50 ratio 1.000 (control 1.000; rounds"), "{text}");
+        assert!(text.contains("limit ≤ 1.20: not judged"), "{text}");
+    }
+
+    #[test]
+    fn what_ctrl_c_came_before_is_not_reported_as_zero() {
+        let mut run = Run::start(false).unwrap();
+        run.measured("nothing", &Samples::new());
+        run.compared(&Comparison::new("nothing", "a", "b", Limits::at_most(1.1, 1.2)));
+        assert_eq!((run.report.measured.len(), run.report.compared.len()), (0, 0));
+    }
+
+    #[test]
+    fn spans_keep_about_three_digits() {
+        let shown = [3.25, 161.4, 9_999.0, 12_345.0, 4.5e6, 2e9].map(span);
+        assert_eq!(shown, ["3.2 ns", "161 ns", "9999 ns", "12.3 µs", "4.50 ms", "2.00 s"]);
+    }
+}

@@ -1,0 +1,567 @@
+//! Pooled samples, and ratios that are judged only where this machine can resolve them.
+//!
+//! A figure of one run says little on a machine that others share, so nothing here is judged by
+//! itself. Two sides run in alternating rounds, and the first of them runs twice: base, subject,
+//! control, where control is the base again. What base and control differ by is what the machine
+//! adds to any ratio; a limit below that cannot be judged, and is not.
+
+use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+use sinew_rt::clock::{self, Nanos};
+use sinew_rt::panel::HistogramSnapshot;
+
+/// Fewer pooled samples than this on any side, and a ratio is shown but not judged.
+pub(crate) const JUDGED_SAMPLES: u64 = 100_000;
+
+/// The longest span that has a bucket of its own: 60 s. Longer ones count as this.
+const HIGHEST_NS: u64 = 60_000_000_000;
+const SIGNIFICANT_DIGITS: u8 = 3;
+
+/// Spans in nanoseconds, in buckets of three significant digits, with the exact maximum and when it
+/// was. Adding does not allocate, so a real-time thread may do it between two measurements.
+#[derive(Clone, Debug)]
+pub(crate) struct Samples {
+    histogram: Histogram<u64>,
+    /// How many operations each recorded span covers; quantiles are per operation.
+    operations: u64,
+    max_ns: u64,
+    /// `None` when those who measured did not say.
+    max_at: Option<Nanos>,
+}
+
+impl Samples {
+    /// An empty set of spans, each of which covers one operation. Allocates.
+    pub(crate) fn new() -> Self {
+        Self::of_batches(1)
+    }
+
+    /// An empty set of spans that each cover `operations` operations: what is too short to be timed
+    /// alone is timed in batches, and shown divided by `operations`.
+    pub(crate) fn of_batches(operations: u64) -> Self {
+        let histogram = Histogram::new_with_bounds(1, HIGHEST_NS, SIGNIFICANT_DIGITS)
+            .expect("1 <= lowest, 2 * lowest <= highest and digits <= 5 hold for these constants");
+        Self { histogram, operations: operations.max(1), max_ns: 0, max_at: None }
+    }
+
+    /// Adds one span that ended at `at`. Negative spans count as 0.
+    #[inline]
+    pub(crate) fn record(&mut self, span: Nanos, at: Nanos) {
+        self.record_n(span.as_unsigned(), 1, at);
+    }
+
+    /// Adds `count` spans of `ns`, the last of which ended at `at`.
+    #[inline]
+    pub(crate) fn record_n(&mut self, ns: u64, count: u64, at: Nanos) {
+        self.histogram.saturating_record_n(ns.min(HIGHEST_NS), count);
+        if ns > self.max_ns && count > 0 {
+            self.max_ns = ns;
+            self.max_at = Some(at);
+        }
+    }
+
+    /// Corrects the maximum, where the spans were already in buckets when they were added.
+    pub(crate) fn set_max(&mut self, ns: u64, at: Option<Nanos>) {
+        (self.max_ns, self.max_at) = (ns, at);
+    }
+
+    /// The spans of a histogram of an instrument panel, which keeps two significant digits.
+    pub(crate) fn from_panel(histogram: &HistogramSnapshot) -> Self {
+        let mut samples = Self::new();
+        for step in histogram.hdr.iter_recorded() {
+            let ns = histogram.hdr.median_equivalent(step.value_iterated_to());
+            samples.record_n(ns, step.count_at_value(), Nanos::ZERO);
+        }
+        samples.set_max(histogram.max.as_unsigned(), histogram.max_at);
+        samples
+    }
+
+    /// Adds everything that `other` holds; both must cover as many operations a span.
+    pub(crate) fn pool(&mut self, other: &Self) {
+        assert_eq!(self.operations, other.operations, "spans of different meaning");
+        self.histogram.add(&other.histogram).expect("both have the same bounds");
+        if other.max_ns > self.max_ns {
+            (self.max_ns, self.max_at) = (other.max_ns, other.max_at);
+        }
+    }
+
+    /// How many spans there are.
+    pub(crate) fn count(&self) -> u64 {
+        self.histogram.len()
+    }
+
+    /// The span that a share of `quantile` (0 to 1) does not exceed, in ns per operation.
+    pub(crate) fn quantile(&self, quantile: f64) -> f64 {
+        self.per_operation(self.histogram.value_at_quantile(quantile))
+    }
+
+    fn per_operation(&self, ns: u64) -> f64 {
+        ns as f64 / self.operations as f64
+    }
+
+    /// The figures that reports show. `started` is the origin of `max_at_s`.
+    pub(crate) fn summary(&self, started: Nanos) -> Summary {
+        let at = |quantile| self.quantile(quantile);
+        Summary {
+            count: self.count(),
+            operations_per_sample: self.operations,
+            mean_ns: self.histogram.mean() / self.operations as f64,
+            min_ns: self.per_operation(self.histogram.min()),
+            p50_ns: at(0.5),
+            p90_ns: at(0.9),
+            p99_ns: at(0.99),
+            p999_ns: at(0.999),
+            p9999_ns: at(0.9999),
+            max_ns: self.per_operation(self.max_ns),
+            max_at_s: self.max_at.map(|at| (at - started).as_secs_f64()),
+        }
+    }
+}
+
+/// A distribution in the figures that reports show, in ns per operation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Summary {
+    /// Spans recorded.
+    pub(crate) count: u64,
+    /// Operations that each span covers; above 1 the quantiles are of means over that many.
+    pub(crate) operations_per_sample: u64,
+    pub(crate) mean_ns: f64,
+    pub(crate) min_ns: f64,
+    pub(crate) p50_ns: f64,
+    pub(crate) p90_ns: f64,
+    pub(crate) p99_ns: f64,
+    pub(crate) p999_ns: f64,
+    pub(crate) p9999_ns: f64,
+    pub(crate) max_ns: f64,
+    /// When the maximum was, in seconds after the start of the run, if that is known.
+    pub(crate) max_at_s: Option<f64>,
+}
+
+/// The two figures that are judged; everything above them is only shown.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Pair {
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
+}
+
+/// How a measured ratio must lie to its limit.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Limit {
+    /// The subject takes at most so many times as long as the base.
+    AtMost(f64),
+    /// The subject takes at least so many times as long as the base.
+    AtLeast(f64),
+}
+
+impl Limit {
+    fn holds(self, ratio: f64) -> bool {
+        match self {
+            Self::AtMost(limit) => ratio <= limit,
+            Self::AtLeast(limit) => ratio >= limit,
+        }
+    }
+
+    /// By which factor base and control may differ for this limit to be judged: a limit of 1.1 or
+    /// of 1/1.1 is lost in noise that moves a figure by a factor of more than 1.1.
+    fn resolution(self) -> f64 {
+        let (Self::AtMost(limit) | Self::AtLeast(limit)) = self;
+        limit.max(1.0 / limit)
+    }
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AtMost(limit) => write!(f, "≤ {limit:.2}"),
+            Self::AtLeast(limit) => write!(f, "≥ {limit:.2}"),
+        }
+    }
+}
+
+/// What is demanded of a comparison; a figure without a limit is shown and not judged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Limits {
+    pub(crate) p50: Option<Limit>,
+    pub(crate) p99: Option<Limit>,
+}
+
+impl Limits {
+    /// Both figures at most `p50` and `p99` times those of the base.
+    pub(crate) fn at_most(p50: f64, p99: f64) -> Self {
+        Self { p50: Some(Limit::AtMost(p50)), p99: Some(Limit::AtMost(p99)) }
+    }
+}
+
+/// What a comparison found, for one figure or for all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Verdict {
+    /// The limit holds.
+    Within,
+    /// Too few samples, or no limit.
+    NotJudged,
+    /// Base and control differ by more than the limit allows for.
+    NotResolvableHere,
+    /// The limit does not hold.
+    Exceeds,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Within => "within",
+            Self::NotJudged => "not judged",
+            Self::NotResolvableHere => "not resolvable here",
+            Self::Exceeds => "exceeds",
+        })
+    }
+}
+
+/// Which of the two sides a round is to measure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// What is compared with; also measured as the control.
+    Base,
+    /// What is judged.
+    Subject,
+}
+
+/// One of the three sets of rounds.
+#[derive(Clone, Debug)]
+struct Rounds {
+    pooled: Samples,
+    each: Vec<Pair>,
+}
+
+impl Rounds {
+    fn new(operations: u64) -> Self {
+        Self { pooled: Samples::of_batches(operations), each: Vec::new() }
+    }
+
+    fn add(&mut self, round: &Samples) {
+        self.pooled.pool(round);
+        self.each.push(pair(|quantile| round.quantile(quantile)));
+    }
+
+    fn report(&self, name: &str, started: Nanos) -> SideReport {
+        let spread = |figure: fn(&Pair) -> f64| {
+            let values = self.each.iter().map(figure);
+            Spread {
+                lowest: values.clone().fold(f64::INFINITY, f64::min),
+                highest: values.fold(0.0, f64::max),
+            }
+        };
+        let rounds = self.each.len();
+        let spreads = (rounds > 0).then(|| (spread(|pair| pair.p50), spread(|pair| pair.p99)));
+        SideReport {
+            name: name.to_owned(),
+            pooled: self.pooled.summary(started),
+            rounds,
+            p50_ns_of_rounds: spreads.map(|both| both.0),
+            p99_ns_of_rounds: spreads.map(|both| both.1),
+        }
+    }
+}
+
+fn pair(figure: impl Fn(f64) -> f64) -> Pair {
+    Pair { p50: figure(0.5), p99: figure(0.99) }
+}
+
+/// Two sides and the control, round by round.
+#[derive(Clone, Debug)]
+pub(crate) struct Comparison {
+    name: String,
+    base_name: String,
+    subject_name: String,
+    limits: Limits,
+    /// Added to the base before the ratio is formed: for limits such as "base + one signature".
+    added_ns: Pair,
+    started: Nanos,
+    base: Rounds,
+    subject: Rounds,
+    control: Rounds,
+}
+
+impl Comparison {
+    /// An empty comparison of `subject_name` with `base_name`.
+    pub(crate) fn new(name: &str, base_name: &str, subject_name: &str, limits: Limits) -> Self {
+        Self {
+            name: name.to_owned(),
+            base_name: base_name.to_owned(),
+            subject_name: subject_name.to_owned(),
+            limits,
+            added_ns: Pair { p50: 0.0, p99: 0.0 },
+            started: clock::now(),
+            base: Rounds::new(1),
+            subject: Rounds::new(1),
+            control: Rounds::new(1),
+        }
+    }
+
+    /// What is compared.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The same for spans that cover `operations` operations each.
+    pub(crate) fn of_batches(self, operations: u64) -> Self {
+        let rounds = || Rounds::new(operations);
+        Self { base: rounds(), subject: rounds(), control: rounds(), ..self }
+    }
+
+    /// The origin of "when the maximum was", where that is not the making of this comparison.
+    pub(crate) fn started_at(self, started: Nanos) -> Self {
+        Self { started, ..self }
+    }
+
+    /// Adds `added_ns` to the base (and the control) before ratios are formed.
+    pub(crate) fn add_to_base(&mut self, added_ns: Pair) {
+        self.added_ns = added_ns;
+    }
+
+    /// Measures base, subject and control once each through `measure`. The order changes with
+    /// every round, so that what drifts during a run does not always meet the same side. An error
+    /// leaves the comparison as it was: rounds count as a whole.
+    pub(crate) fn round<E>(
+        &mut self,
+        mut measure: impl FnMut(Side) -> Result<Samples, E>,
+    ) -> Result<(), E> {
+        const SIDES: [Side; 3] = [Side::Base, Side::Subject, Side::Base];
+        let first = self.base.each.len() % SIDES.len();
+        let mut measured = [None, None, None];
+        for n in 0..SIDES.len() {
+            let at = (first + n) % SIDES.len();
+            measured[at] = Some(measure(SIDES[at])?);
+        }
+        let [Some(base), Some(subject), Some(control)] = measured else { return Ok(()) };
+        self.add(&base, &subject, &control);
+        Ok(())
+    }
+
+    /// Adds one round that was measured elsewhere.
+    pub(crate) fn add(&mut self, base: &Samples, subject: &Samples, control: &Samples) {
+        self.base.add(base);
+        self.subject.add(subject);
+        self.control.add(control);
+    }
+
+    /// Forms the ratios and judges them.
+    pub(crate) fn report(&self) -> ComparisonReport {
+        let all = [&self.base, &self.subject, &self.control];
+        let fewest = all.map(|rounds| rounds.pooled.count()).into_iter().min().unwrap_or(0);
+        let added = |quantile: f64| match quantile {
+            0.5 => self.added_ns.p50,
+            _ => self.added_ns.p99,
+        };
+        let base = |quantile| self.base.pooled.quantile(quantile) + added(quantile);
+        let ratio = pair(|quantile| ratio(self.subject.pooled.quantile(quantile), base(quantile)));
+        let control = pair(|quantile| {
+            self::ratio(self.control.pooled.quantile(quantile) + added(quantile), base(quantile))
+        });
+        let judge = |limit, ratio, control| judge(limit, ratio, control, fewest);
+        let verdict_p50 = judge(self.limits.p50, ratio.p50, control.p50);
+        let verdict_p99 = judge(self.limits.p99, ratio.p99, control.p99);
+        let limits = [(self.limits.p50, verdict_p50), (self.limits.p99, verdict_p99)];
+        let judged = limits.into_iter().filter(|(limit, _)| limit.is_some());
+        ComparisonReport {
+            name: self.name.clone(),
+            base: self.base.report(&self.base_name, self.started),
+            subject: self.subject.report(&self.subject_name, self.started),
+            control: self.control.report(&format!("{} again", self.base_name), self.started),
+            added_to_base_ns: self.added_ns,
+            limits: self.limits,
+            ratio,
+            control_ratio: control,
+            verdict_p50,
+            verdict_p99,
+            verdict: judged.map(|(_, verdict)| verdict).max().unwrap_or(Verdict::NotJudged),
+        }
+    }
+}
+
+fn ratio(subject: f64, base: f64) -> f64 {
+    // Spans of 0 ns are possible where a clock is coarser than what it measures.
+    if base > 0.0 { subject / base } else { f64::MAX }
+}
+
+fn judge(limit: Option<Limit>, ratio: f64, control: f64, fewest: u64) -> Verdict {
+    let Some(limit) = limit else { return Verdict::NotJudged };
+    if fewest < JUDGED_SAMPLES {
+        return Verdict::NotJudged;
+    }
+    if control <= 0.0 || control.max(1.0 / control) > limit.resolution() {
+        return Verdict::NotResolvableHere;
+    }
+    if limit.holds(ratio) { Verdict::Within } else { Verdict::Exceeds }
+}
+
+/// The lowest and the highest value of a figure over all rounds, in ns.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Spread {
+    pub(crate) lowest: f64,
+    pub(crate) highest: f64,
+}
+
+/// One side of a comparison, as reported.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct SideReport {
+    pub(crate) name: String,
+    pub(crate) pooled: Summary,
+    pub(crate) rounds: usize,
+    /// Absent before the first round.
+    pub(crate) p50_ns_of_rounds: Option<Spread>,
+    pub(crate) p99_ns_of_rounds: Option<Spread>,
+}
+
+/// A comparison, as reported.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ComparisonReport {
+    pub(crate) name: String,
+    pub(crate) base: SideReport,
+    pub(crate) subject: SideReport,
+    /// The base once more: what the machine does to a ratio of equals.
+    pub(crate) control: SideReport,
+    pub(crate) added_to_base_ns: Pair,
+    pub(crate) limits: Limits,
+    /// Subject to base.
+    pub(crate) ratio: Pair,
+    /// Control to base.
+    pub(crate) control_ratio: Pair,
+    pub(crate) verdict_p50: Verdict,
+    pub(crate) verdict_p99: Verdict,
+    /// The worse of the two, among those that have a limit.
+    pub(crate) verdict: Verdict,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spans(ns: u64, count: u64) -> Samples {
+        let mut samples = Samples::new();
+        samples.record_n(ns, count, Nanos::ZERO);
+        samples
+    }
+
+    fn compared(base: u64, subject: u64, control: u64, limits: Limits) -> ComparisonReport {
+        let mut comparison = Comparison::new("test", "a", "b", limits);
+        let count = JUDGED_SAMPLES;
+        comparison.add(&spans(base, count), &spans(subject, count), &spans(control, count));
+        comparison.report()
+    }
+
+    #[test]
+    fn a_ratio_below_its_limit_is_within_and_one_above_exceeds() {
+        let limits = Limits::at_most(1.10, 1.10);
+        assert_eq!(compared(1_000, 1_090, 1_000, limits).verdict, Verdict::Within);
+        assert_eq!(compared(1_000, 1_120, 1_000, limits).verdict, Verdict::Exceeds);
+    }
+
+    #[test]
+    fn a_control_beyond_the_limit_makes_every_ratio_unresolvable() {
+        let limits = Limits::at_most(1.10, 1.10);
+        for control in [1_120, 890] {
+            for subject in [500, 1_000, 5_000] {
+                let report = compared(1_000, subject, control, limits);
+                assert_eq!(report.verdict, Verdict::NotResolvableHere, "{control} {subject}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_limit_below_one_needs_a_control_within_its_inverse() {
+        let limits = Limits { p50: None, p99: Some(Limit::AtMost(0.3)) };
+        assert_eq!(compared(1_000, 290, 1_500, limits).verdict, Verdict::Within);
+        assert_eq!(compared(1_000, 320, 1_500, limits).verdict, Verdict::Exceeds);
+        assert_eq!(compared(1_000, 290, 3_500, limits).verdict, Verdict::NotResolvableHere);
+    }
+
+    #[test]
+    fn a_lower_limit_is_a_limit_too() {
+        let limits = Limits { p50: Some(Limit::AtLeast(2.0)), p99: None };
+        assert_eq!(compared(1_000, 2_100, 1_000, limits).verdict, Verdict::Within);
+        assert_eq!(compared(1_000, 1_900, 1_000, limits).verdict, Verdict::Exceeds);
+    }
+
+    #[test]
+    fn too_few_samples_on_any_side_are_not_judged() {
+        let limits = Limits::at_most(1.10, 1.10);
+        let mut comparison = Comparison::new("test", "a", "b", limits);
+        let (enough, few) = (spans(10, JUDGED_SAMPLES), spans(10, JUDGED_SAMPLES - 1));
+        comparison.add(&enough, &enough, &few);
+        assert_eq!(comparison.report().verdict, Verdict::NotJudged);
+        comparison.add(&few, &few, &few);
+        assert_eq!(comparison.report().verdict, Verdict::Within);
+    }
+
+    #[test]
+    fn the_worse_figure_decides_and_a_figure_without_limit_does_not() {
+        let mut comparison = Comparison::new("test", "a", "b", Limits::at_most(1.1, 1.1));
+        let mut subject = spans(1_000, JUDGED_SAMPLES);
+        subject.record_n(9_000, JUDGED_SAMPLES / 50, Nanos::ZERO);
+        let base = spans(1_000, JUDGED_SAMPLES);
+        comparison.add(&base, &subject, &base);
+        let report = comparison.report();
+        assert_eq!(
+            (report.verdict_p50, report.verdict_p99, report.verdict),
+            (Verdict::Within, Verdict::Exceeds, Verdict::Exceeds)
+        );
+        comparison.limits.p99 = None;
+        assert_eq!(comparison.report().verdict, Verdict::Within);
+    }
+
+    #[test]
+    fn what_is_added_to_the_base_counts_for_base_and_control() {
+        let mut comparison = Comparison::new("test", "a", "b", Limits::at_most(1.1, 1.1));
+        comparison.add_to_base(Pair { p50: 1_000.0, p99: 1_000.0 });
+        let n = JUDGED_SAMPLES;
+        comparison.add(&spans(1_000, n), &spans(2_100, n), &spans(1_100, n));
+        let report = comparison.report();
+        assert!((report.ratio.p50 - 1.05).abs() < 0.001, "{:?}", report.ratio);
+        assert!((report.control_ratio.p50 - 1.05).abs() < 0.001, "{:?}", report.control_ratio);
+        assert_eq!(report.verdict, Verdict::Within);
+    }
+
+    #[test]
+    fn rounds_measure_the_base_twice_and_never_in_the_same_order() {
+        let mut comparison = Comparison::new("test", "a", "b", Limits::default());
+        let mut orders = Vec::new();
+        for _ in 0..3 {
+            let mut order = Vec::new();
+            comparison
+                .round(|side| {
+                    order.push(side);
+                    Ok::<_, ()>(spans(if side == Side::Base { 10 } else { 20 }, 1))
+                })
+                .unwrap();
+            orders.push(order);
+        }
+        assert!(orders.iter().all(|order| order.iter().filter(|s| **s == Side::Base).count() == 2));
+        assert!(orders[0] != orders[1] && orders[1] != orders[2], "{orders:?}");
+        let report = comparison.report();
+        assert_eq!((report.ratio.p50, report.control_ratio.p50), (2.0, 1.0));
+        assert_eq!((report.base.rounds, report.control.pooled.count), (3, 3));
+    }
+
+    #[test]
+    fn a_failed_round_leaves_no_half_of_itself() {
+        let mut comparison = Comparison::new("test", "a", "b", Limits::default());
+        let failed = comparison.round(|side| match side {
+            Side::Base => Ok(spans(1, 1)),
+            Side::Subject => Err("interrupted"),
+        });
+        assert_eq!(failed, Err("interrupted"));
+        assert_eq!(comparison.report().base.pooled.count, 0);
+    }
+
+    #[test]
+    fn batches_are_shown_per_operation() {
+        let mut samples = Samples::of_batches(100);
+        samples.record(Nanos::new(2_550), Nanos::from_secs(3));
+        let summary = samples.summary(Nanos::from_secs(1));
+        assert!((summary.p50_ns - 25.5).abs() < 0.02, "{summary:?}");
+        assert_eq!((summary.max_ns, summary.max_at_s), (25.5, Some(2.0)));
+    }
+}

@@ -1,0 +1,32 @@
+//! `sinew node`: a node as a daemon, and how one is, from its panel alone.
+
+mod run;
+mod status;
+mod topics;
+
+use clap::{Args, Subcommand};
+
+use crate::exit::Outcome;
+
+/// Run a node from its configuration, or ask how one is.
+#[derive(Args)]
+#[command(arg_required_else_help = true)]
+pub(crate) struct NodeArgs {
+    #[command(subcommand)]
+    command: NodeCommand,
+}
+
+#[derive(Subcommand)]
+enum NodeCommand {
+    /// Start the node of a sinew.toml and run it until SIGTERM or Ctrl-C
+    Run(run::RunArgs),
+    /// Say how a node is, from its panel alone
+    Status(status::StatusArgs),
+}
+
+pub(crate) fn run(args: NodeArgs) -> Outcome {
+    match args.command {
+        NodeCommand::Run(args) => run::run(args),
+        NodeCommand::Status(args) => status::run(args),
+    }
+}

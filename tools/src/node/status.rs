@@ -1,0 +1,361 @@
+//! `sinew node status`: how a node is, from its panel alone.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal};
+
+use serde::{Deserialize, Serialize};
+use sinew_rt::clock::Nanos;
+use sinew_rt::ladder::Level;
+use sinew_rt::panel::PanelSnapshot;
+
+use crate::exit::{Exit, Failure, Outcome};
+use crate::hist;
+use crate::output::{self, JsonArgs};
+use crate::panels::{Look, OpenPanel, PanelDir};
+
+/// Say how a node is, from its panel alone.
+///
+/// The process is not asked and does not notice; it may be dead. Without NODE, every node on this
+/// machine is shown, except what is kept of earlier crashes.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  sinew node status                  every node here
+  sinew node status robot
+  sinew node status robot --json -   for a script or a health check
+
+Exit codes:
+  0  all of them run, and no stage is in safe stop
+  1  one is dead, failed or stopped, is in safe stop, or its housekeeping is silent
+  2  wrong usage
+  3  there is no such panel, or it cannot be read")]
+pub(crate) struct StatusArgs {
+    /// Name of the node, or path of its panel
+    #[arg(value_name = "NODE")]
+    node: Option<String>,
+    #[command(flatten)]
+    json: JsonArgs,
+    #[command(flatten)]
+    dir: PanelDir,
+}
+
+/// Housekeeping shows itself fifty times a second; silent for this long, it hangs or is starved.
+const SILENCE: Nanos = Nanos::from_secs(2);
+
+pub(crate) fn run(args: StatusArgs) -> Outcome {
+    let paths = match &args.node {
+        Some(wanted) => vec![args.dir.find(wanted)?],
+        None => {
+            let (panels, closed) = args.dir.list();
+            let paths: Vec<_> =
+                panels.into_iter().filter(|panel| !panel.crashed).map(|panel| panel.path).collect();
+            if paths.is_empty() {
+                let why = closed.first().map_or_else(String::new, |error| format!(" ({error})"));
+                return Err(Failure::machine(format!(
+                    "there is no panel of a node{why}; start one with `sinew node run CONFIG`"
+                )));
+            }
+            paths
+        }
+    };
+    let nodes = paths
+        .iter()
+        .map(|path| OpenPanel::open(path)?.look().map(|look| NodeStatus::of(&look)))
+        .collect::<Result<Vec<_>, _>>()?;
+    let healthy = nodes.iter().all(|node| node.healthy);
+    if !args.json.to_stdout() {
+        let texts: Vec<_> = nodes.iter().map(NodeStatus::text).collect();
+        output::print(&texts.join("\n"))?;
+    }
+    args.json.write(&Status { version: 1, report: "node status".to_owned(), nodes })?;
+    Ok(if healthy { Exit::Done } else { Exit::Failed })
+}
+
+#[derive(Serialize, Deserialize)]
+struct Status {
+    version: u32,
+    report: String,
+    nodes: Vec<NodeStatus>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct NodeStatus {
+    name: String,
+    path: String,
+    state: String,
+    alive: bool,
+    healthy: bool,
+    /// Why it is not healthy.
+    problems: Vec<String>,
+    pid: u32,
+    started_at_unix_ns: i64,
+    uptime_ns: i64,
+    heartbeat_age_ns: Option<i64>,
+    identity: String,
+    layout: String,
+    level: String,
+    not_real_time: Vec<String>,
+    stages: Vec<StageStatus>,
+    peers: Vec<PeerStatus>,
+    #[serde(flatten)]
+    traffic: Traffic,
+    #[serde(skip)]
+    headline: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct StageStatus {
+    name: String,
+    core: Option<u16>,
+    level: String,
+    budget_ns: i64,
+    executions: u64,
+    overruns: u64,
+    hangs: u64,
+    /// For how long it has been inside its present execution.
+    inside_ns: Option<i64>,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct PeerStatus {
+    name: String,
+    /// `None` before the first Hello.
+    epoch: Option<u64>,
+    heard_ago_ns: Option<i64>,
+    round_trip_ns: Option<i64>,
+}
+
+/// What came and went, and what was dropped.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Traffic {
+    frames_received: u64,
+    signatures_checked: u64,
+    delivered: BTreeMap<String, u64>,
+    sent: BTreeMap<String, u64>,
+    /// Frames that the network did not take, by peer.
+    send_lost: BTreeMap<String, u64>,
+    drops: Vec<Drop>,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Drop {
+    stage: String,
+    reason: String,
+    source: String,
+    count: u64,
+}
+
+impl Traffic {
+    pub(super) fn of(snapshot: &PanelSnapshot) -> Self {
+        let mut traffic = Self {
+            frames_received: snapshot.counter("receive.frames").unwrap_or(0),
+            signatures_checked: snapshot.counter("verify.signatures_checked").unwrap_or(0),
+            ..Self::default()
+        };
+        for (name, count) in &snapshot.counters {
+            if let Some(topic) = name.strip_prefix("delivered/") {
+                traffic.delivered.insert(topic.to_owned(), *count);
+            } else if let Some(topic) = name.strip_prefix("sent/") {
+                traffic.sent.insert(topic.to_owned(), *count);
+            } else if let Some(peer) = name.strip_prefix("send.lost@") {
+                traffic.send_lost.insert(peer.to_owned(), *count);
+            } else if let Some(drop) = Drop::of(name, *count).filter(|drop| drop.count > 0) {
+                traffic.drops.push(drop);
+            }
+        }
+        traffic
+    }
+
+    pub(super) fn text(&self) -> String {
+        let mut text = String::new();
+        let frames = format!(
+            "{} frames, {} signatures checked",
+            self.frames_received, self.signatures_checked
+        );
+        let _ = writeln!(text, "  {:<9} {frames}", "received");
+        let mut list = |name: &str, counts: &BTreeMap<String, u64>, zeros: bool| {
+            let counts: Vec<_> = counts
+                .iter()
+                .filter(|(_, count)| zeros || **count > 0)
+                .map(|(name, count)| format!("{name} {count}"))
+                .collect();
+            if !counts.is_empty() {
+                let _ = writeln!(text, "  {name:<9} {}", counts.join(" · "));
+            }
+        };
+        list("delivered", &self.delivered, true);
+        list("sent", &self.sent, true);
+        list("send lost", &self.send_lost, false);
+        for Drop { stage, reason, source, count } in &self.drops {
+            let _ = writeln!(text, "  {:<9} {count} {reason} from {source} ({stage})", "dropped");
+        }
+        text
+    }
+}
+
+impl Drop {
+    /// From `STAGE.drop.REASON@SOURCE`.
+    fn of(name: &str, count: u64) -> Option<Self> {
+        let (stage, rest) = name.split_once(".drop.")?;
+        let (reason, source) = rest.split_once('@')?;
+        let [stage, reason, source] = [stage, reason, source].map(str::to_owned);
+        Some(Self { stage, reason, source, count })
+    }
+}
+
+impl NodeStatus {
+    fn of(look: &Look) -> Self {
+        let snapshot = &look.snapshot;
+        let now = snapshot.taken_at;
+        let runs = look.life.runs();
+        let level = snapshot.level();
+        let heartbeat = snapshot.heartbeat_at.map(|at| now - at);
+        let mut problems = Vec::new();
+        if !runs {
+            problems.push(look.life.to_string());
+        }
+        if runs && heartbeat.is_some_and(|age| age > SILENCE) {
+            problems.push("housekeeping is silent: it hangs, or gets no CPU".to_owned());
+        }
+        for probe in &snapshot.probes {
+            if probe.level == Level::SafeStop {
+                problems.push(format!("{} is in safe stop", probe.name));
+            }
+        }
+        let stages = snapshot.probes.iter().map(|probe| StageStatus {
+            name: probe.name.clone(),
+            core: probe.core,
+            level: probe.level.to_string(),
+            budget_ns: probe.budget.as_nanos(),
+            executions: probe.executions,
+            overruns: probe.overruns,
+            hangs: probe.hangs,
+            inside_ns: probe.entered_at.filter(|_| runs).map(|at| (now - at).as_nanos()),
+        });
+        Self {
+            name: snapshot.name.clone(),
+            path: look.path.display().to_string(),
+            state: look.life.word().to_owned(),
+            alive: runs,
+            healthy: problems.is_empty(),
+            problems,
+            pid: snapshot.process.pid,
+            started_at_unix_ns: snapshot.started_at_wall.as_nanos(),
+            uptime_ns: look.uptime().as_nanos(),
+            heartbeat_age_ns: heartbeat.map(Nanos::as_nanos),
+            identity: snapshot.identity.clone(),
+            layout: snapshot.layout.clone(),
+            level: level.to_string(),
+            not_real_time: snapshot.not_real_time.clone(),
+            stages: stages.collect(),
+            peers: peers(snapshot),
+            traffic: Traffic::of(snapshot),
+            headline: look.headline(),
+        }
+    }
+
+    fn text(&self) -> String {
+        let mut text = String::new();
+        hist::brand(&mut text, &self.not_real_time, io::stdout().is_terminal());
+        let _ = writeln!(text, "{}", self.headline);
+        let mut line = |name: &str, value: &str| {
+            if !value.is_empty() {
+                let _ = writeln!(text, "  {name:<9} {value}");
+            }
+        };
+        for problem in &self.problems {
+            line("PROBLEM", problem);
+        }
+        line("identity", &self.identity);
+        line("layout", &self.layout);
+        for stage in &self.stages {
+            let StageStatus { name, level, executions, overruns, hangs, .. } = stage;
+            let core = stage.core.map_or_else(String::new, |core| format!(", core {core}"));
+            let hangs = if *hangs > 0 { format!(", {hangs} hangs") } else { String::new() };
+            let budget = Nanos::new(stage.budget_ns);
+            let counts = format!("{executions} executions, {overruns} over {budget}{hangs}");
+            line("stage", &format!("{name}: {level}{core}, {counts}"));
+        }
+        for peer in &self.peers {
+            line("peer", &peer.text());
+        }
+        text.push_str(&self.traffic.text());
+        text
+    }
+}
+
+impl PeerStatus {
+    fn text(&self) -> String {
+        let Some((epoch, heard)) = self.epoch.zip(self.heard_ago_ns) else {
+            return format!("{}: never heard of", self.name);
+        };
+        let trip = self
+            .round_trip_ns
+            .map_or_else(String::new, |ns| format!(", round trip {}", Nanos::new(ns)));
+        format!("{}: epoch {epoch}, heard {} ago{trip}", self.name, Nanos::new(heard))
+    }
+}
+
+/// The peers, in the order in which they were registered.
+fn peers(snapshot: &PanelSnapshot) -> Vec<PeerStatus> {
+    let names = snapshot.gauges.iter().filter_map(|(name, _)| name.strip_prefix("peer.epoch@"));
+    let peer = |name: &str| {
+        let gauge = |what: &str| snapshot.gauge(&format!("peer.{what}@{name}"));
+        let heard_at = gauge("heard_at_ns").filter(|at| *at != 0);
+        PeerStatus {
+            name: name.to_owned(),
+            epoch: heard_at.and(gauge("epoch")).map(i64::cast_unsigned),
+            heard_ago_ns: heard_at.map(|at| (snapshot.taken_at - Nanos::new(at)).as_nanos()),
+            round_trip_ns: heard_at.and(gauge("round_trip_ns")),
+        }
+    };
+    names.map(peer).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sinew_rt::panel::{Panel, PanelSpec};
+
+    #[test]
+    fn traffic_and_peers_are_read_from_the_names_on_the_panel() {
+        let panel = Panel::anonymous(&PanelSpec::new("example")).unwrap();
+        for (name, count) in [
+            ("receive.frames", 9),
+            ("verify.signatures_checked", 7),
+            ("delivered/arm/setpoint", 5),
+            ("sent/arm/state", 4),
+            ("send.lost@robot", 3),
+            ("verify.drop.bad_signature@robot", 2),
+            ("verify.drop.replay@robot", 0),
+            ("receive.drop.too_short@stranger", 1),
+        ] {
+            panel.counter(name).unwrap().add(count);
+        }
+        for (name, value) in [
+            ("peer.epoch@robot", 3),
+            ("peer.round_trip_ns@robot", 40_000),
+            ("peer.heard_at_ns@robot", 1),
+            ("peer.epoch@quiet", 0),
+            ("peer.round_trip_ns@quiet", 0),
+            ("peer.heard_at_ns@quiet", 0),
+        ] {
+            panel.gauge(name).unwrap().set(value);
+        }
+        let snapshot = panel.snapshot().unwrap();
+        let traffic = Traffic::of(&snapshot);
+        assert_eq!((traffic.frames_received, traffic.signatures_checked), (9, 7));
+        assert_eq!(traffic.delivered["arm/setpoint"], 5);
+        assert_eq!(traffic.sent["arm/state"], 4);
+        assert_eq!(traffic.send_lost["robot"], 3);
+        let drops: Vec<_> =
+            traffic.drops.iter().map(|d| (d.reason.as_str(), d.source.as_str(), d.count)).collect();
+        assert_eq!(drops, [("bad_signature", "robot", 2), ("too_short", "stranger", 1)]);
+        let peers = peers(&snapshot);
+        assert_eq!(peers[0].epoch, Some(3));
+        assert_eq!(peers[0].round_trip_ns, Some(40_000));
+        assert_eq!(peers[0].heard_ago_ns, Some(snapshot.taken_at.as_nanos() - 1));
+        assert_eq!(peers[1].text(), "quiet: never heard of");
+    }
+}

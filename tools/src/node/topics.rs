@@ -1,0 +1,124 @@
+//! Which topics a node without a program of its own subscribes to, and with which message type.
+
+use sinew_control::message::{Fault, Heartbeat, JointSetpoint, JointState, Twist};
+use sinew_io::message::Message;
+use sinew_io::node::{NodeBuilder, NodeConfig, NodeError, Queued, TopicClass};
+use sinew_rt::latest::LatestReader;
+use sinew_rt::ring::Consumer;
+
+use crate::exit::Failure;
+
+/// Messages of a queued topic that may wait until the next turn.
+const QUEUE: usize = 1_024;
+
+type Subscribe = fn(&mut NodeBuilder, &str, TopicClass) -> Result<Box<dyn Subscribed>, NodeError>;
+
+/// The message types that this command knows. Others belong to programs, which subscribe through
+/// `sinew::io::node::NodeBuilder`.
+const KNOWN: [(&str, Subscribe); 5] = [
+    (Fault::NAME, subscribe::<Fault>),
+    (Heartbeat::NAME, subscribe::<Heartbeat>),
+    (JointSetpoint::NAME, subscribe::<JointSetpoint>),
+    (JointState::NAME, subscribe::<JointState>),
+    (Twist::NAME, subscribe::<Twist>),
+];
+
+/// A topic that is received. Dropping it would leave its stage without a reader.
+pub(super) trait Subscribed {
+    /// Takes what waits in a queue, so that it never overflows. Bounded by the queue's length.
+    fn drain(&mut self);
+}
+
+impl<T: Message> Subscribed for LatestReader<T> {
+    fn drain(&mut self) {}
+}
+
+impl<T: Message> Subscribed for Consumer<Queued<T>> {
+    fn drain(&mut self) {
+        for _ in 0..QUEUE {
+            if self.pop().is_none() {
+                break;
+            }
+        }
+    }
+}
+
+fn subscribe<T: Message>(
+    node: &mut NodeBuilder,
+    topic: &str,
+    class: TopicClass,
+) -> Result<Box<dyn Subscribed>, NodeError> {
+    Ok(match class {
+        TopicClass::Control => Box::new(node.latest::<T>(topic)?),
+        TopicClass::Queue => Box::new(node.queue::<T>(topic, QUEUE)?),
+    })
+}
+
+/// What became of the configured topics.
+#[derive(Default)]
+pub(super) struct Topics {
+    /// The names of the topics that are received.
+    pub(super) received: Vec<String>,
+    /// The names of the declared topics that no peer may publish.
+    pub(super) without_publisher: Vec<String>,
+    pub(super) subscribed: Vec<Box<dyn Subscribed>>,
+}
+
+impl Topics {
+    /// Subscribes to every topic that some peer may publish.
+    pub(super) fn subscribe(node: &mut NodeBuilder) -> Result<Self, Failure> {
+        check(node.config())?;
+        let mut topics = Self::default();
+        for topic in node.config().topics.clone() {
+            let published =
+                node.config().peers.iter().any(|peer| peer.publishes.contains(&topic.name));
+            if !published {
+                topics.without_publisher.push(topic.name);
+                continue;
+            }
+            let known = KNOWN.iter().find(|(name, _)| *name == topic.schema);
+            if let Some((_, subscribe)) = known {
+                topics.subscribed.push(subscribe(node, &topic.name, topic.class)?);
+                topics.received.push(topic.name);
+            }
+        }
+        Ok(topics)
+    }
+
+    pub(super) fn drain(&mut self) {
+        for topic in &mut self.subscribed {
+            topic.drain();
+        }
+    }
+}
+
+/// Every topic has a type that is known here, and whatever a peer publishes is a topic.
+fn check(config: &NodeConfig) -> Result<(), Failure> {
+    for (n, topic) in config.topics.iter().enumerate() {
+        if !KNOWN.iter().any(|(name, _)| *name == topic.schema) {
+            let names: Vec<_> = KNOWN.iter().map(|(name, _)| *name).collect();
+            let problem = format!("`sinew node run` does not know the message `{}`", topic.schema);
+            let hint =
+                format!("use one of {}, or subscribe in a program of your own", names.join(", "));
+            return Err(Failure::usage(config.error_at(
+                &format!("topic.{n}.schema"),
+                problem,
+                hint,
+            )));
+        }
+    }
+    for (n, peer) in config.peers.iter().enumerate() {
+        let undeclared = |name: &&String| !config.topics.iter().any(|topic| topic.name == **name);
+        if let Some(name) = peer.publishes.iter().find(undeclared) {
+            let problem = format!("`{}` publishes `{name}`, which is no topic here", peer.name);
+            let hint =
+                format!("add a [[topic]] with name = \"{name}\", or remove it from the list");
+            return Err(Failure::usage(config.error_at(
+                &format!("peer.{n}.publishes"),
+                problem,
+                hint,
+            )));
+        }
+    }
+    Ok(())
+}
