@@ -130,7 +130,7 @@ fn process(name: &str, panel: Option<&PanelSnapshot>) -> Vec<String> {
             };
             let title = format!("{name}   pid {}, {}, {layout}", panel.process.pid, panel.state);
             let mut lines = vec![cut(&title, 79)];
-            lines.extend(table::rows(panel).iter().map(table::Row::line));
+            lines.extend(table::measured(panel).iter().map(|row| table::Row::from(row).line()));
             lines
         }
     };

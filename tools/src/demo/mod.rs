@@ -29,9 +29,12 @@ use sinew_rt::thread::{Priority, Strictness, ThreadSpec, spawn};
 use sinew_rt::topology::{CoreId, Topology};
 
 use crate::exit::{Failure, Outcome};
+use crate::output::{self, JsonArgs};
+use crate::plot;
+use child::Life;
 use live::Live;
 use report::Report;
-use scratch::Scratch;
+use scratch::{Role, Scratch};
 use story::{Script, Story};
 
 /// What the controller publishes.
@@ -72,7 +75,8 @@ Exit codes:
   1  a check failed, or Ctrl-C came first. Missed budgets and NOT REAL-TIME are reported and do not
      decide
   2  wrong usage
-  3  this machine cannot run it, and why
+  3  this machine cannot run it, and why; or it ran, and all that failed is explained by a loop that
+     the kernel kept from its core for half the deadline or longer
 
 Each half is extended by up to 5 s while the pole does not balance yet."
 )]
@@ -86,9 +90,11 @@ pub(crate) struct DemoArgs {
     /// Leave the controller alone
     #[arg(long)]
     no_kill: bool,
-    /// Write the report as JSON to a file, or to standard output with `-` (then without the text)
-    #[arg(long, value_name = "PATH|-")]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    json: JsonArgs,
+    /// Write percentile curves of the robot's stages, wake-up and message age as SVG
+    #[arg(long, value_name = "PATH")]
+    svg: Option<PathBuf>,
     #[command(subcommand)]
     process: Option<ProcessCommand>,
 }
@@ -159,24 +165,25 @@ pub(crate) fn run(args: DemoArgs) -> Outcome {
     let story = Story::begin(script, scratch, Live::new(brand), interrupt)?;
     let (events, lives) = story.play()?;
     let report = Report::new(&script, layout.to_string(), &events, &lives, host);
-    hand_out(&args, &report)?;
+    hand_out(&args, &report, &lives)?;
     Ok(report.exit())
 }
 
-fn hand_out(args: &DemoArgs, report: &Report) -> Result<(), Failure> {
-    let json = serde_json::to_string_pretty(report).map_err(Failure::machine)?;
-    match &args.json {
-        Some(path) if path.as_os_str() == "-" => {
-            println!("{json}");
-            return Ok(());
-        }
-        Some(path) => std::fs::write(path, json + "\n").map_err(|error| {
-            Failure::machine(format!("cannot write {}: {error}", path.display()))
-        })?,
-        None => {}
+/// The text first: it is there even when a file cannot be written.
+fn hand_out(args: &DemoArgs, report: &Report, lives: &[Life]) -> Result<(), Failure> {
+    if !args.json.to_stdout() {
+        output::print(&report.to_string())?;
     }
-    print!("{report}");
-    Ok(())
+    args.json.write(report)?;
+    let robot = lives.iter().find(|life| life.role == Role::Robot);
+    let (Some(path), Some(robot)) = (&args.svg, robot) else { return Ok(()) };
+    let curves: Vec<_> = table::measured(&robot.panel)
+        .into_iter()
+        .map(|row| plot::Curve { name: row.name, histogram: &row.histogram.hdr })
+        .collect();
+    let title = "A 1 kHz robot driven by signed messages";
+    let svg = plot::percentiles(&curves, title, &report.not_real_time).map_err(Failure::machine)?;
+    output::write_file(path, svg.as_bytes())
 }
 
 /// Why a real-time thread is not one on `core`, if it is not: asked of the kernel by trying.

@@ -33,6 +33,8 @@ pub(crate) struct Report {
     layout: String,
     limits: LimitsShown,
     checks: Vec<Check>,
+    /// For how long the kernel kept a loop from its core, when that spoils a run.
+    longest_stall_ns: Option<Nanoseconds>,
     timeline: Timeline,
     processes: Vec<Process>,
     host: HostFingerprint,
@@ -43,6 +45,8 @@ pub(crate) struct Report {
 enum Verdict {
     Pass,
     Fail,
+    /// Nothing failed that the machine does not explain.
+    Machine,
     /// Ended by the user before its end; nothing failed until then.
     Interrupted,
 }
@@ -139,6 +143,8 @@ impl Report {
             Verdict::Interrupted
         } else if any(Finding::NotReached) {
             Verdict::Fail
+        } else if any(Finding::Machine) {
+            Verdict::Machine
         } else {
             Verdict::Pass
         };
@@ -163,6 +169,7 @@ impl Report {
                 safe_stop_limit_ns: (limits.deadline + limits.reaction).into(),
             },
             checks,
+            longest_stall_ns: checks::stall(&limits, lives).map(Nanoseconds::from),
             timeline: Timeline::of(events),
             processes: lives.iter().map(Process::of).collect(),
             host,
@@ -173,6 +180,7 @@ impl Report {
         match self.verdict {
             Verdict::Pass => Exit::Done,
             Verdict::Fail | Verdict::Interrupted => Exit::Failed,
+            Verdict::Machine => Exit::Machine,
         }
     }
 }
@@ -215,6 +223,8 @@ impl Timeline {
 impl Process {
     fn of(life: &Life) -> Self {
         let panel = &life.panel;
+        let (shown, besides) = (table::measured(panel), table::measured_besides(panel));
+        let rows = shown.iter().chain(&besides);
         let skipped = [gauges::CART, gauges::PILOT]
             .iter()
             .filter_map(|name| panel.counter(&format!("{name} skipped")))
@@ -224,7 +234,7 @@ impl Process {
             pid: life.pid,
             started: life.started.clone(),
             ended: life.ended.clone(),
-            rows: table::all_rows(panel),
+            rows: rows.map(Row::from).collect(),
             periods_skipped: skipped,
             hangs: panel.counter("supervisor.hangs").unwrap_or(0),
             messages_not_sent: panel.gauge(gauges::NOT_SENT).unwrap_or(0),
@@ -312,6 +322,7 @@ impl Report {
             let word = match finding {
                 Finding::Pass => "pass",
                 Finding::Fail => "FAIL",
+                Finding::Machine => "STALL",
                 Finding::NotReached => "not reached",
             };
             let detail = if detail.is_empty() { String::new() } else { format!(": {detail}") };
@@ -321,7 +332,16 @@ impl Report {
             Verdict::Pass => "PASS",
             Verdict::Fail => "FAIL",
             Verdict::Interrupted => "INTERRUPTED",
+            Verdict::Machine => "THIS MACHINE COULD NOT DO IT",
         };
+        if let Some(stall) = self.longest_stall_ns {
+            writeln!(
+                text,
+                "  The kernel kept a loop from its core for {}: another real-time process, \
+                 throttling, or the hypervisor. `sinew doctor` looks for all three.",
+                table::short(stall.into())
+            )?;
+        }
         let brand = if self.not_real_time.is_empty() { "" } else { ", NOT REAL-TIME" };
         writeln!(text, "{verdict} after {:.1} s{brand}", self.seconds_run)
     }

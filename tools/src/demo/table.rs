@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use sinew_rt::clock::Nanos;
-use sinew_rt::panel::{HistogramSnapshot, Kind, PanelSnapshot};
+use sinew_rt::panel::{HistogramSnapshot, Kind, PanelSnapshot, ProbeSnapshot};
 
 use super::gauges;
 
@@ -43,28 +43,28 @@ impl From<Nanos> for Nanoseconds {
     }
 }
 
-/// The stages in the order of a message, the loop, and what is measured beside them.
-const ORDER: [&str; 6] = ["receive", "verify", "deliver", gauges::CART, gauges::PILOT, "send"];
-
 /// The heading over rows as [`Row::line`] writes them.
 pub(crate) const HEADING: &str =
     "                      count      p50      p99    p99.9      max  budget  trips";
 
-impl Row {
-    fn new(name: &str, what: &str, histogram: &HistogramSnapshot) -> Self {
+impl From<&Measured<'_>> for Row {
+    fn from(measured: &Measured<'_>) -> Self {
+        let Measured { name, histogram, guard } = measured;
         Self {
-            name: name.to_owned(),
-            what: what.to_owned(),
+            name: name.clone(),
+            what: histogram.kind.to_string(),
             count: histogram.count,
             p50: histogram.quantile(0.5).into(),
             p99: histogram.quantile(0.99).into(),
             p999: histogram.quantile(0.999).into(),
             max: histogram.max.into(),
-            budget: None,
-            trips: None,
+            budget: guard.map(|guard| guard.budget.into()),
+            trips: guard.map(|guard| guard.overruns),
         }
     }
+}
 
+impl Row {
     /// 78 columns, as long as no number is out of the ordinary.
     pub(crate) fn line(&self) -> String {
         let span = |span: Nanoseconds| short(span.into());
@@ -97,53 +97,58 @@ pub(crate) fn short(span: Nanos) -> String {
     }
 }
 
-/// The rows that the live table shows.
-pub(crate) fn rows(panel: &PanelSnapshot) -> Vec<Row> {
-    let mut rows = Vec::new();
-    for name in ORDER {
-        let Some(probe) = panel.probe(name) else { continue };
-        let Some(histogram) = probe.execution_histogram.and_then(|at| panel.histograms.get(at))
-        else {
-            continue;
-        };
+/// The stages in the order of a message, the loop, and what is measured beside them.
+const ORDER: [&str; 6] = ["receive", "verify", "deliver", gauges::CART, gauges::PILOT, "send"];
+
+/// One distribution of a panel under the name that the demo gives it.
+#[derive(Clone, Debug)]
+pub(crate) struct Measured<'a> {
+    pub(crate) name: String,
+    pub(crate) histogram: &'a HistogramSnapshot,
+    /// `None` for what has no budget.
+    guard: Option<&'a ProbeSnapshot>,
+}
+
+/// What the live table shows: stages and loop in order, the wake-up, the age of messages.
+pub(crate) fn measured(panel: &PanelSnapshot) -> Vec<Measured<'_>> {
+    let stages = ORDER.into_iter().filter_map(|name| {
         let shown = match name {
             gauges::CART | gauges::PILOT => format!("{name} (loop)"),
             stage => stage.to_owned(),
         };
-        let mut row = Row::new(&shown, "execution", histogram);
-        row.budget = Some(probe.budget.into());
-        row.trips = Some(probe.overruns);
-        rows.push(row);
-    }
+        guarded(panel, name, shown)
+    });
     let others = [
         (gauges::CART, Kind::WakeUp, "loop wake-up"),
         (gauges::PILOT, Kind::WakeUp, "loop wake-up"),
         (gauges::AGE, Kind::Age, "message age"),
     ];
-    for (name, kind, shown) in others {
-        if let Some(histogram) = panel.histogram(name, kind) {
-            rows.push(Row::new(shown, &kind.to_string(), histogram));
-        }
-    }
-    rows
+    let others =
+        others.into_iter().filter_map(|(name, kind, shown)| span(panel, name, kind, shown));
+    stages.chain(others).collect()
 }
 
-/// The rows of the report: also what the live table has no room for.
-pub(crate) fn all_rows(panel: &PanelSnapshot) -> Vec<Row> {
-    let mut rows = rows(panel);
-    let stop = panel.probe(&format!("{} stop", gauges::CART));
-    let stop = stop.filter(|probe| probe.executions > 0);
-    if let Some(probe) = stop
-        && let Some(histogram) = probe.execution_histogram.and_then(|at| panel.histograms.get(at))
-    {
-        let mut row = Row::new("safe-stop path", "execution", histogram);
-        (row.budget, row.trips) = (Some(probe.budget.into()), Some(probe.overruns));
-        rows.push(row);
-    }
-    if let Some(histogram) = panel.histogram(gauges::ROUND_TRIP, Kind::Span) {
-        rows.push(Row::new(gauges::ROUND_TRIP, "span", histogram));
-    }
-    rows
+/// What the report shows besides: too rare, or too detailed, for the live table.
+pub(crate) fn measured_besides(panel: &PanelSnapshot) -> Vec<Measured<'_>> {
+    let stop = guarded(panel, &format!("{} stop", gauges::CART), "safe-stop path".to_owned());
+    let round_trip = span(panel, gauges::ROUND_TRIP, Kind::Span, gauges::ROUND_TRIP);
+    stop.into_iter().chain(round_trip).collect()
+}
+
+fn guarded<'a>(panel: &'a PanelSnapshot, probe: &str, name: String) -> Option<Measured<'a>> {
+    let guard = panel.probe(probe)?;
+    let histogram = panel.histograms.get(guard.execution_histogram?)?;
+    Some(Measured { name, histogram, guard: Some(guard) })
+}
+
+fn span<'a>(
+    panel: &'a PanelSnapshot,
+    histogram: &str,
+    kind: Kind,
+    name: &str,
+) -> Option<Measured<'a>> {
+    let histogram = panel.histogram(histogram, kind)?;
+    Some(Measured { name: name.to_owned(), histogram, guard: None })
 }
 
 #[cfg(test)]
