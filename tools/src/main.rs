@@ -56,8 +56,8 @@ fn main() -> Exit {
 
 fn run(command: Command) -> Outcome {
     match command {
-        Command::Demo(args) => demo::run(args),
         Command::Bench(args) => bench::run(args),
+        Command::Demo(args) => demo::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Hist(args) => hist::run(args),
         Command::Key(args) => key::run(args),

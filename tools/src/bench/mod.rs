@@ -4,6 +4,7 @@
 mod compare;
 mod guard;
 mod hop;
+pub(crate) mod pipeline;
 pub(crate) mod report;
 pub(crate) mod stats;
 mod wake;
@@ -39,16 +40,18 @@ enum Bench {
     Compare(compare::CompareArgs),
     Guard(guard::GuardArgs),
     Hop(hop::HopArgs),
+    Pipeline(pipeline::PipelineArgs),
 }
 
 /// Runs one benchmark.
 pub(crate) fn run(args: BenchArgs) -> Outcome {
     catch_interrupts()?;
-    match &args.what {
-        Bench::Wake(args) => wake::run(args),
-        Bench::Compare(args) => compare::run(args),
-        Bench::Guard(args) => guard::run(args),
-        Bench::Hop(args) => hop::run(args),
+    match args.what {
+        Bench::Wake(args) => wake::run(&args),
+        Bench::Compare(args) => compare::run(&args),
+        Bench::Guard(args) => guard::run(&args),
+        Bench::Hop(args) => hop::run(&args),
+        Bench::Pipeline(args) => pipeline::run(args),
     }
 }
 
@@ -149,9 +152,9 @@ mod tests {
     fn a_core_that_does_not_exist_is_refused_before_anything_is_measured() {
         for command in ["guard", "wake"] {
             let args = parse(&[command, "--core", "9999"]).unwrap();
-            let failure = match &args.what {
-                Bench::Guard(args) => guard::run(args).unwrap_err(),
-                Bench::Wake(args) => wake::run(args).unwrap_err(),
+            let failure = match args.what {
+                Bench::Guard(args) => guard::run(&args).unwrap_err(),
+                Bench::Wake(args) => wake::run(&args).unwrap_err(),
                 _ => unreachable!(),
             };
             assert_eq!(failure.exit, crate::exit::Exit::Usage);
