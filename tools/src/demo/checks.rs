@@ -120,7 +120,7 @@ fn rearmed(events: &Events) -> Check {
     let name = "re-armed and balanced again";
     let good = match (events.balanced_again_at, events.balanced_at_end) {
         (Some(_), _) => Some(true),
-        (None, end) => end,
+        (None, end) => end.map(|_| false),
     };
     let detail = match (events.rearmed_at, events.balanced_again_at) {
         (Some(armed), Some(at)) => {
@@ -186,4 +186,138 @@ fn ended_well(events: &Events, lives: &[Life]) -> Check {
         problems.push("a process left nothing behind".to_owned());
     }
     check("every process ended as asked", Some(problems.is_empty()), problems.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use sinew_rt::panel::{Panel, PanelSpec};
+
+    use super::*;
+    use crate::demo::look::Stop;
+    use crate::demo::process::Started;
+
+    const SECOND: Nanos = Nanos::from_secs(1);
+    const MS: Nanos = Nanos::from_millis(1);
+
+    /// A run as it should be: killed at 10 s, stopped 20.5 ms later.
+    fn good() -> (Script, Limits, Events) {
+        let script = Script { length: SECOND * 20, kill: true, best_effort: false };
+        let stop = Stop {
+            setpoint_sent_at: SECOND * 10,
+            due_at: SECOND * 10 + MS * 20,
+            torque_off_at: SECOND * 10 + Nanos::from_micros(20_500),
+        };
+        let events = Events {
+            ended_at: SECOND * 20,
+            balanced_at: Some(SECOND * 3),
+            balanced_before_kill: Some(true),
+            killed_at: Some(SECOND * 10),
+            stop: Some(stop),
+            stop_cause: Some(StopCause::InputLost),
+            restarted_at: Some(SECOND * 11),
+            epochs: vec![1, 2],
+            hello_at: Some(SECOND * 11 + MS * 40),
+            rearmed_at: Some(SECOND * 11 + MS * 50),
+            moving_at: Some(SECOND * 11 + MS * 51),
+            balanced_again_at: Some(SECOND * 13),
+            balanced_at_end: Some(true),
+            ..Events::default()
+        };
+        (script, Limits::new(false), events)
+    }
+
+    /// One life of each process, whose loop was once woken `late`.
+    fn lives(late: Nanos, dropped: &[&str]) -> Vec<Life> {
+        let life = |role: Role| {
+            let panel = Panel::anonymous(&PanelSpec::new(role.name())).unwrap();
+            panel.recorder("loop", Kind::WakeUp).unwrap().record(late, late);
+            for reason in dropped {
+                panel.counter(&format!("verify.drop.{reason}@peer")).unwrap().increment();
+            }
+            Life {
+                role,
+                pid: 1,
+                started: Started::default(),
+                ended: "exit status: 0".to_owned(),
+                as_asked: true,
+                errors: String::new(),
+                panel: panel.snapshot().unwrap(),
+            }
+        };
+        vec![life(Role::Robot), life(Role::Controller)]
+    }
+
+    /// The names of the checks that came to `finding`.
+    fn found(finding: Finding, events: &Events, lives: &[Life]) -> Vec<&'static str> {
+        let (script, limits, _) = good();
+        let checks = all(&script, &limits, events, lives);
+        checks.iter().filter(|check| check.finding == finding).map(|check| check.name).collect()
+    }
+
+    #[test]
+    fn a_run_as_it_should_be_passes_every_check() {
+        let (_, _, events) = good();
+        assert_eq!(found(Finding::Pass, &events, &lives(MS, &["no_life"])).len(), 8);
+    }
+
+    #[test]
+    fn a_stop_one_period_and_one_budget_after_the_deadline_is_the_last_that_passes() {
+        let (_, limits, mut events) = good();
+        let mut stop = events.stop.unwrap();
+        stop.torque_off_at = stop.setpoint_sent_at + limits.deadline + limits.reaction;
+        events.stop = Some(stop);
+        assert_eq!(found(Finding::Fail, &events, &lives(MS, &[])), Vec::<&str>::new());
+        stop.torque_off_at += Nanos::new(1);
+        events.stop = Some(stop);
+        let failed = found(Finding::Fail, &events, &lives(MS, &[]));
+        assert_eq!(failed, ["safe stop within its deadline"]);
+    }
+
+    #[test]
+    fn each_broken_promise_fails_its_own_check() {
+        type Break = fn(&mut Events, &mut Vec<Life>);
+        let cases: [(&str, Break); 8] = [
+            ("balanced before the kill", |events, _| events.balanced_before_kill = Some(false)),
+            ("new life of the controller accepted", |events, _| events.epochs = vec![2, 2]),
+            ("re-armed and balanced again", |events, _| events.balanced_again_at = None),
+            ("no other safe stop", |events, _| events.unplanned.push(StopCause::Hang)),
+            ("no frame dropped unexpectedly", |_, all| *all = lives(MS, &["bad_signature"])),
+            ("every process ended as asked", |_, all| all[0].as_asked = false),
+            ("every process ended as asked", |_, all| all[1].panel.state = State::Failed),
+            ("every process ended as asked", |_, all| all[1].errors = "panicked".to_owned()),
+        ];
+        for (name, spoil) in cases {
+            let ((_, _, mut events), mut lives) = (good(), lives(MS, &[]));
+            spoil(&mut events, &mut lives);
+            assert_eq!(found(Finding::Fail, &events, &lives), [name]);
+        }
+    }
+
+    #[test]
+    fn a_stalled_machine_explains_timing_and_nothing_else() {
+        let (_, limits, mut events) = good();
+        events.unplanned.push(StopCause::InputLost);
+        events.balanced_at_end = Some(false);
+        let stalled = limits.deadline / 2 + Nanos::from_millis(1);
+        let lives_of = |late| lives(late, &["rate_limited", "bad_signature"]);
+        assert_eq!(
+            found(Finding::Fail, &events, &lives_of(MS)),
+            ["balanced at the end", "no other safe stop", "no frame dropped unexpectedly"]
+        );
+        let lives = lives_of(stalled);
+        assert_eq!(found(Finding::Fail, &events, &lives), ["no frame dropped unexpectedly"]);
+        let explained = found(Finding::Machine, &events, &lives);
+        assert_eq!(explained, ["balanced at the end", "no other safe stop"]);
+        let (script, limits, _) = good();
+        let drops = &all(&script, &limits, &events, &lives)[6];
+        assert!(!drops.detail.contains("rate_limited"), "{}", drops.detail);
+    }
+
+    #[test]
+    fn what_was_not_reached_is_neither_passed_nor_failed() {
+        let events = Events { interrupted: true, ..Events::default() };
+        let lives = lives(MS, &[]);
+        assert_eq!(found(Finding::NotReached, &events, &lives).len(), 5);
+        assert_eq!(found(Finding::Fail, &events, &lives), Vec::<&str>::new());
+    }
 }

@@ -17,6 +17,9 @@ use super::table;
 const REDRAW: Nanos = Nanos::from_millis(100);
 const LINE: Nanos = Nanos::from_secs(1);
 
+/// Columns of the table.
+const WIDTH: usize = 79;
+
 /// Events kept on the table.
 const NOTES: usize = 3;
 
@@ -79,7 +82,7 @@ impl Live {
         }
     }
 
-    /// 24 lines of at most 80 columns.
+    /// 23 lines of at most 79 columns, so that they fit 24 times 80.
     fn text(&self, look: &Look, scene: &Scene) -> String {
         let mut lines = vec![title(scene, self.brand.as_deref())];
         lines.push(table::HEADING.to_owned());
@@ -94,7 +97,7 @@ impl Live {
         for (drawing, text) in drawing.iter().zip(beside) {
             lines.push(format!("{drawing} {text}"));
         }
-        lines.join("\n")
+        lines.iter().map(|line| cut(line)).collect::<Vec<_>>().join("\n")
     }
 }
 
@@ -103,16 +106,16 @@ fn title(scene: &Scene, brand: Option<&str>) -> String {
     let time = format!("{:.1} s of {:.0} s", elapsed.as_secs_f64(), length.as_secs_f64());
     let title = format!("sinew demo   {time}   {phase}");
     match brand {
-        Some(reason) => cut(&format!("{title}   NOT REAL-TIME: {reason}"), 79),
+        Some(reason) => format!("{title}   NOT REAL-TIME: {reason}"),
         None => title,
     }
 }
 
-/// At most `width` characters.
-fn cut(text: &str, width: usize) -> String {
-    match text.char_indices().nth(width - 1) {
-        Some((end, _)) if text.chars().count() > width => format!("{}…", &text[..end]),
-        _ => text.to_owned(),
+/// What fits a line of an ordinary terminal.
+fn cut(line: &str) -> String {
+    match line.char_indices().nth(WIDTH - 1) {
+        Some((end, last)) if end + last.len_utf8() < line.len() => format!("{}…", &line[..end]),
+        _ => line.to_owned(),
     }
 }
 
@@ -129,7 +132,7 @@ fn process(name: &str, panel: Option<&PanelSnapshot>) -> Vec<String> {
                 _ => layout,
             };
             let title = format!("{name}   pid {}, {}, {layout}", panel.process.pid, panel.state);
-            let mut lines = vec![cut(&title, 79)];
+            let mut lines = vec![title];
             lines.extend(table::measured(panel).iter().map(|row| table::Row::from(row).line()));
             lines
         }
@@ -170,4 +173,19 @@ fn line(look: &Look, scene: &Scene) -> String {
         look.angle().to_degrees(),
         look.cart(),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_cut_at_a_character_and_only_when_it_is_too_long() {
+        let exact = "µ".repeat(WIDTH);
+        assert_eq!(cut(&exact), exact);
+        let long = cut(&"µ".repeat(WIDTH + 1));
+        assert_eq!(long.chars().count(), WIDTH);
+        assert!(long.ends_with("µ…"));
+        assert_eq!(cut(""), "");
+    }
 }

@@ -49,10 +49,11 @@ const SECONDS_MIN: u32 = 8;
 const SECONDS_MIN_NO_KILL: u32 = 4;
 const SECONDS_MAX: u32 = 86_400;
 
-/// A robot and its controller, at 1 kHz, as two processes on loopback UDP
+/// Balance a pole over the wire: a robot and its controller, killed and restarted
 ///
-/// The robot is a pole on a cart, driven by torque. It publishes its signed state; the controller
-/// swings the pole up and balances it by signed setpoints. Halfway the controller is killed: the
+/// Two processes on loopback UDP, each with a 1 kHz loop. The robot is a pole on a cart, driven by
+/// torque. It publishes its signed state; the controller swings the pole up and balances it by
+/// signed setpoints. Halfway the controller is killed: the
 /// robot notices by the age of its setpoint and goes to safe stop (torque off, brake on). Then the
 /// controller is started again, the robot is re-armed, and the pole is swung up once more.
 ///
@@ -145,6 +146,8 @@ pub(crate) fn run(args: DemoArgs) -> Outcome {
             if args.no_kill { "" } else { ", twice" },
         )));
     }
+    args.json.check_writable()?;
+    args.svg.as_deref().map_or(Ok(()), output::check_writable)?;
     // From here on an interrupt ends the run in good order.
     let interrupt = Arc::new(AtomicBool::new(false));
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {

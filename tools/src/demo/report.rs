@@ -308,8 +308,11 @@ impl Report {
         for process in &self.processes {
             process.text(text, &mut told)?;
         }
-        writeln!(text, "\nwhat happened")?;
-        for (what, span) in self.timeline.lines() {
+        let happened = self.timeline.lines();
+        if happened.iter().any(|(_, span)| span.is_some()) {
+            writeln!(text, "\nwhat happened")?;
+        }
+        for (what, span) in happened {
             if let Some(span) = span {
                 writeln!(text, "  {what:<40} {:>10}", table::short(span.into()))?;
             }

@@ -2,8 +2,10 @@
 //! `sinew.toml`, gone when the run ends; and the panels that its processes leave behind.
 
 use std::fmt::Write as _;
+use std::fs::Permissions;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use sinew_io::node::Layout;
@@ -45,6 +47,7 @@ impl Scratch {
     pub(crate) fn new(layout: Layout, places: [Place; 2]) -> Result<Self, Failure> {
         let directory = tempfile::Builder::new()
             .prefix("sinew-demo-")
+            .permissions(Permissions::from_mode(0o700))
             .tempdir()
             .map_err(|error| cannot("make a temporary directory", &error))?;
         let scratch = Self { directory, places };
@@ -195,8 +198,6 @@ auth = "signed"
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     #[test]

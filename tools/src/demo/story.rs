@@ -184,7 +184,7 @@ impl Story {
         (self.events.stop, self.events.stop_cause) = (stop, look.stop_cause());
         if let Some(stop) = stop {
             let age = stop.torque_off_at - stop.setpoint_sent_at;
-            self.note(format!("robot in safe stop {age} after the last setpoint"));
+            self.note(format!("safe stop {age} after the last setpoint"));
         }
         self.phase = "safe stop";
         // Nobody balances the pole, and the brake holds the cart: it falls.
