@@ -256,7 +256,7 @@ fn hgrm_files_have_the_quantiles_of_the_panel() {
             // What the line says, and what the crate makes of all lines together.
             // The line's quantile is rounded to its digits, so it may lie just beyond the step.
             for whose in [real, &read] {
-                let at = |shift| whose.value_at_quantile((quantile + shift).clamp(0.0, 1.0));
+                let at = |shift: f64| whose.value_at_quantile((quantile + shift).clamp(0.0, 1.0));
                 let range = at(-1e-9)..=at(1e-9);
                 assert!(range.contains(&value), "{name} at {quantile}: {value}, not {range:?}");
             }
