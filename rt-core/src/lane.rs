@@ -306,8 +306,11 @@ impl Body {
             seat.guard.enter(now);
             let execution = seat.stage.poll(now);
             now = clock::now();
-            seat.guard.exit(now, execution);
+            seat.guard.leave(now, execution);
             worked |= execution != Execution::Idle;
+        }
+        for seat in &mut self.seats {
+            seat.guard.settle();
         }
         worked
     }
