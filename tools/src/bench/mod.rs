@@ -4,6 +4,7 @@
 mod compare;
 mod guard;
 mod hop;
+mod pipeline;
 pub(crate) mod report;
 pub(crate) mod stats;
 mod wake;
@@ -39,6 +40,7 @@ enum Bench {
     Compare(compare::CompareArgs),
     Guard(guard::GuardArgs),
     Hop(hop::HopArgs),
+    Pipeline(pipeline::PipelineArgs),
 }
 
 /// Runs one benchmark.
@@ -49,6 +51,7 @@ pub(crate) fn run(args: BenchArgs) -> Outcome {
         Bench::Compare(args) => compare::run(args),
         Bench::Guard(args) => guard::run(args),
         Bench::Hop(args) => hop::run(args),
+        Bench::Pipeline(args) => pipeline::run(args),
     }
 }
 

@@ -23,6 +23,10 @@ pub(super) fn serve() -> Outcome {
     Ok(Exit::Done)
 }
 
-pub(super) fn measure(_args: &PipelineArgs, _run: &mut Run) -> Result<(), Failure> {
+pub(super) fn measure(
+    _args: &PipelineArgs,
+    _cores: &super::Cores,
+    _run: &mut Run,
+) -> Result<(), Failure> {
     Ok(())
 }

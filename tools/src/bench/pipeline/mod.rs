@@ -29,7 +29,7 @@ use order::Role;
 /// from just before the send, and shown from the scheduled time too. Back-to-back: a ping-pong, of
 /// which the way there is counted. The plain programs and the nodes run on the same cores at the
 /// same priority, in alternation; the plain program also runs against itself.
-#[derive(Clone, Debug, clap::Args)]
+#[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   sinew bench pipeline --quick                 a look at everything in half a minute; judges nothing
@@ -97,31 +97,41 @@ pub(crate) fn run(args: &PipelineArgs) -> Outcome {
     if let Some(role) = args.agent {
         return agent::run(role, &args.agent_cores);
     }
-    let args = &with_cores(args.clone())?;
+    let cores = Cores::choose(args)?;
     let mut run = Run::start(args.output.require)?;
     if args.idle {
-        idle::measure(args, &mut run)?;
+        idle::measure(args, &cores, &mut run)?;
     } else {
-        latency::measure(args, &mut run)?;
+        latency::measure(args, &cores, &mut run)?;
     }
     run.finish(args.output.json.as_deref())
 }
 
-/// Two different cores, unless the user says otherwise.
-fn with_cores(mut args: PipelineArgs) -> Result<PipelineArgs, Failure> {
-    let topology = Topology::read().map_err(Failure::machine)?;
-    let usable: Vec<_> = topology.usable_cores().iter().collect();
-    let mut cores = topology.real_time_cores();
-    cores.extend(usable.iter().rev().filter(|core| !cores.contains(core)).collect::<Vec<_>>());
-    let [receiver, rest @ ..] = cores.as_slice() else {
-        return Err(Failure::machine("this process may use no core"));
-    };
-    let sender = rest.first().unwrap_or(receiver);
-    if args.sender_cores.is_empty() {
-        args.sender_cores = vec![*sender];
+/// Where the two processes run.
+#[derive(Clone, Debug)]
+struct Cores {
+    sender: Vec<CoreId>,
+    receiver: Vec<CoreId>,
+}
+
+impl Cores {
+    /// Two different cores, unless the user says otherwise or there is only one.
+    fn choose(args: &PipelineArgs) -> Result<Self, Failure> {
+        let topology = Topology::read().map_err(Failure::machine)?;
+        let mut cores = topology.real_time_cores();
+        let others: Vec<_> = topology.usable_cores().iter().collect();
+        cores.extend(others.into_iter().filter(|core| !cores.contains(core)).collect::<Vec<_>>());
+        let Some(receiver) = cores.first() else {
+            return Err(Failure::machine("this process may use no core"));
+        };
+        let sender = cores.get(1).unwrap_or(receiver);
+        let asked = |asked: &[CoreId], default: CoreId| match asked {
+            [] => vec![default],
+            cores => cores.to_vec(),
+        };
+        Ok(Self {
+            sender: asked(&args.sender_cores, *sender),
+            receiver: asked(&args.receiver_cores, *receiver),
+        })
     }
-    if args.receiver_cores.is_empty() {
-        args.receiver_cores = vec![*receiver];
-    }
-    Ok(args)
 }
