@@ -35,7 +35,7 @@ const PEER: &str = "peer";
 pub(crate) const CLUSTER: &str = "bench";
 
 /// Messages that may wait for the receiver's stage: none does unless the host stops the machine.
-const QUEUE: usize = 1_024;
+const QUEUE: usize = 64;
 /// Messages that the receiver's stage takes at a time.
 const PER_POLL: usize = 32;
 
