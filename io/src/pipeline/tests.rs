@@ -25,7 +25,7 @@ use sinew_rt::guard::Execution;
 use sinew_rt::lane::Stage;
 use sinew_rt::panel::{Kind, Panel, PanelSpec};
 use sinew_rt::ring::{self, Consumer, Producer};
-use std::hash::RandomState;
+use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -251,15 +251,16 @@ proptest! {
         let (strangers, _strangers) = ring::channel(1);
         let (handshakes, _handshakes) = ring::channel(1);
         let limits = AdmissionLimits { strangers_burst: 1_000, ..AdmissionLimits::default() };
+        let hasher = RandomState::new();
         let mut stage = ReceiveStage {
             transport: endpoint.receiver,
             pool: FramePool::new(slots, FrameBuffer::new),
             filter: Filter {
                 cluster: cluster().tag(),
                 peers: enrolment(),
-                addresses: vec![address(2)],
+                homes: vec![(address(2), hasher.hash_one(address(2)))],
                 admission: Admission::new(limits, NOW),
-                hasher: RandomState::new(),
+                hasher,
                 outputs: ReceiveOutputs { trusted, strangers, handshakes },
                 frames: panel.counter("frames").unwrap(),
                 drops: Drops::register(&panel, "receive", receive::REASONS, &names()).unwrap(),
@@ -356,6 +357,7 @@ fn send_stage(
         context: SigningContext::new(Domain::Envelope, &cluster()),
         lost: vec![panel.counter("lost").unwrap()],
         frames: Box::new([[0; FRAME_MAX]; BATCH]),
+        lens: [0; BATCH],
         turn: 0,
     };
     (stage, rings, sent)
