@@ -197,7 +197,7 @@ impl Lane {
 
     /// Starts the thread, which applies and reads back its settings and then waits at `gate`.
     ///
-    /// A panic in a stage ends the lane, marks `health` as panicked, and is reported by
+    /// A panic in a stage ends the lane, marks `health` as dead for good, and is reported by
     /// [`RunningLane::join`].
     ///
     /// # Errors
@@ -213,7 +213,7 @@ impl Lane {
             // The stages go here, on the thread that ran them, before anybody can join it.
             drop(body);
             outcome.map_err(|panic| {
-                health.set_panicked();
+                health.set_dead();
                 thread::panic_message(&*panic)
             })
         })?;

@@ -144,15 +144,15 @@ impl Run {
         for refusal in &memory.refused {
             run.brand(refusal.to_string());
         }
-        if let (true, Some(refused)) = (require, run.report.not_real_time.first()) {
-            return Err(Failure::machine(refused));
-        }
         match CpuLatencyHold::acquire(0) {
             Ok(awake) => {
                 run.report.cpu_latency_bound_us = Some(awake.effective_us());
                 run.awake = Some(awake);
             }
-            Err(error) => run.note(error.to_string()),
+            Err(error) => run.brand(error.to_string()),
+        }
+        if let (true, Some(refused)) = (require, run.report.not_real_time.first()) {
+            return Err(Failure::machine(refused));
         }
         Ok(run)
     }
