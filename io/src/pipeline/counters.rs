@@ -49,4 +49,4 @@ impl Drops {
 }
 
 /// What frames are counted under that did not come from an enrolled peer's own address.
-const STRANGER: &str = "stranger";
+pub(crate) const STRANGER: &str = "stranger";

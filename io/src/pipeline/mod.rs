@@ -16,7 +16,7 @@ pub(crate) mod send;
 mod tests;
 pub(crate) mod verify;
 
-pub(crate) use counters::Drops;
+pub(crate) use counters::{Drops, STRANGER};
 
 /// Most frames that one poll of a stage takes from its input: the bound behind its budget.
 pub(crate) const FRAMES_PER_POLL: usize = 32;
