@@ -60,7 +60,7 @@ fn a_fifo_thread_is_fifo_before_its_closure_runs() {
     if !may_use_fifo() {
         let _ = std::io::Write::write_all(
             &mut std::io::stderr(),
-            format!("\nSKIPPED: neither CAP_SYS_NICE nor RLIMIT_RTPRIO >= 10\n").as_bytes(),
+            b"\nSKIPPED: neither CAP_SYS_NICE nor RLIMIT_RTPRIO >= 10\n",
         );
         return;
     }
@@ -79,7 +79,7 @@ fn a_normal_thread_made_by_a_fifo_thread_does_not_inherit_its_scheduling() {
     if !may_use_fifo() {
         let _ = std::io::Write::write_all(
             &mut std::io::stderr(),
-            format!("\nSKIPPED: neither CAP_SYS_NICE nor RLIMIT_RTPRIO >= 10\n").as_bytes(),
+            b"\nSKIPPED: neither CAP_SYS_NICE nor RLIMIT_RTPRIO >= 10\n",
         );
         return;
     }

@@ -116,8 +116,7 @@ fn without_privileges_it_works_and_every_output_is_branded() {
     if root && Command::new("setpriv").arg("--version").output().is_err() {
         let _ = std::io::Write::write_all(
             &mut std::io::stderr(),
-            format!("\nSKIPPED: run by root, and there is no setpriv to give privileges up with\n")
-                .as_bytes(),
+            b"\nSKIPPED: run by root, and there is no setpriv to give privileges up with\n",
         );
         return;
     }
@@ -145,7 +144,7 @@ fn without_privileges_it_works_and_every_output_is_branded() {
     let threads = list(&report, "processes").iter().flat_map(|process| list(process, "threads"));
     let granted: Vec<&str> = threads.map(|thread| thread["granted"].as_str().unwrap()).collect();
     assert_eq!(granted.len(), 2 * (1 + 3), "a loop and three lanes each");
-    let refused = granted.iter().any(|granted| *granted == "SCHED_OTHER");
+    let refused = granted.contains(&"SCHED_OTHER");
     assert!(refused || !root, "without capabilities no thread is real-time: {granted:?}");
     let branded = !list(&report, "not_real_time").is_empty();
     assert!(branded || !refused, "{report:#}");

@@ -14,7 +14,9 @@ use sinew_rt::memory::{self, MemoryPlan};
 use sinew_rt::power::CpuLatencyHold;
 use sinew_rt::thread::Applied;
 
-use super::stats::{Comparison, ComparisonReport, JUDGED_SAMPLES, Samples, Summary, Verdict};
+use super::stats::{
+    Comparison, ComparisonReport, JUDGED_SAMPLES, Limit, Samples, Summary, Verdict,
+};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::host::{self, HostFingerprint};
 pub(crate) use text::span;
@@ -44,6 +46,9 @@ pub(crate) struct Report {
     pub(crate) measured: Vec<Measured>,
     pub(crate) compared: Vec<ComparisonReport>,
     pub(crate) added: Vec<Added>,
+    /// Figures that are no distributions.
+    #[serde(default)]
+    pub(crate) figures: Vec<Figure>,
     /// What a reader must know to read the figures rightly.
     pub(crate) notes: Vec<String>,
     /// The worst verdict of all comparisons that have a limit.
@@ -123,6 +128,34 @@ impl Added {
     }
 }
 
+/// One figure that is no distribution: a count, a share, a rate.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Figure {
+    pub(crate) name: String,
+    pub(crate) value: f64,
+    /// Of the value; empty for counts and ratios.
+    pub(crate) unit: String,
+    pub(crate) limit: Option<Limit>,
+    pub(crate) verdict: Verdict,
+}
+
+impl std::fmt::Display for Figure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { name, value, unit, limit, verdict } = self;
+        let number = |value: f64| match value.abs() {
+            whole if whole.fract() == 0.0 && whole < 1e15 => format!("{value:.0}"),
+            small if small < 0.1 => format!("{value:.5}"),
+            _ => format!("{value:.3}"),
+        };
+        write!(f, "{name}: {} {unit}", number(*value))?;
+        match limit {
+            Some(Limit::AtMost(limit)) => write!(f, ", limit ≤ {}: {verdict}", number(*limit)),
+            Some(Limit::AtLeast(limit)) => write!(f, ", limit ≥ {}: {verdict}", number(*limit)),
+            None => Ok(()),
+        }
+    }
+}
+
 /// A report in the making, and what must be held while it is measured.
 #[derive(Debug)]
 pub(crate) struct Run {
@@ -175,6 +208,7 @@ impl Run {
             measured: Vec::new(),
             compared: Vec::new(),
             added: Vec::new(),
+            figures: Vec::new(),
             notes: Vec::new(),
             verdict: Verdict::NotJudged,
         };
@@ -256,6 +290,17 @@ impl Run {
         self.report.added.push(added);
     }
 
+    /// Adds a figure, and judges it if there is a limit.
+    pub(crate) fn figure(&mut self, name: &str, value: f64, unit: &str, limit: Option<Limit>) {
+        let verdict = match limit {
+            None => Verdict::NotJudged,
+            Some(limit) if limit.holds(value) => Verdict::Within,
+            Some(_) => Verdict::Exceeds,
+        };
+        let (name, unit) = (name.to_owned(), unit.to_owned());
+        self.report.figures.push(Figure { name, value, unit, limit, verdict });
+    }
+
     /// Adds a sentence that the reader needs.
     pub(crate) fn note(&mut self, note: impl Into<String>) {
         self.report.notes.push(note.into());
@@ -274,6 +319,8 @@ impl Run {
         let judged = judged.map(|comparison| comparison.verdict);
         let added = self.report.added.iter().filter(|added| added.limit_ns.is_some());
         let judged = judged.chain(added.map(|added| added.verdict));
+        let figures = self.report.figures.iter().filter(|figure| figure.limit.is_some());
+        let judged = judged.chain(figures.map(|figure| figure.verdict));
         self.report.verdict = judged.max().unwrap_or(Verdict::NotJudged);
         self.report.write(json)?;
         if self.require && !self.report.not_real_time.is_empty() {

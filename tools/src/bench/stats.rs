@@ -33,7 +33,7 @@ pub(crate) enum Limit {
 }
 
 impl Limit {
-    fn holds(self, ratio: f64) -> bool {
+    pub(crate) fn holds(self, ratio: f64) -> bool {
         match self {
             Self::AtMost(limit) => ratio <= limit,
             Self::AtLeast(limit) => ratio >= limit,

@@ -129,10 +129,12 @@ impl Mesh {
             spins: leg.waits == Waits::Spin,
         };
         let ping_pong = leg.pace == Pace::PingPong;
+        // Beside the lane that delivers nobody may read in time: there the panel measures.
+        let queue = if lanes == Lanes::Fused { QUEUE } else { QUEUE + leg.samples_max };
         let stage: Box<dyn Stage> = match seat.role {
             Role::Receiver => Box::new(Receiver {
                 clock,
-                pings: node.queue(PING, QUEUE)?,
+                pings: node.queue(PING, queue)?,
                 pongs: ping_pong.then(|| node.publisher(PONG)).transpose()?,
                 recording: recording.clone(),
                 batch: Batch::new(leg.batch),

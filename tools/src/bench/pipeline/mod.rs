@@ -8,6 +8,7 @@ mod agent;
 mod bare;
 mod crew;
 mod crypto;
+mod flood;
 mod flooder;
 mod idle;
 mod latency;
@@ -16,6 +17,7 @@ mod mesh;
 mod order;
 mod recording;
 mod schedule;
+mod throughput;
 
 use sinew_rt::topology::{CoreId, Topology};
 
@@ -74,12 +76,19 @@ pub(crate) struct PipelineArgs {
     /// SCHED_FIFO priority of all measuring threads
     #[arg(long, default_value_t = 80, value_parser = clap::value_parser!(u8).range(1..=98))]
     pub(crate) priority: u8,
+    /// Signed messages per second of one verify lane, against a bare loop of strict checks
+    #[arg(long, conflicts_with_all = ["flood", "idle"])]
+    throughput: bool,
+    /// A signed 1 kHz stream while frames with the sender's name and a forged signature flood the
+    /// receiver from another address, against an equal flood of plain garbage
+    #[arg(long, conflicts_with = "idle")]
+    flood: bool,
     /// What a node costs that has nothing to do
     #[arg(long)]
-    pub(crate) idle: bool,
+    idle: bool,
     /// For how long to watch the idle node, in seconds
     #[arg(long, default_value_t = 30, requires = "idle")]
-    pub(crate) seconds: u32,
+    seconds: u32,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
     #[arg(long, hide = true)]
@@ -99,10 +108,11 @@ pub(crate) fn run(args: &PipelineArgs) -> Outcome {
     }
     let cores = Cores::choose(args)?;
     let mut run = Run::start(args.output.require)?;
-    if args.idle {
-        idle::measure(args, &cores, &mut run)?;
-    } else {
-        latency::measure(args, &cores, &mut run)?;
+    match args {
+        PipelineArgs { idle: true, .. } => idle::measure(args, &cores, &mut run)?,
+        PipelineArgs { throughput: true, .. } => throughput::measure(args, &cores, &mut run)?,
+        PipelineArgs { flood: true, .. } => flood::measure(args, &cores, &mut run)?,
+        _ => latency::measure(args, &cores, &mut run)?,
     }
     run.finish(args.output.json.as_deref())
 }

@@ -40,6 +40,9 @@ impl std::fmt::Display for Report {
         for comparison in &self.compared {
             writeln!(f, "\n{}", comparison_text(comparison)?)?;
         }
+        for figure in &self.figures {
+            writeln!(f, "{figure}")?;
+        }
         for added in &self.added {
             writeln!(f, "{added}")?;
         }
@@ -49,7 +52,7 @@ impl std::fmt::Display for Report {
         if self.interrupted {
             writeln!(f, "INTERRUPTED: the figures are those up to then")?;
         }
-        if !(self.compared.is_empty() && self.added.is_empty()) {
+        if !(self.compared.is_empty() && self.added.is_empty() && self.figures.is_empty()) {
             let brand = if self.not_real_time.is_empty() { "" } else { " (NOT REAL-TIME)" };
             writeln!(f, "verdict: {}{brand}", self.verdict)?;
         }
