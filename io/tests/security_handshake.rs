@@ -475,8 +475,8 @@ fn two_nodes_meet_however_long_a_frame_is_on_its_way() {
         let mut on_their_way: Vec<(Nanos, usize, HandshakeBytes)> = Vec::new();
         let mut met = [false; 2];
         for at in (0..10_000).map(ms) {
-            for n in 0..2 {
-                while let Some(challenge) = nodes[n].challenge(at) {
+            for (n, node) in nodes.iter_mut().enumerate() {
+                while let Some(challenge) = node.challenge(at) {
                     on_their_way.push((at + ms(way_ms), 1 - n, challenge));
                 }
             }

@@ -38,7 +38,6 @@ use sinew_rt::supervisor::Supervisor;
 use sinew_rt::thread::{Applied, Policy, Refusal, Strictness, ThreadSpec};
 use sinew_rt::topology::Topology;
 use sinew_rt::wait::Doorbell;
-use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -367,13 +366,8 @@ fn wire_up(
         None => ring::channel(LIVES_RING),
     };
 
-    let hasher = RandomState::new();
-    let mut admission = Admission::new(builder.limits, now);
-    let addresses: Vec<_> = config.peers.iter().map(|peer| peer.address).collect();
-    let homes: Vec<_> = addresses.iter().map(|home| (*home, hasher.hash_one(home))).collect();
-    for ((_, peer), (_, hash)) in who.peers.iter().zip(&homes) {
-        admission.reserve(*hash, peer.key.id(), now);
-    }
+    let homes: Vec<_> = config.peers.iter().map(|peer| peer.address).collect();
+    let admission = Admission::new(builder.limits, homes.len(), now);
     let receive = ReceiveStage {
         transport: endpoint.receiver,
         pool: FramePool::new(slots, FrameBuffer::new),
@@ -382,7 +376,6 @@ fn wire_up(
             peers: who.peers.clone(),
             homes,
             admission,
-            hasher,
             outputs: ReceiveOutputs { trusted, strangers, handshakes },
             frames: panel.counter("receive.frames")?,
             drops: Drops::register(panel, "receive", receive::REASONS, &names)?,

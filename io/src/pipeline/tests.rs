@@ -25,7 +25,6 @@ use sinew_rt::guard::Execution;
 use sinew_rt::lane::Stage;
 use sinew_rt::panel::{Kind, Panel, PanelSpec};
 use sinew_rt::ring::{self, Consumer, Producer};
-use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -250,17 +249,15 @@ proptest! {
         let (trusted, mut passed) = ring::channel(room);
         let (strangers, _strangers) = ring::channel(1);
         let (handshakes, _handshakes) = ring::channel(1);
-        let limits = AdmissionLimits { strangers_burst: 1_000, ..AdmissionLimits::default() };
-        let hasher = RandomState::new();
+        let limits = AdmissionLimits { pair_burst: 1_000, ..AdmissionLimits::default() };
         let mut stage = ReceiveStage {
             transport: endpoint.receiver,
             pool: FramePool::new(slots, FrameBuffer::new),
             filter: Filter {
                 cluster: cluster().tag(),
                 peers: enrolment(),
-                homes: vec![(address(2), hasher.hash_one(address(2)))],
-                admission: Admission::new(limits, NOW),
-                hasher,
+                homes: vec![address(2)],
+                admission: Admission::new(limits, 1, NOW),
                 outputs: ReceiveOutputs { trusted, strangers, handshakes },
                 frames: panel.counter("frames").unwrap(),
                 drops: Drops::register(&panel, "receive", receive::REASONS, &names()).unwrap(),
