@@ -13,10 +13,6 @@ use zeroize::Zeroizing;
 const LIMITS: AdmissionLimits =
     AdmissionLimits { pair_per_s: 10, pair_burst: 5, strangers_per_s: 10, strangers_burst: 3 };
 
-fn key(n: u64) -> KeyId {
-    KeyId::from_raw(n)
-}
-
 fn ms(n: i64) -> Nanos {
     Nanos::from_millis(n)
 }

@@ -108,7 +108,7 @@ fn a_key_of_another_user_is_refused_with_both_user_ids() {
     if std::os::unix::fs::chown(&path, Some(12_345), None).is_err() {
         let _ = std::io::Write::write_all(
             &mut std::io::stderr(),
-            format!("\nSKIPPED: giving a file away needs CAP_CHOWN\n").as_bytes(),
+            b"\nSKIPPED: giving a file away needs CAP_CHOWN\n",
         );
         return;
     }

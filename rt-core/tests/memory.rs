@@ -33,8 +33,7 @@ fn memory_is_locked_as_reported_or_the_refusal_names_the_fix() {
     } else {
         let _ = std::io::Write::write_all(
             &mut std::io::stderr(),
-            format!("\nSKIPPED: the lock itself: no CAP_IPC_LOCK and a finite RLIMIT_MEMLOCK\n")
-                .as_bytes(),
+            b"\nSKIPPED: the lock itself: no CAP_IPC_LOCK and a finite RLIMIT_MEMLOCK\n",
         );
         let refusal = report.refused.iter().find(|refusal| refusal.what == "memory lock").unwrap();
         assert!(refusal.fix.contains("ulimit -l"));
