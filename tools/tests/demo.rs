@@ -141,7 +141,7 @@ fn without_privileges_it_works_and_every_output_is_branded() {
     let threads = list(&report, "processes").iter().flat_map(|process| list(process, "threads"));
     let granted: Vec<&str> = threads.map(|thread| thread["granted"].as_str().unwrap()).collect();
     assert_eq!(granted.len(), 2 * (1 + 3), "a loop and three lanes each");
-    let refused = granted.iter().any(|granted| *granted == "SCHED_OTHER");
+    let refused = granted.contains(&"SCHED_OTHER");
     assert!(refused || !root, "without capabilities no thread is real-time: {granted:?}");
     let branded = !list(&report, "not_real_time").is_empty();
     assert!(branded || !refused, "{report:#}");
