@@ -197,7 +197,7 @@ impl Lane {
 
     /// Starts the thread, which applies and reads back its settings and then waits at `gate`.
     ///
-    /// A panic in a stage ends the lane, marks `health` as panicked, and is reported by
+    /// A panic in a stage ends the lane, marks `health` as dead for good, and is reported by
     /// [`RunningLane::join`].
     ///
     /// # Errors
@@ -213,7 +213,7 @@ impl Lane {
             // The stages go here, on the thread that ran them, before anybody can join it.
             drop(body);
             outcome.map_err(|panic| {
-                health.set_panicked();
+                health.set_dead();
                 thread::panic_message(&*panic)
             })
         })?;
@@ -306,8 +306,11 @@ impl Body {
             seat.guard.enter(now);
             let execution = seat.stage.poll(now);
             now = clock::now();
-            seat.guard.exit(now, execution);
+            seat.guard.leave(now, execution);
             worked |= execution != Execution::Idle;
+        }
+        for seat in &mut self.seats {
+            seat.guard.settle();
         }
         worked
     }

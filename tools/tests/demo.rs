@@ -114,7 +114,10 @@ fn without_privileges_it_works_and_every_output_is_branded() {
     // SAFETY: geteuid takes nothing, cannot fail and touches no memory.
     let root = unsafe { libc::geteuid() } == 0;
     if root && Command::new("setpriv").arg("--version").output().is_err() {
-        println!("SKIPPED: run by root, and there is no setpriv to give privileges up with");
+        let _ = std::io::Write::write_all(
+            &mut std::io::stderr(),
+            b"\nSKIPPED: run by root, and there is no setpriv to give privileges up with\n",
+        );
         return;
     }
     // Where a stranger can run the program and write.

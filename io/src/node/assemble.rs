@@ -370,8 +370,9 @@ fn wire_up(
     let hasher = RandomState::new();
     let mut admission = Admission::new(builder.limits, now);
     let addresses: Vec<_> = config.peers.iter().map(|peer| peer.address).collect();
-    for ((_, peer), address) in who.peers.iter().zip(&addresses) {
-        admission.reserve(hasher.hash_one(address), peer.key.id(), now);
+    let homes: Vec<_> = addresses.iter().map(|home| (*home, hasher.hash_one(home))).collect();
+    for ((_, peer), (_, hash)) in who.peers.iter().zip(&homes) {
+        admission.reserve(*hash, peer.key.id(), now);
     }
     let receive = ReceiveStage {
         transport: endpoint.receiver,
@@ -379,7 +380,7 @@ fn wire_up(
         filter: Filter {
             cluster: who.cluster.tag(),
             peers: who.peers.clone(),
-            addresses,
+            homes,
             admission,
             hasher,
             outputs: ReceiveOutputs { trusted, strangers, handshakes },
@@ -430,6 +431,7 @@ fn wire_up(
         context: SigningContext::new(Domain::Envelope, &who.cluster),
         lost: lost.collect::<Result<_, _>>()?,
         frames: Box::new([[0; FRAME_MAX]; BATCH]),
+        lens: [0; BATCH],
         turn: 0,
     };
     lanes.seat(Send, "send", pipeline_guard(config.budgets.send), Box::new(send))?;

@@ -158,10 +158,8 @@ impl Lines<'_> {
 
 fn convert(file: File, lines: &mut Lines<'_>, base: &Path) -> Result<NodeConfig, ConfigError> {
     let Some(node) = file.node else {
-        let mut error = lines.places.error("node", "there is no such section", "");
-        error.file = Some((lines.places.file().to_owned(), 1));
-        error.hint = "begin with [node] and name = \"…\"".to_owned();
-        return Err(error);
+        let hint = "begin with [node] and name = \"…\"";
+        return Err(lines.places.error("node", "there is no such section", hint));
     };
     let node = lines.take("node", node);
     let mut config = NodeConfig::new(lines.take("node.name", node.name));

@@ -50,8 +50,8 @@ pub(crate) struct ReceiveStage {
 pub(crate) struct Filter {
     pub(crate) cluster: ClusterTag,
     pub(crate) peers: Arc<Enrolment>,
-    /// Where each peer is, by the configuration.
-    pub(crate) addresses: Vec<SocketAddr>,
+    /// Where each peer is, by the configuration, and what that hashes to.
+    pub(crate) homes: Vec<(SocketAddr, u64)>,
     pub(crate) admission: Admission,
     /// Hashes source addresses for `admission`, with keys that no attacker knows.
     pub(crate) hasher: RandomState,
@@ -114,10 +114,12 @@ impl Filter {
         }
         let (key, kind) = (frame.header.sender(), frame.kind);
         let (peer, _) = self.peers.find(key).ok_or((None, DropReason::UnknownKey))?;
-        let at_home = self.addresses[peer.get()] == slot.source;
+        let (home, home_hash) = self.homes[peer.get()];
+        let at_home = home == slot.source;
         (slot.peer, slot.at_home) = (peer, at_home);
         let source = slot.charged_to();
-        if !self.admission.admit(self.hasher.hash_one(slot.source), key, now) {
+        let hash = if at_home { home_hash } else { self.hasher.hash_one(slot.source) };
+        if !self.admission.admit(hash, key, now) {
             return Err((source, DropReason::RateLimited));
         }
         let output = match (kind, at_home) {

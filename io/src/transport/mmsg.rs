@@ -121,14 +121,14 @@ impl ReceiveBatch {
         };
         // SAFETY: `bytes` points to FRAME_MAX bytes that are owned by `self` and not otherwise
         // borrowed during the call. MSG_TRUNC makes the kernel report the true length.
-        let len = unsafe {
+        let len = own_call(|| unsafe {
             libc::recv(
                 socket.as_raw_fd(),
                 bytes.cast(),
                 FRAME_MAX,
                 libc::MSG_DONTWAIT | libc::MSG_TRUNC,
             )
-        };
+        });
         if len < 0 {
             return Err(io::Error::last_os_error());
         }

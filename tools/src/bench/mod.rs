@@ -4,8 +4,9 @@
 mod compare;
 mod guard;
 mod hop;
-pub(crate) mod pipeline;
+mod pipeline;
 pub(crate) mod report;
+mod samples;
 pub(crate) mod stats;
 mod wake;
 
@@ -46,11 +47,11 @@ enum Bench {
 /// Runs one benchmark.
 pub(crate) fn run(args: BenchArgs) -> Outcome {
     catch_interrupts()?;
-    match args.what {
-        Bench::Wake(args) => wake::run(&args),
-        Bench::Compare(args) => compare::run(&args),
-        Bench::Guard(args) => guard::run(&args),
-        Bench::Hop(args) => hop::run(&args),
+    match &args.what {
+        Bench::Wake(args) => wake::run(args),
+        Bench::Compare(args) => compare::run(args),
+        Bench::Guard(args) => guard::run(args),
+        Bench::Hop(args) => hop::run(args),
         Bench::Pipeline(args) => pipeline::run(args),
     }
 }

@@ -182,7 +182,10 @@ fn hand_out(args: &DemoArgs, report: &Report, lives: &[Life]) -> Result<(), Fail
     let (Some(path), Some(robot)) = (&args.svg, robot) else { return Ok(()) };
     let curves: Vec<_> = table::measured(&robot.panel)
         .into_iter()
-        .map(|row| plot::Curve { name: row.name, histogram: &row.histogram.hdr })
+        .map(|row| plot::Curve {
+            max: Some(row.histogram.max),
+            ..plot::Curve::new(row.name, &row.histogram.hdr)
+        })
         .collect();
     let title = "A 1 kHz robot driven by signed messages";
     let svg = plot::percentiles(&curves, title, &report.not_real_time).map_err(Failure::machine)?;

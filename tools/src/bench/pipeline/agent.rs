@@ -60,7 +60,7 @@ pub(crate) fn run(role: Role, cores: &[CoreId]) -> Outcome {
     Ok(Exit::Done)
 }
 
-fn answer(answer: &Answer) -> Result<(), Failure> {
+pub(super) fn answer(answer: &Answer) -> Result<(), Failure> {
     let mut line = serde_json::to_vec(answer).map_err(Failure::machine)?;
     line.push(b'\n');
     let mut out = io::stdout().lock();
@@ -68,7 +68,7 @@ fn answer(answer: &Answer) -> Result<(), Failure> {
 }
 
 /// The kernel kills this process when the thread that started it ends, however it ends.
-pub(crate) fn die_with_parent() -> Result<(), Failure> {
+fn die_with_parent() -> Result<(), Failure> {
     // SAFETY: no pointers; the kernel reads one signal number.
     let result = unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
     if result != 0 {
@@ -234,7 +234,7 @@ impl Agent {
     }
 }
 
-fn thread_report(applied: &Applied) -> ThreadReport {
+pub(super) fn thread_report(applied: &Applied) -> ThreadReport {
     let effective = &applied.effective;
     ThreadReport {
         name: effective.name.clone(),

@@ -121,7 +121,7 @@ impl Agent {
     }
 
     /// Waits until it is prepared; reports its threads. Gives the life of its node.
-    fn ready(&mut self, run: &mut Run) -> Result<u64, Stopped> {
+    pub(super) fn ready(&mut self, run: &mut Run) -> Result<u64, Stopped> {
         match self.answer(Nanos::ZERO)? {
             Answer::Ready { threads, not_real_time, epoch } => {
                 threads.into_iter().for_each(|thread| run.add_thread(thread));

@@ -6,10 +6,10 @@ use sinew_rt::clock::{self, Nanos};
 use super::super::report::Run;
 use super::super::stats::{Comparison, Limits, Pair, Samples};
 use super::super::{interrupted, progress};
-use super::PipelineArgs;
 use super::crew::{Crew, LegFindings, Stopped};
 use super::order::{Findings, Lanes, Leg, Pace, Program, Protection, Sleep, Waits};
 use super::schedule::{Bursts, SPIN_MAX};
+use super::{Cores, PipelineArgs};
 use crate::exit::Failure;
 
 /// What `open` may cost: figures of the plain program times this.
@@ -67,7 +67,7 @@ impl Condition {
         format!("{waits}, {pace}")
     }
 
-    fn cases(self, args: &PipelineArgs) -> Vec<Case> {
+    fn cases(self, args: &PipelineArgs, cores: &Cores) -> Vec<Case> {
         let node = Program::Node;
         let base = |protection| Program::Bare(Sleep::Poll, protection);
         let bare = match self.waits {
@@ -92,7 +92,7 @@ impl Condition {
                 case(Part::Crypto, "crypto", Program::Crypto),
             ]);
         }
-        let cores = args.sender_cores.len().min(args.receiver_cores.len());
+        let cores = cores.sender.len().min(cores.receiver.len());
         for (lanes, need, open, signed) in [
             (Lanes::Split, 3, "open, split", "signed, split"),
             (Lanes::Pipelined, 4, "open, pipelined", "signed, pipelined"),
@@ -220,8 +220,8 @@ pub(super) fn samples(findings: &Findings) -> Samples {
 }
 
 /// Runs all conditions that were asked for and adds them to the report.
-pub(super) fn measure(args: &PipelineArgs, run: &mut Run) -> Result<(), Failure> {
-    let mut crew = match Crew::start(&args.sender_cores, &args.receiver_cores) {
+pub(super) fn measure(args: &PipelineArgs, cores: &Cores, run: &mut Run) -> Result<(), Failure> {
+    let mut crew = match Crew::start(&cores.sender, &cores.receiver) {
         Ok(crew) => crew,
         Err(Stopped::Interrupted) => return Ok(()),
         Err(Stopped::Failed(failure)) => return Err(failure),
@@ -230,7 +230,7 @@ pub(super) fn measure(args: &PipelineArgs, run: &mut Run) -> Result<(), Failure>
         if interrupted() {
             break;
         }
-        let mut table = Table::new(condition, args);
+        let mut table = Table::new(condition, args, cores);
         let outcome = table.fill(args, &mut crew, run);
         table.report(run);
         match outcome {
@@ -272,8 +272,8 @@ struct Compared {
 }
 
 impl Table {
-    fn new(condition: Condition, args: &PipelineArgs) -> Self {
-        let gathered = condition.cases(args).into_iter().map(Gathered::new).collect();
+    fn new(condition: Condition, args: &PipelineArgs, cores: &Cores) -> Self {
+        let gathered = condition.cases(args, cores).into_iter().map(Gathered::new).collect();
         let mut table = Self { condition, gathered, compared: Vec::new() };
         let at_most = Limits::at_most;
         let (open, signed, none) =

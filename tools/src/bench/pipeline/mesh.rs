@@ -35,7 +35,7 @@ const PEER: &str = "peer";
 pub(crate) const CLUSTER: &str = "bench";
 
 /// Messages that may wait for the receiver's stage: none does unless the host stops the machine.
-const QUEUE: usize = 1_024;
+const QUEUE: usize = 64;
 /// Messages that the receiver's stage takes at a time.
 const PER_POLL: usize = 32;
 
@@ -129,10 +129,12 @@ impl Mesh {
             spins: leg.waits == Waits::Spin,
         };
         let ping_pong = leg.pace == Pace::PingPong;
+        // Beside the lane that delivers nobody may read in time: there the panel measures.
+        let queue = if lanes == Lanes::Fused { QUEUE } else { QUEUE + leg.samples_max };
         let stage: Box<dyn Stage> = match seat.role {
             Role::Receiver => Box::new(Receiver {
                 clock,
-                pings: node.queue(PING, QUEUE)?,
+                pings: node.queue(PING, queue)?,
                 pongs: ping_pong.then(|| node.publisher(PONG)).transpose()?,
                 recording: recording.clone(),
                 batch: Batch::new(leg.batch),

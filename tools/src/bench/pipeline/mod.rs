@@ -8,6 +8,7 @@ mod agent;
 mod bare;
 mod crew;
 mod crypto;
+mod flood;
 mod flooder;
 mod idle;
 mod latency;
@@ -16,6 +17,7 @@ mod mesh;
 mod order;
 mod recording;
 mod schedule;
+mod throughput;
 
 use sinew_rt::topology::{CoreId, Topology};
 
@@ -74,12 +76,19 @@ pub(crate) struct PipelineArgs {
     /// SCHED_FIFO priority of all measuring threads
     #[arg(long, default_value_t = 80, value_parser = clap::value_parser!(u8).range(1..=98))]
     pub(crate) priority: u8,
+    /// Signed messages per second of one verify lane, against a bare loop of strict checks
+    #[arg(long, conflicts_with_all = ["flood", "idle"])]
+    throughput: bool,
+    /// A signed 1 kHz stream while frames with the sender's name and a forged signature flood the
+    /// receiver from another address, against an equal flood of plain garbage
+    #[arg(long, conflicts_with = "idle")]
+    flood: bool,
     /// What a node costs that has nothing to do
     #[arg(long)]
-    pub(crate) idle: bool,
+    idle: bool,
     /// For how long to watch the idle node, in seconds
     #[arg(long, default_value_t = 30, requires = "idle")]
-    pub(crate) seconds: u32,
+    seconds: u32,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
     #[arg(long, hide = true)]
@@ -93,35 +102,46 @@ fn core(text: &str) -> Result<CoreId, String> {
 }
 
 /// Runs the benchmark, or one of its children.
-pub(crate) fn run(mut args: PipelineArgs) -> Outcome {
+pub(crate) fn run(args: &PipelineArgs) -> Outcome {
     if let Some(role) = args.agent {
         return agent::run(role, &args.agent_cores);
     }
-    choose_cores(&mut args)?;
+    let cores = Cores::choose(args)?;
     let mut run = Run::start(args.output.require)?;
-    if args.idle {
-        idle::measure(&args, &mut run)?;
-    } else {
-        latency::measure(&args, &mut run)?;
+    match args {
+        PipelineArgs { idle: true, .. } => idle::measure(args, &cores, &mut run)?,
+        PipelineArgs { throughput: true, .. } => throughput::measure(args, &cores, &mut run)?,
+        PipelineArgs { flood: true, .. } => flood::measure(args, &cores, &mut run)?,
+        _ => latency::measure(args, &cores, &mut run)?,
     }
     run.finish(args.output.json.as_deref())
 }
 
-/// Two different cores, unless the user says otherwise.
-fn choose_cores(args: &mut PipelineArgs) -> Result<(), Failure> {
-    let topology = Topology::read().map_err(Failure::machine)?;
-    let usable: Vec<_> = topology.usable_cores().iter().collect();
-    let mut cores = topology.real_time_cores();
-    cores.extend(usable.iter().rev().filter(|core| !cores.contains(core)).collect::<Vec<_>>());
-    let [receiver, rest @ ..] = cores.as_slice() else {
-        return Err(Failure::machine("this process may use no core"));
-    };
-    let sender = rest.first().unwrap_or(receiver);
-    if args.sender_cores.is_empty() {
-        args.sender_cores = vec![*sender];
+/// Where the two processes run.
+#[derive(Clone, Debug)]
+struct Cores {
+    sender: Vec<CoreId>,
+    receiver: Vec<CoreId>,
+}
+
+impl Cores {
+    /// Two different cores, unless the user says otherwise or there is only one.
+    fn choose(args: &PipelineArgs) -> Result<Self, Failure> {
+        let topology = Topology::read().map_err(Failure::machine)?;
+        let mut cores = topology.real_time_cores();
+        let others: Vec<_> = topology.usable_cores().iter().collect();
+        cores.extend(others.into_iter().filter(|core| !cores.contains(core)).collect::<Vec<_>>());
+        let Some(receiver) = cores.first() else {
+            return Err(Failure::machine("this process may use no core"));
+        };
+        let sender = cores.get(1).unwrap_or(receiver);
+        let asked = |asked: &[CoreId], default: CoreId| match asked {
+            [] => vec![default],
+            cores => cores.to_vec(),
+        };
+        Ok(Self {
+            sender: asked(&args.sender_cores, *sender),
+            receiver: asked(&args.receiver_cores, *receiver),
+        })
     }
-    if args.receiver_cores.is_empty() {
-        args.receiver_cores = vec![*receiver];
-    }
-    Ok(())
 }

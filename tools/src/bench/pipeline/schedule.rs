@@ -80,11 +80,6 @@ impl Bursts {
         Nanos::new((self.count - 1) * self.every_ns + self.on_ns)
     }
 
-    /// Time within bursts in which messages are sent.
-    pub(crate) fn sending(&self) -> Nanos {
-        Nanos::new(self.count * (self.on_ns - LEAD.as_nanos() - TAIL.as_nanos()))
-    }
-
     /// The part of the burst that starts at `burst` in which messages are sent.
     fn sends(&self, start: Nanos, burst: i64) -> (Nanos, Nanos) {
         let at = start + Nanos::new(burst * self.every_ns);
