@@ -59,7 +59,6 @@ fn run(command: Command) -> Outcome {
     match command {
         Command::Bench(args) => bench::run(args),
         Command::Demo(args) => demo::run(args),
-        Command::Bench(args) => bench::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Hist(args) => hist::run(args),
         Command::Key(args) => key::run(args),

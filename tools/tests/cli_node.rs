@@ -356,7 +356,7 @@ fn without_rights_development_is_branded_and_production_refuses() {
     if me != 0 {
         let _ = std::io::Write::write_all(
             &mut std::io::stderr(),
-            format!("\nSKIPPED: only root can become a user without rights\n").as_bytes(),
+            b"\nSKIPPED: only root can become a user without rights\n",
         );
         return;
     }

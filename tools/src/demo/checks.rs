@@ -156,7 +156,8 @@ fn no_other_stop(events: &Events) -> Check {
 fn no_unexpected_drop(lives: &[Life], stalled: bool) -> Check {
     let is_unexpected = |drop: &Drop| {
         let reason = drop.reason.as_str();
-        !EXPECTED_DROPS.contains(&reason) && !(stalled && DROPS_AFTER_STALL.contains(&reason))
+        let is_explained = stalled && DROPS_AFTER_STALL.contains(&reason);
+        !(is_explained || EXPECTED_DROPS.contains(&reason))
     };
     let unexpected: Vec<String> = lives
         .iter()

@@ -162,6 +162,9 @@ pub(crate) struct Crew {
     rested_at: Nanos,
 }
 
+/// Makes a flood's order of the sender, its node's life, and the receiver.
+type MakeFlood<'a> = &'a dyn Fn(&End, u64, &End) -> Flood;
+
 /// What both ends found in one leg.
 #[derive(Debug, Default)]
 pub(crate) struct LegFindings {
@@ -191,7 +194,7 @@ impl Crew {
         &mut self,
         leg: &Leg,
         run: &mut Run,
-        flood: Option<(&mut Agent, &dyn Fn(&End, u64, &End) -> Flood)>,
+        flood: Option<(&mut Agent, MakeFlood<'_>)>,
     ) -> Result<LegFindings, Stopped> {
         let Self { sender, receiver, .. } = self;
         let (from, to) = (sender.end.clone(), receiver.end.clone());
