@@ -31,7 +31,7 @@ Exit codes:
   0  measured, and no limit exceeded
   1  a limit was exceeded
   2  wrong usage
-  3  a limit could not be judged on this machine, or (--require) the kernel refused something")]
+  3  a limit could not be judged on this machine or before Ctrl-C, or (--require) the kernel refused something")]
 pub(crate) struct BenchArgs {
     #[command(subcommand)]
     what: Bench,

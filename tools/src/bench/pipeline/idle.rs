@@ -75,7 +75,11 @@ pub(super) fn measure(args: &PipelineArgs, cores: &Cores, run: &mut Run) -> Resu
         run.note("this is no release build: its figures are not those of one");
     }
     match watch(args, cores, run) {
-        Ok(()) | Err(Stopped::Interrupted) => Ok(()),
+        Ok(()) => Ok(()),
+        Err(Stopped::Interrupted) => {
+            run.unmeasured();
+            Ok(())
+        }
         Err(Stopped::Failed(failure)) => Err(failure),
     }
 }
