@@ -11,8 +11,10 @@ pub(crate) mod stats;
 mod wake;
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use signal_hook::consts::{SIGINT, SIGTERM};
 use sinew_rt::thread::{Policy, Priority, Strictness, ThreadError, ThreadSpec};
 use sinew_rt::topology::CoreId;
 
@@ -29,7 +31,7 @@ Exit codes:
   0  measured, and no limit exceeded
   1  a limit was exceeded
   2  wrong usage
-  3  a limit could not be judged on this machine, or (--require) the kernel refused something")]
+  3  a limit could not be judged on this machine or before Ctrl-C, or (--require) the kernel refused something")]
 pub(crate) struct BenchArgs {
     #[command(subcommand)]
     what: Bench,
@@ -56,15 +58,18 @@ pub(crate) fn run(args: BenchArgs) -> Outcome {
     }
 }
 
-static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+static INTERRUPTED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 
-/// Whether Ctrl-C was pressed: measuring ends, and what there is is reported.
+/// Whether Ctrl-C was pressed or the end asked for: measuring ends, and what there is is reported.
 pub(crate) fn interrupted() -> bool {
     INTERRUPTED.load(Ordering::Relaxed)
 }
 
 fn catch_interrupts() -> Result<(), Failure> {
-    ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed)).map_err(Failure::machine)
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register(signal, INTERRUPTED.clone()).map_err(Failure::machine)?;
+    }
+    Ok(())
 }
 
 /// A progress bar of `steps` on standard error; invisible when that is no terminal.

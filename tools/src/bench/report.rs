@@ -15,7 +15,7 @@ use sinew_rt::power::CpuLatencyHold;
 use sinew_rt::thread::Applied;
 
 use super::stats::{
-    Comparison, ComparisonReport, JUDGED_SAMPLES, Limit, Samples, Summary, Verdict,
+    Comparison, ComparisonReport, JUDGED_SAMPLES, Limit, Limits, Samples, Summary, Verdict,
 };
 use crate::exit::{Exit, Failure, Outcome};
 use crate::host::{self, HostFingerprint};
@@ -162,6 +162,8 @@ pub(crate) struct Run {
     report: Report,
     started: Nanos,
     require: bool,
+    /// Something that has a limit was never measured.
+    unmeasured: bool,
     /// Kept until the end: dropping it lets the cores sleep deeply again.
     awake: Option<CpuLatencyHold>,
 }
@@ -212,7 +214,8 @@ impl Run {
             notes: Vec::new(),
             verdict: Verdict::NotJudged,
         };
-        let mut run = Self { report, started: clock::now(), require: false, awake: None };
+        let mut run =
+            Self { report, started: clock::now(), require: false, unmeasured: false, awake: None };
         if let Some(hypervisor) = virtual_machine {
             run.note(format!("virtual machine ({hypervisor}): the host adds pauses of its own"));
         }
@@ -282,7 +285,14 @@ impl Run {
         let report = comparison.clone().started_at(self.started).report();
         if report.base.rounds > 0 {
             self.report.compared.push(report);
+        } else if report.limits != Limits::default() {
+            self.unmeasured = true;
         }
+    }
+
+    /// Says that Ctrl-C came before something that has a limit.
+    pub(crate) fn unmeasured(&mut self) {
+        self.unmeasured = true;
     }
 
     /// Adds a difference of two medians.
@@ -307,11 +317,18 @@ impl Run {
     }
 
     /// Prints the report, writes the JSON where it is wanted, and says how the command ends: 1 when
-    /// a limit was exceeded, 3 when one could not be judged on this machine or, with `require`,
-    /// something real-time was refused.
+    /// a limit was exceeded, 3 when one could not be judged on this machine or before Ctrl-C or, with
+    /// `require`, something real-time was refused.
     pub(crate) fn finish(mut self, json: Option<&Path>) -> Outcome {
-        self.report.interrupted = super::interrupted();
         drop(self.awake.take());
+        let exit = self.conclude(super::interrupted());
+        self.report.write(json)?;
+        Ok(exit)
+    }
+
+    /// Forms the verdict and the exit code.
+    fn conclude(&mut self, interrupted: bool) -> Exit {
+        self.report.interrupted = interrupted;
         let judged = self.report.compared.iter().filter(|c| {
             let limits = c.limits;
             limits.p50.is_some() || limits.p99.is_some()
@@ -321,16 +338,16 @@ impl Run {
         let judged = judged.chain(added.map(|added| added.verdict));
         let figures = self.report.figures.iter().filter(|figure| figure.limit.is_some());
         let judged = judged.chain(figures.map(|figure| figure.verdict));
-        self.report.verdict = judged.max().unwrap_or(Verdict::NotJudged);
-        self.report.write(json)?;
-        if self.require && !self.report.not_real_time.is_empty() {
-            return Ok(Exit::Machine);
-        }
-        Ok(match self.report.verdict {
-            Verdict::Within | Verdict::NotJudged => Exit::Done,
-            Verdict::NotResolvableHere => Exit::Machine,
+        let judged: Vec<_> = judged.chain(self.unmeasured.then_some(Verdict::NotJudged)).collect();
+        let cut_off = interrupted && judged.contains(&Verdict::NotJudged);
+        self.report.verdict = judged.into_iter().max().unwrap_or(Verdict::NotJudged);
+        match self.report.verdict {
+            _ if self.require && !self.report.not_real_time.is_empty() => Exit::Machine,
             Verdict::Exceeds => Exit::Failed,
-        })
+            Verdict::NotResolvableHere => Exit::Machine,
+            Verdict::Within | Verdict::NotJudged if cut_off => Exit::Machine,
+            Verdict::Within | Verdict::NotJudged => Exit::Done,
+        }
     }
 }
 
@@ -381,7 +398,6 @@ pub(crate) struct OutputArgs {
 
 #[cfg(test)]
 mod tests {
-    use super::super::stats::Limits;
     use super::*;
 
     fn report() -> Report {
@@ -425,5 +441,23 @@ mod tests {
         run.measured("nothing", &Samples::new());
         run.compared(&Comparison::new("nothing", "a", "b", Limits::at_most(1.1, 1.2)));
         assert_eq!((run.report.measured.len(), run.report.compared.len()), (0, 0));
+    }
+
+    #[test]
+    fn what_ctrl_c_came_before_is_not_within_its_limit() {
+        let concluded = |unmeasured: Option<Limits>, interrupted| {
+            let mut run = Run::elsewhere();
+            run.figure("kept", 1.0, "", Some(Limit::AtMost(2.0)));
+            if let Some(limits) = unmeasured {
+                run.compared(&Comparison::new("never begun", "a", "b", limits));
+            }
+            let exit = run.conclude(interrupted);
+            (run.report.verdict, exit)
+        };
+        assert_eq!(concluded(None, false), (Verdict::Within, Exit::Done));
+        assert_eq!(concluded(None, true), (Verdict::Within, Exit::Done));
+        assert_eq!(concluded(Some(Limits::default()), true), (Verdict::Within, Exit::Done));
+        let limits = Some(Limits::at_most(1.1, 1.2));
+        assert_eq!(concluded(limits, true), (Verdict::NotJudged, Exit::Machine));
     }
 }
