@@ -56,7 +56,7 @@ const HARD_LIMIT_BUDGETS: i64 = 100;
 pub(super) fn start(mut builder: NodeBuilder) -> Result<Node, NodeError> {
     builder.config.validate()?;
     let topology = Topology::read()?;
-    let plan = plan::plan(&builder.config, &topology)?;
+    let plan = plan::plan(&builder.config, &topology, builder.spins_in_bursts)?;
     let who = Who::new(&mut builder)?;
     let config = &builder.config;
     let addresses: Vec<_> = config.peers.iter().map(|peer| peer.address).collect();
