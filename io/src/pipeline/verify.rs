@@ -68,11 +68,13 @@ pub(crate) enum SenderClock {
 
 impl SenderClock {
     /// A time of sending on our clock, never later than the receipt, whatever the sender says. For
-    /// another host it is the receipt less what the two clocks may disagree about.
+    /// another host it is earlier by what the two clocks may disagree about: a frame that was held
+    /// back on the way looks as old as it is, and a sender that lies can only look older than the
+    /// receipt makes it.
     fn to_ours(self, sent_at: Nanos, received_at: Nanos, now: Nanos) -> Nanos {
         match self {
             Self::Ours => sent_at.min(received_at),
-            Self::Theirs(clock) => received_at - clock.error_bound(now),
+            Self::Theirs(clock) => received_at.min(clock.to_ours(sent_at)) - clock.error_bound(now),
             Self::Unknown => received_at,
         }
     }
