@@ -503,11 +503,11 @@ fn subscriptions(
     let mut rules = Vec::new();
     let mut routes = Vec::new();
     for Subscription { topic, schema, sink } in subscriptions {
-        let TopicConfig { name, auth, .. } = &config.topics[topic];
+        let TopicConfig { name, auth, lifespan, .. } = &config.topics[topic];
         let topic = TopicId::of(name);
         // Beside `foreign_schema`, so that a mismatch shows both.
         panel.gauge(&format!("schema/{name}"))?.set(schema.get().cast_signed());
-        rules.push(TopicRule { topic, trust: trust(*auth, config.mode) });
+        rules.push(TopicRule { topic, trust: trust(*auth, config.mode), lifespan: *lifespan });
         routes.push(Route {
             topic,
             schema,

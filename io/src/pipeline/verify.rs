@@ -53,6 +53,8 @@ impl VerifiedFrame {
 pub(crate) struct TopicRule {
     pub(crate) topic: TopicId,
     pub(crate) trust: Trust,
+    /// How old a message may be at most, whatever longer life its sender gives it.
+    pub(crate) lifespan: Option<Nanos>,
 }
 
 /// What this node knows about the clock by which a peer dates its envelopes.
@@ -203,7 +205,8 @@ impl VerifyStage {
             return Err(DropReason::NotPermitted);
         }
         let sent_at = self.clocks[slot.peer.get()].to_ours(header.sent_at(), slot.received_at, now);
-        if header.lifespan().is_some_and(|lifespan| now - sent_at > lifespan) {
+        let lifespan = [header.lifespan(), rule.lifespan].into_iter().flatten().min();
+        if lifespan.is_some_and(|lifespan| now - sent_at > lifespan) {
             return Err(DropReason::Expired);
         }
         self.output.push(VerifiedFrame { slot, sent_at }).map_err(|_| DropReason::QueueFull)
