@@ -385,6 +385,7 @@ fn wire_up(
             hasher,
             outputs: ReceiveOutputs { trusted, strangers, handshakes },
             frames: panel.counter("receive.frames")?,
+            errors: panel.counter("receive.errors")?,
             drops: Drops::register(panel, "receive", receive::REASONS, &names)?,
         },
     };

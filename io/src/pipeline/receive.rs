@@ -57,6 +57,7 @@ pub(crate) struct Filter {
     pub(crate) hasher: RandomState,
     pub(crate) outputs: ReceiveOutputs,
     pub(crate) frames: Counter,
+    pub(crate) errors: Counter,
     pub(crate) drops: Drops,
 }
 
@@ -83,6 +84,9 @@ impl Stage for ReceiveStage {
         if starved > 0 {
             filter.frames.add(starved);
             filter.drops.add(None, DropReason::PoolEmpty, starved);
+        }
+        if received.errors > 0 {
+            filter.errors.add(received.errors);
         }
         match received.frames {
             0 if !received.more => Execution::Idle,

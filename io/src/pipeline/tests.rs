@@ -263,6 +263,7 @@ proptest! {
                 hasher,
                 outputs: ReceiveOutputs { trusted, strangers, handshakes },
                 frames: panel.counter("frames").unwrap(),
+                errors: panel.counter("errors").unwrap(),
                 drops: Drops::register(&panel, "receive", receive::REASONS, &names()).unwrap(),
             },
         };
