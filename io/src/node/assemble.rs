@@ -55,7 +55,7 @@ const HARD_LIMIT_BUDGETS: i64 = 100;
 pub(super) fn start(mut builder: NodeBuilder) -> Result<Node, NodeError> {
     builder.config.validate()?;
     let topology = Topology::read()?;
-    let plan = plan::plan(&builder.config, &topology)?;
+    let plan = plan::plan(&builder.config, &topology, builder.spins_in_bursts)?;
     let who = Who::new(&mut builder)?;
     let config = &builder.config;
     let addresses: Vec<_> = config.peers.iter().map(|peer| peer.address).collect();
@@ -378,6 +378,7 @@ fn wire_up(
             admission,
             outputs: ReceiveOutputs { trusted, strangers, handshakes },
             frames: panel.counter("receive.frames")?,
+            errors: panel.counter("receive.errors")?,
             drops: Drops::register(panel, "receive", receive::REASONS, &names)?,
         },
     };
@@ -496,11 +497,11 @@ fn subscriptions(
     let mut rules = Vec::new();
     let mut routes = Vec::new();
     for Subscription { topic, schema, sink } in subscriptions {
-        let TopicConfig { name, auth, .. } = &config.topics[topic];
+        let TopicConfig { name, auth, lifespan, .. } = &config.topics[topic];
         let topic = TopicId::of(name);
         // Beside `foreign_schema`, so that a mismatch shows both.
         panel.gauge(&format!("schema/{name}"))?.set(schema.get().cast_signed());
-        rules.push(TopicRule { topic, trust: trust(*auth, config.mode) });
+        rules.push(TopicRule { topic, trust: trust(*auth, config.mode), lifespan: *lifespan });
         routes.push(Route {
             topic,
             schema,

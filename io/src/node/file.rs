@@ -114,7 +114,7 @@ struct Topic {
     schema: Spanned<String>,
     class: TopicClass,
     auth: Option<Spanned<Auth>>,
-    lifespan_ms: Option<u32>,
+    lifespan_ms: Option<Spanned<u32>>,
 }
 
 /// Reads and checks a configuration file. Relative paths in it are relative to the file.
@@ -191,7 +191,10 @@ fn convert(file: File, lines: &mut Lines<'_>, base: &Path) -> Result<NodeConfig,
                 .auth
                 .map(|auth| lines.take(format!("topic.{n}.auth"), auth))
                 .unwrap_or_default(),
-            lifespan: topic.lifespan_ms.map(|ms| Nanos::from_millis(i64::from(ms))),
+            lifespan: topic
+                .lifespan_ms
+                .map(|ms| lines.take(format!("topic.{n}.lifespan_ms"), ms))
+                .map(|ms| Nanos::from_millis(i64::from(ms))),
         });
     }
     config.places = lines.places.clone();

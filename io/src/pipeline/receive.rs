@@ -54,6 +54,7 @@ pub(crate) struct Filter {
     pub(crate) admission: Admission,
     pub(crate) outputs: ReceiveOutputs,
     pub(crate) frames: Counter,
+    pub(crate) errors: Counter,
     pub(crate) drops: Drops,
 }
 
@@ -80,6 +81,9 @@ impl Stage for ReceiveStage {
         if starved > 0 {
             filter.frames.add(starved);
             filter.drops.add(None, DropReason::PoolEmpty, starved);
+        }
+        if received.errors > 0 {
+            filter.errors.add(received.errors);
         }
         match received.frames {
             0 if !received.more => Execution::Idle,
