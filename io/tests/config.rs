@@ -251,6 +251,14 @@ fn what_contradicts_itself_is_said_at_the_second_place() {
             topic("a", "A@1") + &topic("a", "B@1"),
             ":10: topic[1].schema: topic `a` is declared twice, as A@1 and as B@1; a topic has one schema",
         ),
+        (
+            topic("a", "A@1") + "lifespan_ms = 0\n",
+            ":8: topic[0].lifespan_ms: `a` would live for 0 ns; use 1.0 µs to ",
+        ),
+        (
+            topic("a", "A@1") + "lifespan_ms = 4294968\n",
+            ":8: topic[0].lifespan_ms: `a` would live for 4294.968 s; use",
+        ),
         (topic("", "A@1"), ":5: topic[0].name: a topic's name of 0 bytes; use 1 to 32 bytes"),
         (topic(&long, "A@1"), ":5: topic[0].name: a topic's name of 33 bytes; use 1 to 32 bytes"),
         (topic("a\\u0007", "A@1"), ":5: topic[0].name: \"a\\u{7}\" has control characters"),
@@ -424,6 +432,11 @@ fn lifespan_decides_whether_an_old_message_is_delivered() {
     let old = Nanos::from_secs(1);
     files.until_counted(DELIVERED, old);
     files.controller += "lifespan_ms = 500\n";
+    let snapshot = files.until_counted("verify.drop.expired@controller", old);
+    assert_eq!(snapshot.counter(DELIVERED), Some(0));
+    // A subscriber may want it shorter than the publisher.
+    files.controller = files.controller.replace("lifespan_ms = 500\n", "");
+    files.robot += "lifespan_ms = 500\n";
     let snapshot = files.until_counted("verify.drop.expired@controller", old);
     assert_eq!(snapshot.counter(DELIVERED), Some(0));
 }

@@ -15,7 +15,9 @@
 //! - when the lane is about to sleep: [`before_park`] reads, [`after_park`] only moves the wall-clock
 //!   anchor past the sleep, so that the wake-up path pays nothing; a sleep without `before_park`
 //!   makes the baseline stale,
-//! - by [`keep_baseline_fresh`], which a lane that never parks calls on idle polls.
+//! - by [`keep_baseline_fresh`], for a thread of one's own that never parks. Spinning lanes do not
+//!   call it, since they make no system call but their own input and output: there the baseline is
+//!   the last miss, and the first verdict after long quiet is `Unknown`.
 //!
 //! Since then the thread spent some time off the CPU: elapsed minus CPU time. Let *over* be the part
 //! of the execution beyond its budget.

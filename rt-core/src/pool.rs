@@ -126,6 +126,18 @@ const fn changed(_top: u64, number: u32) -> u64 {
 }
 
 /// One borrowed slot. It goes back to its pool when dropped, from any thread.
+///
+/// A slot has one holder: it can be handed on to another thread, and it cannot be doubled.
+///
+/// ```
+/// fn can_be_sent<T: Send>() {}
+/// can_be_sent::<sinew_rt::pool::Slot<u64>>();
+/// ```
+///
+/// ```compile_fail,E0277
+/// fn can_be_cloned<T: Clone>() {}
+/// can_be_cloned::<sinew_rt::pool::Slot<u64>>();
+/// ```
 pub struct Slot<T> {
     shared: Arc<Shared<T>>,
     number: u32,

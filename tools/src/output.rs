@@ -22,6 +22,14 @@ impl JsonArgs {
         self.path.as_deref() == Some(Path::new("-"))
     }
 
+    /// Finds out before a long run whether its report can be written.
+    pub(crate) fn check_writable(&self) -> Result<(), Failure> {
+        match &self.path {
+            Some(path) if !self.to_stdout() => check_writable(path),
+            _ => Ok(()),
+        }
+    }
+
     /// Writes `report`, indented, if it was asked for.
     pub(crate) fn write(&self, report: &impl Serialize) -> Result<(), Failure> {
         let Some(path) = &self.path else { return Ok(()) };
@@ -66,6 +74,12 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
         }
         _ => Ok(()),
     }
+}
+
+/// Finds out before a long run whether a file can be written; leaves what is there as it is.
+pub(crate) fn check_writable(path: &Path) -> Result<(), Failure> {
+    let opened = std::fs::OpenOptions::new().append(true).create(true).open(path);
+    opened.map(drop).map_err(|error| cannot_write(path, &error))
 }
 
 /// Writes a file that the user named, replacing what was there.

@@ -38,7 +38,6 @@ use sinew_rt::supervisor::Supervisor;
 use sinew_rt::thread::{Applied, Policy, Refusal, Strictness, ThreadSpec};
 use sinew_rt::topology::Topology;
 use sinew_rt::wait::Doorbell;
-use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -62,7 +61,7 @@ const HARD_LIMIT_BUDGETS: i64 = 100;
 pub(super) fn start(mut builder: NodeBuilder) -> Result<Node, NodeError> {
     builder.config.validate()?;
     let topology = Topology::read()?;
-    let plan = plan::plan(&builder.config, &topology)?;
+    let plan = plan::plan(&builder.config, &topology, builder.spins_in_bursts)?;
     let who = Who::new(&mut builder)?;
     let config = &builder.config;
     let addresses: Vec<_> = config.peers.iter().map(|peer| peer.address).collect();
@@ -374,13 +373,8 @@ fn wire_up(
         None => ring::channel(LIVES_RING),
     };
 
-    let hasher = RandomState::new();
-    let mut admission = Admission::new(builder.limits, now);
-    let addresses: Vec<_> = config.peers.iter().map(|peer| peer.address).collect();
-    let homes: Vec<_> = addresses.iter().map(|home| (*home, hasher.hash_one(home))).collect();
-    for ((_, peer), (_, hash)) in who.peers.iter().zip(&homes) {
-        admission.reserve(*hash, peer.key.id(), now);
-    }
+    let homes: Vec<_> = config.peers.iter().map(|peer| peer.address).collect();
+    let admission = Admission::new(builder.limits, homes.len(), now);
     let receive = ReceiveStage {
         transport: endpoint.receiver,
         pool: FramePool::new(slots, FrameBuffer::new),
@@ -389,9 +383,9 @@ fn wire_up(
             peers: who.peers.clone(),
             homes,
             admission,
-            hasher,
             outputs: ReceiveOutputs { trusted, strangers, handshakes },
             frames: panel.counter("receive.frames")?,
+            errors: panel.counter("receive.errors")?,
             drops: Drops::register(panel, "receive", receive::REASONS, &names)?,
         },
     };
@@ -510,11 +504,11 @@ fn subscriptions(
     let mut rules = Vec::new();
     let mut routes = Vec::new();
     for Subscription { topic, schema, sink } in subscriptions {
-        let TopicConfig { name, auth, .. } = &config.topics[topic];
+        let TopicConfig { name, auth, lifespan, .. } = &config.topics[topic];
         let topic = TopicId::of(name);
         // Beside `foreign_schema`, so that a mismatch shows both.
         panel.gauge(&format!("schema/{name}"))?.set(schema.get().cast_signed());
-        rules.push(TopicRule { topic, trust: trust(*auth, config.mode) });
+        rules.push(TopicRule { topic, trust: trust(*auth, config.mode), lifespan: *lifespan });
         routes.push(Route {
             topic,
             schema,

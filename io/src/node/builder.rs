@@ -308,7 +308,20 @@ impl NodeBuilder {
     }
 }
 
-/// Sends messages of one topic to all peers. Not `Clone`: one publisher.
+/// Sends messages of one topic to all peers.
+///
+/// A topic has one publisher in a node: it can be handed on to another thread, and it cannot be
+/// doubled.
+///
+/// ```
+/// fn can_be_sent<T: Send>() {}
+/// can_be_sent::<sinew_io::node::Publisher<u64>>();
+/// ```
+///
+/// ```compile_fail,E0277
+/// fn can_be_cloned<T: Clone>() {}
+/// can_be_cloned::<sinew_io::node::Publisher<u64>>();
+/// ```
 #[derive(Debug)]
 pub struct Publisher<T> {
     ring: Producer<Outgoing<T>>,

@@ -168,7 +168,8 @@ pub struct TopicConfig {
     pub class: TopicClass,
     /// What its envelopes must carry.
     pub auth: Auth,
-    /// For how long after it was sent a message may be delivered; `None` for ever.
+    /// For how long after it was sent a message may be delivered, from 1 µs to 2³² − 1 µs; `None`
+    /// for ever. Publishers say it in each envelope; a subscriber applies the shorter of the two.
     pub lifespan: Option<Nanos>,
 }
 
@@ -294,6 +295,15 @@ impl NodeConfig {
                     "set auth = \"signed\", or node.mode = \"development\" on a bench",
                 ));
             }
+            if let Some(lifespan) = topic.lifespan
+                && !(SHORTEST_LIFESPAN..=LONGEST_LIFESPAN).contains(&lifespan)
+            {
+                return Err(self.error(
+                    &key("lifespan_ms"),
+                    format!("`{}` would live for {lifespan}", topic.name),
+                    format!("use {SHORTEST_LIFESPAN} to {LONGEST_LIFESPAN}, or none for no limit"),
+                ));
+            }
             if let Some(first) = self.topics[..n].iter().find(|t| t.name == topic.name) {
                 return Err(self.error(
                     &key("schema"),
@@ -306,18 +316,18 @@ impl NodeConfig {
             }
         }
         for (n, peer) in self.peers.iter().enumerate() {
-            let earlier = &self.peers[..n];
             let fits = (1..=MAX_PEER_NAME).contains(&peer.name.len());
             if !fits || !peer.name.chars().all(word) || peer.name == STRANGER {
                 return Err(self.error(
                     &format!("peer.{n}.name"),
                     format!("`{}` cannot be a peer's name", peer.name),
                     format!(
-                        "use 1 to {MAX_PEER_NAME} letters, digits, `-`, `_` or `.`, but not \
-                         `{STRANGER}`"
+                        "use 1 to {MAX_PEER_NAME} letters, digits, `-`, `_` or `.`, and not \
+                         `{STRANGER}`, which stands for everybody else"
                     ),
                 ));
             }
+            let earlier = &self.peers[..n];
             let twice = |what: &str, value: &str| {
                 let key = format!("peer.{n}.{what}");
                 self.error(&key, format!("two peers have the {what} {value}"), "remove one of them")
@@ -336,9 +346,60 @@ impl NodeConfig {
     }
 }
 
+/// An envelope says its lifespan in microseconds, and 0 means for ever.
+const SHORTEST_LIFESPAN: Nanos = Nanos::from_micros(1);
+const LONGEST_LIFESPAN: Nanos = Nanos::from_micros(u32::MAX as i64);
+
 /// Bytes of a topic's name, so that it fits a panel's labels.
 pub const MAX_TOPIC_NAME: usize = 32;
 
-/// Bytes of a peer's name, so that it fits a panel's labels, of which
-/// `handshake.drop.challenge_limited@` is the longest.
+/// Bytes of a peer's name, so that `handshake.drop.challenge_limited@NAME` fits the panel's labels.
 pub const MAX_PEER_NAME: usize = 15;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::housekeeping;
+    use crate::pipeline::{Drops, deliver, receive, verify};
+    use sinew_rt::panel::{Panel, PanelSpec};
+
+    fn with_peer(name: &str) -> NodeConfig {
+        let mut config = NodeConfig::new("robot");
+        config.mode = Mode::Development;
+        config.peers.push(PeerConfig {
+            name: name.to_owned(),
+            identity: String::new(),
+            address: SocketAddr::from(([127, 0, 0, 1], 1)),
+            publishes: Vec::new(),
+        });
+        config
+    }
+
+    #[test]
+    fn a_peer_s_name_must_fit_the_panel_and_be_nobody_else_s() {
+        for name in ["", "a-name-that-is-too-long", "with space", "stranger", "a/b"] {
+            let error = with_peer(name).validate().unwrap_err().to_string();
+            assert!(error.starts_with("peer[0].name: "), "{error}");
+        }
+        with_peer("fifteen-letters").validate().unwrap();
+    }
+
+    #[test]
+    fn the_longest_names_fit_every_counter() {
+        let mut spec = PanelSpec::new("labels");
+        spec.values = 400;
+        let panel = Panel::anonymous(&spec).unwrap();
+        let peers = ["p".repeat(MAX_PEER_NAME)];
+        for (stage, reasons) in [
+            ("receive", receive::REASONS),
+            ("verify", verify::REASONS),
+            ("deliver", deliver::REASONS),
+            ("handshake", housekeeping::REASONS),
+        ] {
+            Drops::register(&panel, stage, reasons, &peers).unwrap();
+        }
+        for prefix in ["sent", "delivered", "schema", "foreign_schema"] {
+            panel.gauge(&format!("{prefix}/{}", "t".repeat(MAX_TOPIC_NAME))).unwrap();
+        }
+    }
+}

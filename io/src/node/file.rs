@@ -114,7 +114,7 @@ struct Topic {
     schema: Spanned<String>,
     class: TopicClass,
     auth: Option<Spanned<Auth>>,
-    lifespan_ms: Option<u32>,
+    lifespan_ms: Option<Spanned<u32>>,
 }
 
 /// Reads and checks a configuration file. Relative paths in it are relative to the file.
@@ -158,10 +158,8 @@ impl Lines<'_> {
 
 fn convert(file: File, lines: &mut Lines<'_>, base: &Path) -> Result<NodeConfig, ConfigError> {
     let Some(node) = file.node else {
-        let mut error = lines.places.error("node", "there is no such section", "");
-        error.file = Some((lines.places.file().to_owned(), 1));
-        error.hint = "begin with [node] and name = \"…\"".to_owned();
-        return Err(error);
+        let hint = "begin with [node] and name = \"…\"";
+        return Err(lines.places.error("node", "there is no such section", hint));
     };
     let node = lines.take("node", node);
     let mut config = NodeConfig::new(lines.take("node.name", node.name));
@@ -193,7 +191,10 @@ fn convert(file: File, lines: &mut Lines<'_>, base: &Path) -> Result<NodeConfig,
                 .auth
                 .map(|auth| lines.take(format!("topic.{n}.auth"), auth))
                 .unwrap_or_default(),
-            lifespan: topic.lifespan_ms.map(|ms| Nanos::from_millis(i64::from(ms))),
+            lifespan: topic
+                .lifespan_ms
+                .map(|ms| lines.take(format!("topic.{n}.lifespan_ms"), ms))
+                .map(|ms| Nanos::from_millis(i64::from(ms))),
         });
     }
     config.places = lines.places.clone();

@@ -48,15 +48,12 @@ impl Places {
         Self { file: file.to_owned(), lines: BTreeMap::new() }
     }
 
-    pub(crate) fn file(&self) -> &Path {
-        &self.file
-    }
-
     pub(crate) fn set(&mut self, key: impl Into<String>, line: usize) {
         self.lines.insert(key.into(), line);
     }
 
-    /// An error at `key`, or at the nearest enclosing section that has a line.
+    /// An error at `key`, or at the nearest enclosing section that has a line; at the beginning of
+    /// the file where there is none, for what is missing altogether.
     pub(crate) fn error(
         &self,
         key: &str,
@@ -73,8 +70,9 @@ impl Places {
                 None => break None,
             }
         };
+        let from_file = !self.file.as_os_str().is_empty();
         ConfigError {
-            file: line.map(|line| (self.file.clone(), line)),
+            file: from_file.then(|| (self.file.clone(), line.unwrap_or(1))),
             key: readable(key),
             problem: problem.into(),
             hint: hint.into(),

@@ -12,6 +12,8 @@ mod counters;
 pub(crate) mod deliver;
 pub(crate) mod receive;
 pub(crate) mod send;
+#[cfg(test)]
+mod tests;
 pub(crate) mod verify;
 
 pub(crate) use counters::{Drops, STRANGER};

@@ -107,17 +107,19 @@ impl Stage for SendStage {
         let mut released = None;
         let signer = (&*self.identity, &self.context);
         let outlets = self.outlets.len();
+        let first = self.turn;
         'outlets: for n in 0..outlets {
-            let outlet = &mut self.outlets[(self.turn + n) % outlets];
+            let outlet = &mut self.outlets[(first + n) % outlets];
             while count < BATCH {
                 let slot = &mut self.frames[count];
                 let Some((len, at)) = outlet.fill(slot, self.cluster, signer) else { break };
                 self.lens[count] = len;
                 count += 1;
                 released.get_or_insert(at);
+                // The next poll begins with the outlet after the last that sent, so that one that
+                // is never empty cannot keep the others from sending.
+                self.turn = (first + n + 1) % outlets;
                 if outlet.signed {
-                    // The next poll begins with the outlet after this one.
-                    self.turn = (self.turn + n + 1) % outlets;
                     break 'outlets;
                 }
             }

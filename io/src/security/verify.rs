@@ -58,7 +58,32 @@ pub enum Trust {
     Open,
 }
 
-/// An envelope that was checked. Only [`verify_envelope`] makes one.
+/// An envelope that was checked. Only [`verify_envelope`] makes one:
+///
+/// ```
+/// use sinew_io::delivery::DropReason;
+/// use sinew_io::security::{PublicKey, Trust, Verified, verify_envelope};
+/// use sinew_io::wire::{Envelope, SigningContext};
+///
+/// fn checked<'a>(
+///     context: &SigningContext,
+///     key: &PublicKey,
+///     envelope: Envelope<'a>,
+/// ) -> Result<Verified<'a>, DropReason> {
+///     verify_envelope(Trust::Signed, context, key, envelope)
+/// }
+/// ```
+///
+/// Nobody else can, not even with the envelope at hand:
+///
+/// ```compile_fail,E0451
+/// use sinew_io::security::Verified;
+/// use sinew_io::wire::Envelope;
+///
+/// fn unchecked<'a>(envelope: Envelope<'a>) -> Verified<'a> {
+///     Verified { envelope }
+/// }
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Verified<'a> {
     envelope: Envelope<'a>,

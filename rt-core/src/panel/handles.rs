@@ -62,6 +62,23 @@ fn bump(word: &AtomicU64, by: u64) {
 }
 
 /// A number that only grows.
+///
+/// Its cell has one writer, so the handle can be handed on and neither doubled nor shared:
+///
+/// ```
+/// fn can_be_sent<T: Send>() {}
+/// can_be_sent::<sinew_rt::panel::Counter>();
+/// ```
+///
+/// ```compile_fail,E0277
+/// fn can_be_cloned<T: Clone>() {}
+/// can_be_cloned::<sinew_rt::panel::Counter>();
+/// ```
+///
+/// ```compile_fail,E0277
+/// fn can_be_shared<T: Sync>() {}
+/// can_be_shared::<sinew_rt::panel::Counter>();
+/// ```
 #[derive(Debug)]
 pub struct Counter(pub(super) Owned<ValueCell>);
 

@@ -175,8 +175,11 @@ impl Lane {
             seat.guard.enter(now);
             let execution = seat.stage.poll(now);
             now = clock::now();
-            seat.guard.exit(now, execution);
+            seat.guard.leave(now, execution);
             worked |= execution != Execution::Idle;
+        }
+        for seat in &mut self.0 {
+            seat.guard.settle();
         }
         worked
     }

@@ -171,6 +171,8 @@ fn paced(run: &mut Run, pair: &Pair, bursts: u32) -> Result<(), Failure> {
         .into_iter()
         .flat_map(|kind| ways.iter().map(move |way| (kind, way)))
         .flat_map(|(kind, way)| paces.clone().map(move |pace| (kind, way, pace)))
+        // The next message would be there before the receiver sleeps: that is no wake-up.
+        .filter(|((waiting, _), _, pace)| (*waiting, *pace) != (Waiting::Parked, Pace::BackToBack))
         .collect();
     let bar = super::progress("one way", runs.len() as u64 * u64::from(bursts));
     let mut pooled: Vec<Samples> = runs.iter().map(|_| Samples::new()).collect();

@@ -6,12 +6,15 @@ mod guard;
 mod hop;
 mod pipeline;
 pub(crate) mod report;
+mod samples;
 pub(crate) mod stats;
 mod wake;
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use signal_hook::consts::{SIGINT, SIGTERM};
 use sinew_rt::thread::{Policy, Priority, Strictness, ThreadError, ThreadSpec};
 use sinew_rt::topology::CoreId;
 
@@ -28,7 +31,7 @@ Exit codes:
   0  measured, and no limit exceeded
   1  a limit was exceeded
   2  wrong usage
-  3  a limit could not be judged on this machine, or (--require) the kernel refused something")]
+  3  a limit could not be judged on this machine or before Ctrl-C, or (--require) the kernel refused something")]
 pub(crate) struct BenchArgs {
     #[command(subcommand)]
     what: Bench,
@@ -59,15 +62,18 @@ pub(crate) fn run(args: BenchArgs) -> Outcome {
     }
 }
 
-static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+static INTERRUPTED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 
-/// Whether Ctrl-C was pressed: measuring ends, and what there is is reported.
+/// Whether Ctrl-C was pressed or the end asked for: measuring ends, and what there is is reported.
 pub(crate) fn interrupted() -> bool {
     INTERRUPTED.load(Ordering::Relaxed)
 }
 
 fn catch_interrupts() -> Result<(), Failure> {
-    ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed)).map_err(Failure::machine)
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register(signal, INTERRUPTED.clone()).map_err(Failure::machine)?;
+    }
+    Ok(())
 }
 
 /// A progress bar of `steps` on standard error; invisible when that is no terminal.
@@ -156,9 +162,9 @@ mod tests {
     fn a_core_that_does_not_exist_is_refused_before_anything_is_measured() {
         for command in ["guard", "wake"] {
             let args = parse(&[command, "--core", "9999"]).unwrap();
-            let failure = match &args.what {
-                Bench::Guard(args) => guard::run(args).unwrap_err(),
-                Bench::Wake(args) => wake::run(args).unwrap_err(),
+            let failure = match args.what {
+                Bench::Guard(args) => guard::run(&args).unwrap_err(),
+                Bench::Wake(args) => wake::run(&args).unwrap_err(),
                 _ => unreachable!(),
             };
             assert_eq!(failure.exit, crate::exit::Exit::Usage);

@@ -8,6 +8,7 @@ mod svg;
 mod terminal;
 
 use hdrhistogram::Histogram;
+use sinew_rt::clock::Nanos;
 
 pub(crate) use svg::percentiles;
 pub(crate) use terminal::{Style, in_terminal};
@@ -19,6 +20,14 @@ pub(crate) struct Curve<'a> {
     pub(crate) name: String,
     /// Its values, in nanoseconds.
     pub(crate) histogram: &'a Histogram<u64>,
+    /// The greatest value, where it is known more exactly than the histogram has it.
+    pub(crate) max: Option<Nanos>,
+}
+
+impl<'a> Curve<'a> {
+    pub(crate) fn new(name: impl Into<String>, histogram: &'a Histogram<u64>) -> Self {
+        Self { name: name.into(), histogram, max: None }
+    }
 }
 
 /// The quantile function as a line of steps: nines of the percentile against log10 of the latency
@@ -161,10 +170,7 @@ mod tests {
     fn the_frame_holds_all_curves_between_round_figures() {
         let fast = example([(130, 1_000), (9_000, 1)]);
         let slow = example([(30_000, 1_000_000), (700_000, 1)]);
-        let curves = [
-            Curve { name: "fast".to_owned(), histogram: &fast },
-            Curve { name: "slow".to_owned(), histogram: &slow },
-        ];
+        let curves = [Curve::new("fast", &fast), Curve::new("slow", &slow)];
         let frame = Frame::around(&curves);
         assert!((frame.lowest - 2.0).abs() < 1e-9, "100 ns");
         assert!((frame.highest - 6.0).abs() < 1e-9, "1 ms");

@@ -8,6 +8,7 @@ use sinew_rt::topology::CoreId;
 use std::fmt::Display;
 use std::io::{self, BufRead, Write};
 use std::net::{SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::super::report::ThreadReport;
@@ -23,10 +24,10 @@ use crate::exit::{Exit, Failure, Outcome};
 const SETTLE: Nanos = Nanos::from_millis(60);
 
 /// Serves the parent until it closes the pipe.
-pub(crate) fn run(role: Role, cores: &[CoreId]) -> Outcome {
+pub(crate) fn run(role: Role, cores: &[CoreId], panels: &Path) -> Outcome {
     die_with_parent()?;
     if role == Role::Idler {
-        return idle::serve();
+        return idle::serve(panels);
     }
     let memory = memory::prepare(&MemoryPlan::default());
     let refused = memory.refused.iter().map(ToString::to_string).collect();
@@ -36,7 +37,8 @@ pub(crate) fn run(role: Role, cores: &[CoreId]) -> Outcome {
         address: free_address().map_err(Failure::machine)?,
     };
     answer(&Answer::Hello(own.clone()))?;
-    let agent = Agent { role, cores: cores.to_vec(), secret, own, refused };
+    let (cores, panels) = (cores.to_vec(), panels.to_owned());
+    let agent = Agent { role, cores, panels, secret, own, refused };
     let mut prepared = None;
     for line in io::stdin().lock().lines() {
         let line = line.map_err(Failure::machine)?;
@@ -97,6 +99,7 @@ fn free_address() -> io::Result<SocketAddr> {
 struct Agent {
     role: Role,
     cores: Vec<CoreId>,
+    panels: PathBuf,
     secret: [u8; 32],
     own: End,
     /// What the kernel refused to the process.
@@ -157,8 +160,8 @@ impl Agent {
         let (leg, role) = (*leg, self.role);
         match leg.program {
             Program::Node(lanes, protection) => {
-                let seat =
-                    Seat { role, cores: &self.cores, secret: &self.secret, own: &self.own, peer };
+                let Self { cores, panels, secret, own, .. } = self;
+                let seat = Seat { role, cores, secret, own, peer, panels };
                 let mesh = Mesh::start(&leg, lanes, protection, &seat, recording).map_err(text)?;
                 let report = mesh.node().report();
                 let ready = Answer::Ready {

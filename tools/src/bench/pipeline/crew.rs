@@ -4,10 +4,11 @@
 use serde::Serialize;
 use sinew_rt::clock::{self, Nanos};
 use sinew_rt::topology::CoreId;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
+use tempfile::TempDir;
 
 use super::super::interrupted;
 use super::super::report::Run;
@@ -42,6 +43,9 @@ pub(crate) struct Agent {
     answers: Receiver<String>,
     /// Who it is.
     pub(crate) end: End,
+    /// Where its nodes keep their panels: it is killed, so it cannot tidy up itself. Removed after
+    /// it has ended.
+    _panels: TempDir,
 }
 
 impl Agent {
@@ -49,9 +53,12 @@ impl Agent {
     pub(crate) fn start(role: Role, cores: &[CoreId]) -> Result<Self, Stopped> {
         let program = std::env::current_exe().map_err(Failure::machine)?;
         let cores: Vec<_> = cores.iter().map(ToString::to_string).collect();
+        let panels = panel_dir().map_err(Failure::machine)?;
         let mut child = Command::new(program)
             .args(["bench", "pipeline", "--agent", role.as_str(), "--agent-cores"])
             .arg(cores.join(","))
+            .arg("--panel-dir")
+            .arg(panels.path())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -68,7 +75,7 @@ impl Agent {
             }
         });
         let nobody = End { identity: String::new(), address: ([0, 0, 0, 0], 0).into() };
-        let mut agent = Self { role, child, orders, answers, end: nobody };
+        let mut agent = Self { role, child, orders, answers, end: nobody, _panels: panels };
         match agent.answer(Nanos::ZERO)? {
             Answer::Hello(end) => agent.end = end,
             other => return Err(agent.confused(&other)),
@@ -145,6 +152,14 @@ impl Agent {
     }
 }
 
+/// A private directory in shared memory, or else among the temporary files. Its name keeps it out of
+/// sight of those who look for panels of nodes.
+fn panel_dir() -> io::Result<TempDir> {
+    let mut named = tempfile::Builder::new();
+    named.prefix("bench-sinew-");
+    named.tempdir_in("/dev/shm").or_else(|_| named.tempdir())
+}
+
 impl Drop for Agent {
     fn drop(&mut self) {
         // Killed rather than asked: it may be in the middle of a leg. An error means that it has
@@ -161,6 +176,9 @@ pub(crate) struct Crew {
     /// Pause after a leg in which threads spun, before anything spins again.
     rested_at: Nanos,
 }
+
+/// Makes a flood's order of the sender, its node's life, and the receiver.
+type MakeFlood<'a> = &'a dyn Fn(&End, u64, &End) -> Flood;
 
 /// What both ends found in one leg.
 #[derive(Debug, Default)]
@@ -191,7 +209,7 @@ impl Crew {
         &mut self,
         leg: &Leg,
         run: &mut Run,
-        flood: Option<(&mut Agent, &dyn Fn(&End, u64, &End) -> Flood)>,
+        flood: Option<(&mut Agent, MakeFlood<'_>)>,
     ) -> Result<LegFindings, Stopped> {
         let Self { sender, receiver, .. } = self;
         let (from, to) = (sender.end.clone(), receiver.end.clone());

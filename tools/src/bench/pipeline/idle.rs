@@ -6,6 +6,7 @@ use sinew_rt::clock::{self, Nanos};
 use std::fs;
 use std::io::{self, Read};
 use std::net::{SocketAddr, UdpSocket};
+use std::path::Path;
 
 use super::super::report::Run;
 use super::super::stats::Limit;
@@ -25,7 +26,7 @@ const THREADS: f64 = 8.0;
 const SETTLE: Nanos = Nanos::from_secs(3);
 
 /// The child: a node with two peers that are not there, until the parent closes the pipe.
-pub(super) fn serve() -> Outcome {
+pub(super) fn serve(panels: &Path) -> Outcome {
     let failed = |error: io::Error| Failure::machine(error);
     let sockets = (0..3).map(|_| UdpSocket::bind(("127.0.0.1", 0))).collect::<Result<Vec<_>, _>>();
     let sockets = sockets.map_err(failed)?;
@@ -37,6 +38,7 @@ pub(super) fn serve() -> Outcome {
         .development()
         .identity(identity)
         .udp(own.address)
+        .panel_dir(panels)
         .layout(Layout::Auto)
         .realtime(RealTimeConfig::default());
     for (n, address) in addresses[1..].iter().enumerate() {
@@ -73,7 +75,11 @@ pub(super) fn measure(args: &PipelineArgs, cores: &Cores, run: &mut Run) -> Resu
         run.note("this is no release build: its figures are not those of one");
     }
     match watch(args, cores, run) {
-        Ok(()) | Err(Stopped::Interrupted) => Ok(()),
+        Ok(()) => Ok(()),
+        Err(Stopped::Interrupted) => {
+            run.unmeasured();
+            Ok(())
+        }
         Err(Stopped::Failed(failure)) => Err(failure),
     }
 }

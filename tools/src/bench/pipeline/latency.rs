@@ -222,21 +222,20 @@ pub(super) fn samples(findings: &Findings) -> Samples {
 /// Runs all conditions that were asked for and adds them to the report.
 pub(super) fn measure(args: &PipelineArgs, cores: &Cores, run: &mut Run) -> Result<(), Failure> {
     let mut crew = match Crew::start(&cores.sender, &cores.receiver) {
-        Ok(crew) => crew,
-        Err(Stopped::Interrupted) => return Ok(()),
+        Ok(crew) => Some(crew),
+        Err(Stopped::Interrupted) => None,
         Err(Stopped::Failed(failure)) => return Err(failure),
     };
     for condition in conditions(args) {
-        if interrupted() {
-            break;
-        }
         let mut table = Table::new(condition, args, cores);
-        let outcome = table.fill(args, &mut crew, run);
+        // After Ctrl-C the report still hears of what was asked for and not measured.
+        let outcome = match &mut crew {
+            Some(crew) if !interrupted() => table.fill(args, crew, run),
+            _ => Err(Stopped::Interrupted),
+        };
         table.report(run);
-        match outcome {
-            Ok(()) => {}
-            Err(Stopped::Interrupted) => break,
-            Err(Stopped::Failed(failure)) => return Err(failure),
+        if let Err(Stopped::Failed(failure)) = outcome {
+            return Err(failure);
         }
     }
     Ok(())

@@ -17,6 +17,7 @@ use sinew_rt::ring::Consumer;
 use sinew_rt::thread::{Priority, PriorityError};
 use sinew_rt::topology::CoreId;
 use sinew_rt::wait::Wait;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
@@ -76,6 +77,8 @@ pub(crate) struct Seat<'a> {
     pub(crate) secret: &'a [u8; 32],
     pub(crate) own: &'a End,
     pub(crate) peer: &'a End,
+    /// Where its panel goes.
+    pub(crate) panels: &'a Path,
 }
 
 impl Mesh {
@@ -93,6 +96,7 @@ impl Mesh {
                 .cluster(CLUSTER)
                 .identity(identity(seat.secret)?)
                 .udp(seat.own.address)
+                .panel_dir(seat.panels)
                 .spins_in_bursts()
                 .peer(PeerConfig {
                     name: PEER.to_owned(),

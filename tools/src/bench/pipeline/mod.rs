@@ -21,6 +21,8 @@ mod throughput;
 
 use sinew_rt::topology::{CoreId, Topology};
 
+use std::path::PathBuf;
+
 use super::report::{OutputArgs, Run};
 use crate::exit::{Failure, Outcome};
 use order::Role;
@@ -95,6 +97,8 @@ pub(crate) struct PipelineArgs {
     agent: Option<Role>,
     #[arg(long, hide = true, value_delimiter = ',', value_parser = core)]
     agent_cores: Vec<CoreId>,
+    #[arg(long, hide = true, requires = "agent")]
+    panel_dir: Option<PathBuf>,
 }
 
 impl PipelineArgs {
@@ -111,7 +115,10 @@ fn core(text: &str) -> Result<CoreId, String> {
 /// Runs the benchmark, or one of its children.
 pub(crate) fn run(args: &PipelineArgs) -> Outcome {
     if let Some(role) = args.agent {
-        return agent::run(role, &args.agent_cores);
+        let Some(panels) = &args.panel_dir else {
+            return Err(Failure::usage("--agent needs --panel-dir"));
+        };
+        return agent::run(role, &args.agent_cores, panels);
     }
     let cores = Cores::choose(args)?;
     let mut run = Run::start(args.output.require)?;
