@@ -42,8 +42,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-/// Frames that may wait between two stages.
+/// Frames from peers' own addresses that may wait for the verify stage.
 const RING: usize = 256;
+/// Frames from elsewhere that may wait for the verify stage: more would mean that strangers spend
+/// faster than their bucket fills.
+const STRANGERS_RING: usize = 64;
+/// Verified frames that may wait for the deliver stage: it takes a batch at a time and is quicker
+/// than any signature.
+const VERIFIED_RING: usize = 64;
 /// Handshake frames that may wait for housekeeping.
 const HANDSHAKE_RING: usize = 64;
 /// Lives that may wait for the verify stage.
@@ -351,10 +357,11 @@ fn wire_up(
     let now = clock::now();
 
     // Four rings may be full at once, and each socket holds a batch ready.
-    let slots = 3 * RING + HANDSHAKE_RING + (names.len() + 1) * BATCH;
+    let rings = RING + STRANGERS_RING + VERIFIED_RING + HANDSHAKE_RING;
+    let slots = rings + (names.len() + 1) * BATCH;
     let (trusted, trusted_in) = lanes.ring(Receive, Verify, RING);
-    let (strangers, strangers_in) = lanes.ring(Receive, Verify, RING);
-    let (verified, verified_in) = lanes.ring(Verify, Deliver, RING);
+    let (strangers, strangers_in) = lanes.ring(Receive, Verify, STRANGERS_RING);
+    let (verified, verified_in) = lanes.ring(Verify, Deliver, VERIFIED_RING);
     // A lane that spins makes no system call, not even to wake housekeeping, which looks by itself
     // every 20 ms. The handshake's clock samples are taken on the lane, so they stay exact.
     let (handshakes, handshakes_in) = match lanes.doorbell(Receive) {

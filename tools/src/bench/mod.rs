@@ -48,7 +48,11 @@ enum Bench {
 
 /// Runs one benchmark.
 pub(crate) fn run(args: BenchArgs) -> Outcome {
-    catch_interrupts()?;
+    match &args.what {
+        // A child of a benchmark ends with its parent, which is the one that hears of Ctrl-C.
+        Bench::Pipeline(args) if args.is_child() => return pipeline::run(args),
+        _ => catch_interrupts()?,
+    }
     match &args.what {
         Bench::Wake(args) => wake::run(args),
         Bench::Compare(args) => compare::run(args),

@@ -69,11 +69,17 @@ pub(super) fn answer(answer: &Answer) -> Result<(), Failure> {
     out.write_all(&line).and_then(|()| out.flush()).map_err(Failure::machine)
 }
 
-/// The kernel kills this process when the thread that started it ends, however it ends.
+/// The kernel kills this process when the thread that started it ends, however it ends; Ctrl-C by
+/// itself does not end it.
 fn die_with_parent() -> Result<(), Failure> {
     // SAFETY: no pointers; the kernel reads one signal number.
     let result = unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
     if result != 0 {
+        return Err(Failure::machine(io::Error::last_os_error()));
+    }
+    // Ctrl-C reaches the whole group: it is for the parent to hear.
+    // SAFETY: SIG_IGN installs no function of ours.
+    if unsafe { libc::signal(libc::SIGINT, libc::SIG_IGN) } == libc::SIG_ERR {
         return Err(Failure::machine(io::Error::last_os_error()));
     }
     // A parent that was gone before now leaves the pipe closed: the first read ends the process.

@@ -2,16 +2,21 @@
 //! and one after the other.
 
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+use sinew_io::wire::Domain;
+use sinew_io::wire::envelope::ENVELOPE_HEADER_LEN;
 use sinew_rt::clock::{self, Nanos};
 use std::hint::black_box;
 
 use super::bare::wait_until;
+use super::load::LOAD_LEN;
+use super::mesh::CLUSTER;
 use super::order::{Leg, Pace, Role, Waits};
 use super::recording::Recording;
 use super::schedule::{Ticks, Window};
 
-/// Bytes that the signature of a 256-byte message covers: context, header and payload.
-const SIGNED_LEN: usize = 89 + 64 + 256;
+/// Bytes that the signature of a message of the bench's nodes covers: context (domain and length,
+/// name of the cluster), header and payload.
+const SIGNED_LEN: usize = Domain::LEN + 1 + CLUSTER.len() + ENVELOPE_HEADER_LEN + LOAD_LEN;
 /// Different messages, so that no cache or predictor learns one by heart.
 const MESSAGES: usize = 64;
 

@@ -101,6 +101,13 @@ pub(crate) struct PipelineArgs {
     panel_dir: Option<PathBuf>,
 }
 
+impl PipelineArgs {
+    /// Whether this process was started by another one to take part in its measurement.
+    pub(crate) fn is_child(&self) -> bool {
+        self.agent.is_some()
+    }
+}
+
 fn core(text: &str) -> Result<CoreId, String> {
     text.parse::<u16>().map(CoreId::new).map_err(|_| format!("`{text}` is not a core's number"))
 }
