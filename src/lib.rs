@@ -14,6 +14,7 @@
 //!     let node = node.start()?; // with what the kernel granted read back, or an error
 //!
 //!     let arm = ControlLoop::new("arm").rate_hz(1_000).budget(Nanos::from_micros(150)).beside(&node);
+//!     let arm = arm.core(CoreId::new(1)).priority(Priority::new(80)?).strictness(Strictness::Require);
 //!     let report = arm.on_safe_stop(|_cx| torque_off()).run(node.panel(), |cx| {
 //!         match cx.read(&mut setpoint) {
 //!             Reading::Fresh(target, _age) => drive(target),

@@ -27,7 +27,8 @@ use zerocopy::IntoBytes;
 const ROUNDS: u64 = 2_000;
 
 /// What a spinning lane may call: its own receive and its own send.
-const OWN_CALLS: [libc::c_long; 3] = [libc::SYS_recvmmsg, libc::SYS_sendto, libc::SYS_sendmmsg];
+const OWN_CALLS: [libc::c_long; 4] =
+    [libc::SYS_recvfrom, libc::SYS_recvmmsg, libc::SYS_sendto, libc::SYS_sendmmsg];
 
 /// The lane may spin for so long, by construction: the kernel stops it after 0.95 s.
 const BURST: Nanos = Nanos::from_millis(850);

@@ -103,7 +103,10 @@ fn a_real_time_loop_has_what_it_asked_for_or_says_that_it_has_not() {
         assert!(applied.effective.scheduling.is_real_time());
         assert!(!report.to_string().contains("NOT REAL-TIME"));
     } else {
-        println!("SKIPPED: no SCHED_FIFO here: {}", applied.refused[0]);
+        let _ = std::io::Write::write_all(
+            &mut std::io::stderr(),
+            format!("\nSKIPPED: no SCHED_FIFO here: {}\n", applied.refused[0]).as_bytes(),
+        );
         assert!(report.to_string().contains("NOT REAL-TIME"));
     }
 }

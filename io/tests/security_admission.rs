@@ -1,7 +1,6 @@
-//! Token buckets, admission by pair, and the enrolment table.
+//! Token buckets, admission by peer, and the enrolment table.
 
 use proptest::prelude::*;
-use sinew_io::security::bucket::{PAIRS_MAX, PAIRS_PER_KEY};
 use sinew_io::security::enrolment::{PEERS_MAX, TOPICS_MAX};
 use sinew_io::security::{
     Admission, AdmissionLimits, Enrolment, EnrolmentError, Identity, Peer, PeerIndex, Publishes,
@@ -14,17 +13,18 @@ use zeroize::Zeroizing;
 const LIMITS: AdmissionLimits =
     AdmissionLimits { pair_per_s: 10, pair_burst: 5, strangers_per_s: 10, strangers_burst: 3 };
 
-fn key(n: u64) -> KeyId {
-    KeyId::from_raw(n)
-}
-
 fn ms(n: i64) -> Nanos {
     Nanos::from_millis(n)
 }
 
-/// How many checks in a row a pair gets at one instant.
-fn drain(admission: &mut Admission, source: u64, key: KeyId, now: Nanos) -> usize {
-    (0..1_000).take_while(|_| admission.admit(source, key, now)).count()
+/// How many checks in a row a sender gets at one instant.
+fn drain(admission: &mut Admission, at_home: Option<PeerIndex>, now: Nanos) -> usize {
+    (0..1_000).take_while(|_| admission.admit(at_home, now)).count()
+}
+
+fn peer(name: &str, seed: u8, publishes: Publishes) -> Peer {
+    let identity = Identity::from_secret(&Zeroizing::new([seed; 32])).unwrap();
+    Peer { name: name.into(), key: *identity.public(), publishes }
 }
 
 #[test]
@@ -102,110 +102,24 @@ proptest! {
             prop_assert_eq!(bucket.take(Nanos::new(i64::try_from(now).unwrap())), want);
         }
     }
-
-    #[test]
-    fn the_table_keeps_its_bounds_whatever_happens(
-        events in proptest::collection::vec((0u8..3, 0u64..100, 0u64..8, 0i64..50), 1..400),
-    ) {
-        let mut admission = Admission::new(LIMITS, Nanos::ZERO);
-        let (mut now, mut reserved) = (0, std::collections::BTreeSet::new());
-        for (event, source, owner, step) in events {
-            now += step;
-            match event {
-                0 => { let _ = admission.admit(source, key(owner), ms(now)); }
-                1 => admission.authenticated(source, key(owner), ms(now)),
-                _ => {
-                    if admission.reserve(source, key(owner), ms(now)) {
-                        reserved.insert((source, owner));
-                    }
-                }
-            }
-            prop_assert!(reserved.len() <= PAIRS_MAX);
-        }
-        // After a rest every reserved pair has its whole burst, the strangers' bucket being empty.
-        let later = ms(now + 10_000);
-        while admission.admit(9_999, key(9_999), later) {}
-        for (source, owner) in reserved {
-            prop_assert_eq!(drain(&mut admission, source, key(owner), later), 5);
-        }
-    }
 }
 
 #[test]
 fn a_flood_that_claims_a_known_key_from_elsewhere_takes_nothing_from_its_owner() {
-    let (mut admission, now) = (Admission::new(LIMITS, Nanos::ZERO), ms(1));
-    admission.authenticated(1, key(7), now);
-    assert_eq!(drain(&mut admission, 666, key(7), now), 3, "strangers share one small bucket");
-    assert_eq!(drain(&mut admission, 667, key(7), now), 0, "also from another address");
-    assert_eq!(drain(&mut admission, 1, key(8), now), 0, "also the owner's address, another key");
-    assert_eq!(drain(&mut admission, 1, key(7), now), 5, "the pair's own share is untouched");
-    assert_eq!(drain(&mut admission, 1, key(7), now), 0, "and bounded");
-}
-
-#[test]
-fn a_reserved_pair_has_its_share_before_it_ever_authenticated() {
-    let (mut admission, now) = (Admission::new(LIMITS, Nanos::ZERO), ms(1));
-    assert!(admission.reserve(1, key(7), now));
-    while admission.admit(666, key(7), now) {}
-    assert_eq!(drain(&mut admission, 1, key(7), now), 5);
-}
-
-#[test]
-fn authenticating_again_does_not_refill_a_share() {
-    let (mut admission, now) = (Admission::new(LIMITS, Nanos::ZERO), ms(1));
-    admission.authenticated(1, key(7), now);
-    assert_eq!(drain(&mut admission, 1, key(7), now), 5);
-    admission.authenticated(1, key(7), now);
-    assert!(admission.reserve(1, key(7), now));
-    assert!(!admission.admit(1, key(7), now));
-}
-
-#[test]
-fn the_pair_that_authenticated_longest_ago_gives_way_and_reserved_ones_never() {
-    let mut admission = Admission::new(LIMITS, Nanos::ZERO);
-    assert!(admission.reserve(1_000, key(1_000), ms(0)));
-    for n in 1..PAIRS_MAX as u64 {
-        admission.authenticated(n, key(n), ms(n as i64));
+    let mut admission = Admission::new(LIMITS, 2, Nanos::ZERO);
+    let peers = [0, 1].map(PeerIndex::new);
+    assert_eq!(drain(&mut admission, None, Nanos::ZERO), 3);
+    for peer in peers {
+        assert_eq!(drain(&mut admission, Some(peer), Nanos::ZERO), 5, "its own burst");
     }
-    admission.authenticated(1, key(1), ms(100));
-    admission.authenticated(500, key(500), ms(101));
-    let now = ms(102);
-    while admission.admit(9_999, key(9_999), now) {}
-    let has_share = |admission: &mut Admission, n| drain(admission, n, key(n), now) == 5;
-    assert!(!has_share(&mut admission, 2), "the oldest stayed");
-    for n in [1, 3, 63, 500, 1_000] {
-        assert!(has_share(&mut admission, n), "{n} was evicted");
-    }
+    assert_eq!(drain(&mut admission, None, ms(100)), 1, "ten a second");
+    assert_eq!(drain(&mut admission, Some(peers[1]), ms(200)), 2);
 }
 
 #[test]
-fn a_peer_that_moves_about_evicts_its_own_pairs_only() {
-    let mut admission = Admission::new(LIMITS, Nanos::ZERO);
-    admission.authenticated(1, key(1), ms(0));
-    for source in 100..1_000 {
-        admission.authenticated(source, key(2), ms(source as i64));
-    }
-    let now = ms(2_000);
-    while admission.admit(9_999, key(9_999), now) {}
-    assert_eq!(drain(&mut admission, 1, key(1), now), 5);
-    let kept = (100..1_000).filter(|source| admission.admit(*source, key(2), now)).count();
-    assert_eq!(kept, PAIRS_PER_KEY);
-}
-
-#[test]
-fn a_table_full_of_reserved_pairs_takes_no_more() {
-    let mut admission = Admission::new(LIMITS, Nanos::ZERO);
-    for n in 0..PAIRS_MAX as u64 {
-        assert!(admission.reserve(n, key(n), ms(0)));
-    }
-    assert!(!admission.reserve(500, key(500), ms(0)));
-    admission.authenticated(500, key(500), ms(0));
-    assert_eq!(drain(&mut admission, 500, key(500), ms(0)), 3, "only the strangers' share is left");
-}
-
-fn peer(name: &str, seed: u8, publishes: Publishes) -> Peer {
-    let identity = Identity::from_secret(&Zeroizing::new([seed; 32])).unwrap();
-    Peer { name: name.into(), key: *identity.public(), publishes }
+fn a_peer_that_is_not_in_the_table_is_a_stranger() {
+    let mut admission = Admission::new(LIMITS, 1, Nanos::ZERO);
+    assert_eq!(drain(&mut admission, Some(PeerIndex::new(1)), Nanos::ZERO), 3);
 }
 
 #[test]

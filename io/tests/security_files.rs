@@ -106,7 +106,10 @@ fn a_key_of_another_user_is_refused_with_both_user_ids() {
     let (_directory, path) = directory();
     write(&path, text(), 0o600);
     if std::os::unix::fs::chown(&path, Some(12_345), None).is_err() {
-        eprintln!("SKIPPED: giving a file away needs CAP_CHOWN");
+        let _ = std::io::Write::write_all(
+            &mut std::io::stderr(),
+            b"\nSKIPPED: giving a file away needs CAP_CHOWN\n",
+        );
         return;
     }
     let shown = keyfile::load(&path).unwrap_err().to_string();

@@ -467,3 +467,30 @@ fn a_node_without_peers_has_nothing_to_do() {
     assert!(handshake.poll(ms(5_000), &mut |_| panic!("drew randomness")).is_none());
     assert!(handshake.status(PEER).is_none());
 }
+
+#[test]
+fn two_nodes_meet_however_long_a_frame_is_on_its_way() {
+    for way_ms in [1, 20, 40, 80, 150, 400] {
+        let mut nodes = [Node::new(1, 2, 7, 1, Nanos::ZERO), Node::new(2, 1, 9, 2, Nanos::ZERO)];
+        let mut on_their_way: Vec<(Nanos, usize, HandshakeBytes)> = Vec::new();
+        let mut met = [false; 2];
+        for at in (0..10_000).map(ms) {
+            for (n, node) in nodes.iter_mut().enumerate() {
+                while let Some(challenge) = node.challenge(at) {
+                    on_their_way.push((at + ms(way_ms), 1 - n, challenge));
+                }
+            }
+            while let Some(due) = on_their_way.iter().position(|(due, ..)| *due <= at) {
+                let (_, to, frame) = on_their_way.remove(due);
+                match nodes[to].handle(at, &frame) {
+                    Ok(Outcome::Reply { frame, .. }) => {
+                        on_their_way.push((at + ms(way_ms), 1 - to, frame));
+                    }
+                    Ok(Outcome::Life(_)) => met[to] = true,
+                    Err(_) => {}
+                }
+            }
+        }
+        assert_eq!(met, [true; 2], "frames take {way_ms} ms");
+    }
+}

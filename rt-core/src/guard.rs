@@ -15,7 +15,9 @@
 //! - when the lane is about to sleep: [`before_park`] reads, [`after_park`] only moves the wall-clock
 //!   anchor past the sleep, so that the wake-up path pays nothing; a sleep without `before_park`
 //!   makes the baseline stale,
-//! - by [`keep_baseline_fresh`], which a lane that never parks calls on idle polls.
+//! - by [`keep_baseline_fresh`], for a thread of one's own that never parks. Spinning lanes do not
+//!   call it, since they make no system call but their own input and output: there the baseline is
+//!   the last miss, and the first verdict after long quiet is `Unknown`.
 //!
 //! Since then the thread spent some time off the CPU: elapsed minus CPU time. Let *over* be the part
 //! of the execution beyond its budget.
@@ -101,6 +103,8 @@ pub struct Guard {
     ladder: Ladder,
     budget: Nanos,
     entered_at: Nanos,
+    /// The end and the outcome of an execution whose figures are not written yet.
+    left: Option<(Nanos, Execution)>,
     /// The level that panel and health know.
     shown: Level,
     /// Hangs that the ladder has heard of.
@@ -126,8 +130,17 @@ impl Guard {
         let ladder = Ladder::new(ladder)?;
         probe.configure(budget, hard_limit, ladder.config().on_hang);
         let hangs = probe.hangs();
-        let (entered_at, shown) = (Nanos::ZERO, Level::Ok);
-        Ok(Self { probe, ladder, budget, entered_at, shown, hangs, health: None, rearms: 0 })
+        Ok(Self {
+            probe,
+            ladder,
+            budget,
+            entered_at: Nanos::ZERO,
+            left: None,
+            shown: Level::Ok,
+            hangs,
+            health: None,
+            rearms: 0,
+        })
     }
 
     /// Adds this guard to the health of a node, and lets [`Health::rearm`] re-arm it.
@@ -149,25 +162,45 @@ impl Guard {
     /// The execution ended. Wait-free; after an overrun two system calls that do not block.
     #[inline]
     pub fn exit(&mut self, now: Nanos, execution: Execution) -> Level {
+        self.leave(now, execution);
+        self.settle()
+    }
+
+    /// The execution ended, as in [`exit`](Self::exit), but its figures are written by
+    /// [`settle`](Self::settle), unless it overran. A lane has them written when its last stage is
+    /// done: a message does not wait for the histograms of the stages behind it.
+    #[inline]
+    pub fn leave(&mut self, now: Nanos, execution: Execution) {
         self.probe.leave();
+        self.left = Some((now, execution));
         let duration = now - self.entered_at;
-        let release_latency = match execution {
-            Execution::Worked { released } => {
-                let latency = self.entered_at - released;
-                self.probe.worked(duration, latency, now);
-                latency
-            }
-            Execution::Idle => Nanos::ZERO,
-        };
         if duration > self.budget {
-            self.missed(now, duration, release_latency, execution);
+            self.settle();
         } else {
             note_execution(duration);
-            if execution != Execution::Idle {
+        }
+    }
+
+    /// Writes the figures of the execution that was left last, if that was not done. Wait-free.
+    #[inline]
+    pub fn settle(&mut self) -> Level {
+        if let Some((now, execution)) = self.left.take() {
+            let duration = now - self.entered_at;
+            let release_latency = match execution {
+                Execution::Worked { released } => {
+                    let latency = self.entered_at - released;
+                    self.probe.worked(duration, latency, now);
+                    latency
+                }
+                Execution::Idle => Nanos::ZERO,
+            };
+            if duration > self.budget {
+                self.missed(now, duration, release_latency, execution);
+            } else if execution != Execution::Idle {
                 self.ladder.clean();
             }
+            self.follow();
         }
-        self.follow();
         self.ladder.level()
     }
 

@@ -21,8 +21,11 @@ pub struct Health {
     rearms: AtomicU32,
 }
 
+/// A thread ended by a panic: nothing brings it back, so no re-arm clears it.
+const DEAD: u64 = 1 << 61;
 const HUNG: u64 = 1 << 62;
 const PANICKED: u64 = 1 << 63;
+/// What a re-arm clears.
 const LATCHED: u64 = HUNG | PANICKED;
 
 const fn unit(level: Level) -> u64 {
@@ -46,7 +49,7 @@ impl Health {
     #[must_use]
     pub fn level(&self) -> Level {
         let word = self.word.load(Ordering::Acquire);
-        if word & (LATCHED | 0xffff << 32) != 0 {
+        if word & (LATCHED | DEAD | 0xffff << 32) != 0 {
             Level::SafeStop
         } else if word & 0xffff << 16 != 0 {
             Level::Degraded
@@ -57,10 +60,22 @@ impl Health {
         }
     }
 
-    /// Whether a lane or a loop panicked since the last [`rearm`](Self::rearm).
+    /// Whether a loop panicked since the last [`rearm`](Self::rearm), or a thread ended by a panic.
     #[must_use]
     pub fn panicked(&self) -> bool {
-        self.word.load(Ordering::Acquire) & PANICKED != 0
+        self.word.load(Ordering::Acquire) & (PANICKED | DEAD) != 0
+    }
+
+    /// Whether the supervisor found a hang that stops, since the last [`rearm`](Self::rearm).
+    #[must_use]
+    pub fn hung(&self) -> bool {
+        self.word.load(Ordering::Acquire) & HUNG != 0
+    }
+
+    /// Says that a thread of the node ended by a panic. The level stays [`Level::SafeStop`]: work
+    /// that nobody does any more cannot be re-armed, only a new node can do it.
+    pub fn set_dead(&self) {
+        self.word.fetch_or(DEAD, Ordering::AcqRel);
     }
 
     /// Latches "something panicked": the level is [`Level::SafeStop`] until [`rearm`](Self::rearm).
@@ -76,7 +91,8 @@ impl Health {
 
     /// The explicit re-arm of a whole node: clears the latches of panic and hang, and makes every
     /// guard that carries this `Health` re-arm itself on its next execution. Until they did, the
-    /// level stays what it is; a guard whose thread is dead keeps it at [`Level::SafeStop`].
+    /// level stays what it is, and after [`set_dead`](Self::set_dead) it stays
+    /// [`Level::SafeStop`] for good.
     pub fn rearm(&self) {
         self.word.fetch_and(!LATCHED, Ordering::AcqRel);
         self.rearms.fetch_add(1, Ordering::AcqRel);
@@ -97,6 +113,14 @@ impl Health {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_rearm_forgives_a_dead_thread() {
+        let health = Health::new();
+        health.set_dead();
+        health.rearm();
+        assert_eq!((health.level(), health.panicked()), (Level::SafeStop, true));
+    }
 
     #[test]
     fn the_worst_level_of_all_guards_shows() {

@@ -197,7 +197,7 @@ impl Lane {
 
     /// Starts the thread, which applies and reads back its settings and then waits at `gate`.
     ///
-    /// A panic in a stage ends the lane, marks `health` as panicked, and is reported by
+    /// A panic in a stage ends the lane, marks `health` as dead for good, and is reported by
     /// [`RunningLane::join`].
     ///
     /// # Errors
@@ -210,12 +210,14 @@ impl Lane {
             let mut body = Body { wait, doorbell, park, seats, idle_since: None };
             gate.pass();
             let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| marked(|| body.run(&gate))));
+            // First, so that the safe stop does not wait for what the stages do when they go, and a
+            // panic in there finds it done.
+            if outcome.is_err() {
+                health.set_dead();
+            }
             // The stages go here, on the thread that ran them, before anybody can join it.
             drop(body);
-            outcome.map_err(|panic| {
-                health.set_panicked();
-                thread::panic_message(&*panic)
-            })
+            outcome.map_err(|panic| thread::panic_message(&*panic))
         })?;
         Ok(RunningLane { thread, doorbell: bell })
     }
@@ -306,8 +308,11 @@ impl Body {
             seat.guard.enter(now);
             let execution = seat.stage.poll(now);
             now = clock::now();
-            seat.guard.exit(now, execution);
+            seat.guard.leave(now, execution);
             worked |= execution != Execution::Idle;
+        }
+        for seat in &mut self.seats {
+            seat.guard.settle();
         }
         worked
     }

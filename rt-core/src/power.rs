@@ -134,7 +134,10 @@ mod tests {
         let hold = match CpuLatencyHold::acquire(7) {
             Ok(hold) => hold,
             Err(error @ (PowerError::Denied { .. } | PowerError::Unsupported { .. })) => {
-                println!("SKIPPED: {error}");
+                let _ = std::io::Write::write_all(
+                    &mut std::io::stderr(),
+                    format!("\nSKIPPED: {error}\n").as_bytes(),
+                );
                 return;
             }
             Err(error) => panic!("{error}"),

@@ -31,7 +31,10 @@ fn memory_is_locked_as_reported_or_the_refusal_names_the_fix() {
             assert!(with_mapping.resident_bytes >= bytes as u64, "{with_mapping:?}");
         }
     } else {
-        println!("SKIPPED the lock itself: no CAP_IPC_LOCK and a finite RLIMIT_MEMLOCK");
+        let _ = std::io::Write::write_all(
+            &mut std::io::stderr(),
+            b"\nSKIPPED: the lock itself: no CAP_IPC_LOCK and a finite RLIMIT_MEMLOCK\n",
+        );
         let refusal = report.refused.iter().find(|refusal| refusal.what == "memory lock").unwrap();
         assert!(refusal.fix.contains("ulimit -l"));
         assert_eq!(after.locked_bytes, 0, "a lock that later allocations break was kept");

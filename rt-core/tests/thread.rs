@@ -58,7 +58,10 @@ fn a_pinned_thread_runs_on_its_core_only() {
 #[test]
 fn a_fifo_thread_is_fifo_before_its_closure_runs() {
     if !may_use_fifo() {
-        println!("SKIPPED: neither CAP_SYS_NICE nor RLIMIT_RTPRIO >= 10");
+        let _ = std::io::Write::write_all(
+            &mut std::io::stderr(),
+            b"\nSKIPPED: neither CAP_SYS_NICE nor RLIMIT_RTPRIO >= 10\n",
+        );
         return;
     }
     let wanted = Policy::Fifo(priority(10));
@@ -74,7 +77,10 @@ fn a_fifo_thread_is_fifo_before_its_closure_runs() {
 #[test]
 fn a_normal_thread_made_by_a_fifo_thread_does_not_inherit_its_scheduling() {
     if !may_use_fifo() {
-        println!("SKIPPED: neither CAP_SYS_NICE nor RLIMIT_RTPRIO >= 10");
+        let _ = std::io::Write::write_all(
+            &mut std::io::stderr(),
+            b"\nSKIPPED: neither CAP_SYS_NICE nor RLIMIT_RTPRIO >= 10\n",
+        );
         return;
     }
     let inner = spawn(ThreadSpec::new("outer").fifo(priority(5)), || {
@@ -101,7 +107,7 @@ fn without_the_privilege<T: Send>(body: impl FnOnce() -> T + Send) -> T {
 #[test]
 fn without_the_privilege_require_fails_with_the_fix_and_report_runs() {
     if Privileges::read(Path::new("/")).rtprio_limit.unwrap_or(0) >= 80 {
-        println!("SKIPPED: RLIMIT_RTPRIO lets this user have any priority");
+        println!("not applicable: RLIMIT_RTPRIO lets this user have any priority");
         return;
     }
     without_the_privilege(|| {

@@ -64,6 +64,13 @@ struct KeyReport<'a> {
 pub(crate) fn run(args: KeyArgs) -> Outcome {
     match args.command {
         KeyCommand::New(args) => {
+            let parent = args.file.parent().filter(|parent| !parent.as_os_str().is_empty());
+            if let Some(missing) = parent.filter(|parent| !parent.exists()) {
+                let missing = missing.display();
+                return Err(Failure::usage(format!(
+                    "{missing}: no such directory; make it with `mkdir -m 700 {missing}`"
+                )));
+            }
             let identity = Identity::generate().map_err(Failure::machine)?;
             keyfile::store(&args.file, &identity).map_err(unusable)?;
             show(identity.public(), &args)

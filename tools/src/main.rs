@@ -33,6 +33,8 @@ struct Cli {
 enum Command {
     /// Measure this machine and this program on it
     Bench(bench::BenchArgs),
+    /// Balance a pole over the wire: a robot and its controller, killed and restarted
+    Demo(demo::DemoArgs),
     /// Say what this machine grants to real-time threads, and how to fix what it does not
     Doctor(doctor::DoctorArgs),
     /// Show how long every stage took, from the panel of a running or dead process
@@ -56,6 +58,7 @@ fn main() -> Exit {
 fn run(command: Command) -> Outcome {
     match command {
         Command::Bench(args) => bench::run(args),
+        Command::Demo(args) => demo::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Hist(args) => hist::run(args),
         Command::Key(args) => key::run(args),

@@ -12,7 +12,7 @@ use crate::exit::Failure;
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(crate) struct JsonArgs {
     /// Write the report as JSON to a file, or to standard output with `-` (then without the text)
-    #[arg(long = "json", value_name = "PATH|-")]
+    #[arg(id = "json", long, value_name = "PATH|-")]
     path: Option<PathBuf>,
 }
 
@@ -20,6 +20,14 @@ impl JsonArgs {
     /// Whether standard output belongs to the JSON, so that no other text may go there.
     pub(crate) fn to_stdout(&self) -> bool {
         self.path.as_deref() == Some(Path::new("-"))
+    }
+
+    /// Finds out before a long run whether its report can be written.
+    pub(crate) fn check_writable(&self) -> Result<(), Failure> {
+        match &self.path {
+            Some(path) if !self.to_stdout() => check_writable(path),
+            _ => Ok(()),
+        }
     }
 
     /// Writes `report`, indented, if it was asked for.
@@ -66,6 +74,12 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
         }
         _ => Ok(()),
     }
+}
+
+/// Finds out before a long run whether a file can be written; leaves what is there as it is.
+pub(crate) fn check_writable(path: &Path) -> Result<(), Failure> {
+    let opened = std::fs::OpenOptions::new().append(true).create(true).open(path);
+    opened.map(drop).map_err(|error| cannot_write(path, &error))
 }
 
 /// Writes a file that the user named, replacing what was there.

@@ -114,8 +114,6 @@ impl OpenPanel {
 
     pub(crate) fn look(&self) -> Result<Look, Failure> {
         let path = self.reader.path();
-        // Alive is asked before the snapshot: a process that ends in between then shows its last
-        // figures as those of a running one, never the other way round.
         let snapshot = self
             .reader
             .snapshot()
@@ -133,14 +131,20 @@ fn in_one_line(path: &Path, error: &str) -> String {
 }
 
 impl Look {
-    /// For how long the process has run, or did run as far as its heartbeat shows.
+    /// For how long the process has run; of one that is gone, until its last sign of life.
     pub(crate) fn uptime(&self) -> Nanos {
-        let until = match (self.life, self.snapshot.heartbeat_at) {
-            (Life::Runs(_), _) => self.snapshot.taken_at,
-            (_, Some(heartbeat)) => heartbeat,
-            (_, None) => self.snapshot.started_at,
+        let snapshot = &self.snapshot;
+        let until = match self.life {
+            Life::Runs(_) => snapshot.taken_at,
+            _ => {
+                let signs = snapshot.heartbeat_at.into_iter();
+                let signs = signs.chain(snapshot.histograms.iter().filter_map(|h| h.max_at));
+                let signs = signs.chain(snapshot.trips.iter().map(|trip| trip.at));
+                let signs = signs.chain(snapshot.probes.iter().filter_map(|p| p.entered_at));
+                signs.max().unwrap_or(snapshot.started_at)
+            }
         };
-        (until - self.snapshot.started_at).max(Nanos::ZERO)
+        (until - snapshot.started_at).max(Nanos::ZERO)
     }
 
     /// `robot · running (process 1234, up 12.3 s)`

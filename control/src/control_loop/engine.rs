@@ -261,6 +261,7 @@ impl<B: LoopBody> Engine<B> {
         }
         match level {
             Level::SafeStop if self.health.panicked() => self.apply(Event::Panic),
+            Level::SafeStop if self.health.hung() => self.apply(Event::Hang),
             Level::SafeStop => self.apply(Event::TimingSafeStop),
             Level::Degraded => self.apply(Event::TimingDegraded),
             Level::Late if before == Level::Ok => self.apply(Event::TimingLate),

@@ -38,7 +38,6 @@ use sinew_rt::supervisor::Supervisor;
 use sinew_rt::thread::{Applied, Policy, Refusal, Strictness, ThreadSpec};
 use sinew_rt::topology::Topology;
 use sinew_rt::wait::Doorbell;
-use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -56,7 +55,7 @@ const HARD_LIMIT_BUDGETS: i64 = 100;
 pub(super) fn start(mut builder: NodeBuilder) -> Result<Node, NodeError> {
     builder.config.validate()?;
     let topology = Topology::read()?;
-    let plan = plan::plan(&builder.config, &topology)?;
+    let plan = plan::plan(&builder.config, &topology, builder.spins_in_bursts)?;
     let who = Who::new(&mut builder)?;
     let config = &builder.config;
     let addresses: Vec<_> = config.peers.iter().map(|peer| peer.address).collect();
@@ -367,23 +366,19 @@ fn wire_up(
         None => ring::channel(LIVES_RING),
     };
 
-    let hasher = RandomState::new();
-    let mut admission = Admission::new(builder.limits, now);
-    let addresses: Vec<_> = config.peers.iter().map(|peer| peer.address).collect();
-    for ((_, peer), address) in who.peers.iter().zip(&addresses) {
-        admission.reserve(hasher.hash_one(address), peer.key.id(), now);
-    }
+    let homes: Vec<_> = config.peers.iter().map(|peer| peer.address).collect();
+    let admission = Admission::new(builder.limits, homes.len(), now);
     let receive = ReceiveStage {
         transport: endpoint.receiver,
         pool: FramePool::new(slots, FrameBuffer::new),
         filter: Filter {
             cluster: who.cluster.tag(),
             peers: who.peers.clone(),
-            addresses,
+            homes,
             admission,
-            hasher,
             outputs: ReceiveOutputs { trusted, strangers, handshakes },
             frames: panel.counter("receive.frames")?,
+            errors: panel.counter("receive.errors")?,
             drops: Drops::register(panel, "receive", receive::REASONS, &names)?,
         },
     };
@@ -430,6 +425,7 @@ fn wire_up(
         context: SigningContext::new(Domain::Envelope, &who.cluster),
         lost: lost.collect::<Result<_, _>>()?,
         frames: Box::new([[0; FRAME_MAX]; BATCH]),
+        lens: [0; BATCH],
         turn: 0,
     };
     lanes.seat(Send, "send", pipeline_guard(config.budgets.send), Box::new(send))?;
@@ -501,11 +497,11 @@ fn subscriptions(
     let mut rules = Vec::new();
     let mut routes = Vec::new();
     for Subscription { topic, schema, sink } in subscriptions {
-        let TopicConfig { name, auth, .. } = &config.topics[topic];
+        let TopicConfig { name, auth, lifespan, .. } = &config.topics[topic];
         let topic = TopicId::of(name);
         // Beside `foreign_schema`, so that a mismatch shows both.
         panel.gauge(&format!("schema/{name}"))?.set(schema.get().cast_signed());
-        rules.push(TopicRule { topic, trust: trust(*auth, config.mode) });
+        rules.push(TopicRule { topic, trust: trust(*auth, config.mode), lifespan: *lifespan });
         routes.push(Route {
             topic,
             schema,

@@ -168,7 +168,8 @@ pub struct TopicConfig {
     pub class: TopicClass,
     /// What its envelopes must carry.
     pub auth: Auth,
-    /// For how long after it was sent a message may be delivered; `None` for ever.
+    /// For how long after it was sent a message may be delivered, from 1 µs to 2³² − 1 µs; `None`
+    /// for ever. Publishers say it in each envelope; a subscriber applies the shorter of the two.
     pub lifespan: Option<Nanos>,
 }
 
@@ -280,11 +281,27 @@ impl NodeConfig {
                     format!("use 1 to {MAX_TOPIC_NAME} bytes"),
                 ));
             }
+            if topic.name.chars().any(char::is_control) {
+                return Err(self.error(
+                    &key("name"),
+                    format!("{:?} has control characters", topic.name),
+                    "use a name that can be shown",
+                ));
+            }
             if topic.auth == Auth::Open && self.mode == Mode::Production {
                 return Err(self.error(
                     &key("auth"),
                     format!("`{}` is open, and this node is in production mode", topic.name),
                     "set auth = \"signed\", or node.mode = \"development\" on a bench",
+                ));
+            }
+            if let Some(lifespan) = topic.lifespan
+                && !(SHORTEST_LIFESPAN..=LONGEST_LIFESPAN).contains(&lifespan)
+            {
+                return Err(self.error(
+                    &key("lifespan_ms"),
+                    format!("`{}` would live for {lifespan}", topic.name),
+                    format!("use {SHORTEST_LIFESPAN} to {LONGEST_LIFESPAN}, or none for no limit"),
                 ));
             }
             if let Some(first) = self.topics[..n].iter().find(|t| t.name == topic.name) {
@@ -328,6 +345,10 @@ impl NodeConfig {
         Ok(())
     }
 }
+
+/// An envelope says its lifespan in microseconds, and 0 means for ever.
+const SHORTEST_LIFESPAN: Nanos = Nanos::from_micros(1);
+const LONGEST_LIFESPAN: Nanos = Nanos::from_micros(u32::MAX as i64);
 
 /// Bytes of a topic's name, so that it fits a panel's labels.
 pub const MAX_TOPIC_NAME: usize = 32;

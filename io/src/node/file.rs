@@ -3,7 +3,7 @@
 use super::config::{
     Auth, Budgets, Layout, Mode, NodeConfig, PeerConfig, RealTimeConfig, TopicClass, TopicConfig,
 };
-use super::place::{ConfigError, Places, line_of};
+use super::place::{ConfigError, Places, line_of, readable};
 use serde::Deserialize;
 use sinew_rt::clock::Nanos;
 use sinew_rt::thread::{Priority, Strictness};
@@ -12,11 +12,12 @@ use sinew_rt::wait::Wait;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use toml::Spanned;
+use toml::de::{DeTable, DeValue};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
-    node: Spanned<Node>,
+    node: Option<Spanned<Node>>,
     transport: Option<Transport>,
     #[serde(default)]
     realtime: RealTime,
@@ -113,7 +114,7 @@ struct Topic {
     schema: Spanned<String>,
     class: TopicClass,
     auth: Option<Spanned<Auth>>,
-    lifespan_ms: Option<u32>,
+    lifespan_ms: Option<Spanned<u32>>,
 }
 
 /// Reads and checks a configuration file. Relative paths in it are relative to the file.
@@ -156,7 +157,11 @@ impl Lines<'_> {
 }
 
 fn convert(file: File, lines: &mut Lines<'_>, base: &Path) -> Result<NodeConfig, ConfigError> {
-    let node = lines.take("node", file.node);
+    let Some(node) = file.node else {
+        let hint = "begin with [node] and name = \"…\"";
+        return Err(lines.places.error("node", "there is no such section", hint));
+    };
+    let node = lines.take("node", node);
     let mut config = NodeConfig::new(lines.take("node.name", node.name));
     if let Some(cluster) = node.cluster {
         config.cluster = lines.take("node.cluster", cluster);
@@ -186,7 +191,10 @@ fn convert(file: File, lines: &mut Lines<'_>, base: &Path) -> Result<NodeConfig,
                 .auth
                 .map(|auth| lines.take(format!("topic.{n}.auth"), auth))
                 .unwrap_or_default(),
-            lifespan: topic.lifespan_ms.map(|ms| Nanos::from_millis(i64::from(ms))),
+            lifespan: topic
+                .lifespan_ms
+                .map(|ms| lines.take(format!("topic.{n}.lifespan_ms"), ms))
+                .map(|ms| Nanos::from_millis(i64::from(ms))),
         });
     }
     config.places = lines.places.clone();
@@ -204,9 +212,8 @@ fn realtime(file: RealTime, lines: &mut Lines<'_>) -> Result<RealTimeConfig, Con
     }
     if let Some(priority) = file.priority {
         let priority = lines.take("realtime.priority", priority);
-        config.priority = Priority::new(priority).map_err(|error| {
-            lines.places.error("realtime.priority", error.to_string(), "use 1 to 98, commonly 80")
-        })?;
+        config.priority = Priority::new(priority)
+            .map_err(|error| lines.places.error("realtime.priority", error.to_string(), ""))?;
     }
     let wait = file.wait.map(|wait| lines.take("realtime.wait", wait));
     let spin = file.spin_us.map(|spin| lines.take("realtime.spin_us", spin));
@@ -255,21 +262,72 @@ fn budgets(file: BudgetSection, lines: &mut Lines<'_>) -> Result<Budgets, Config
     Ok(config)
 }
 
+/// How the reader's message about a key begins that nobody knows.
+const UNKNOWN: &str = "unknown field";
+
 /// What the TOML reader says, in one line with its place and, for a misspelt key, the likely one.
 fn syntax_error(error: &toml::de::Error, text: &str, path: &Path) -> ConfigError {
     let message = error.message().replace('\n', " ");
-    let line = error.span().map_or(1, |span| line_of(text, span.start));
+    let at = error.span().map_or(0, |span| span.start);
+    // An unknown key is named in the message.
+    let key = match message.starts_with(UNKNOWN) {
+        true => String::new(),
+        false => key_at(text, at),
+    };
+    let hint = likely_key(&message).or_else(|| in_words(&message)).unwrap_or_default();
     ConfigError {
-        file: Some((path.to_owned(), line)),
-        key: String::new(),
-        hint: likely_key(&message).unwrap_or_default(),
+        file: Some((path.to_owned(), line_of(text, at))),
+        key: readable(&key),
         problem: message,
+        hint,
     }
+}
+
+/// The setting whose value begins at byte `at`; empty where there is none, and in a text that is
+/// not TOML at all.
+fn key_at(text: &str, at: usize) -> String {
+    fn find(value: &DeValue<'_>, at: usize, path: &mut Vec<String>) -> bool {
+        let entries: Vec<(String, &Spanned<DeValue<'_>>)> = match value {
+            DeValue::Table(table) => {
+                table.iter().map(|(key, value)| (key.get_ref().to_string(), value)).collect()
+            }
+            DeValue::Array(array) => {
+                array.iter().enumerate().map(|(n, value)| (n.to_string(), value)).collect()
+            }
+            _ => return false,
+        };
+        for (key, value) in entries {
+            path.push(key);
+            // The span of a table is that of its heading alone, so look inside first.
+            if find(value.get_ref(), at, path) || value.span().contains(&at) {
+                return true;
+            }
+            path.pop();
+        }
+        false
+    }
+    let mut path = Vec::new();
+    if let Ok(root) = DeTable::parse(text) {
+        find(&DeValue::Table(root.into_inner()), at, &mut path);
+    }
+    path.join(".")
+}
+
+/// What the reader's terse words for a wrong value ask for.
+fn in_words(message: &str) -> Option<String> {
+    let hints = [
+        ("socket address", "use an IP address and a port, such as \"127.0.0.1:7401\""),
+        ("expected u8", "use a whole number from 0 to 255"),
+        ("expected u16", "use a whole number from 0 to 65535"),
+        ("expected u32", "use a whole number from 0 to 4294967295"),
+    ];
+    let hint = hints.iter().find(|(words, _)| message.contains(words))?;
+    Some(hint.1.to_owned())
 }
 
 /// From "unknown field `a`, expected one of `b`, `c`" the expected key nearest to the unknown one.
 fn likely_key(message: &str) -> Option<String> {
-    if !message.starts_with("unknown field") {
+    if !message.starts_with(UNKNOWN) {
         return None;
     }
     let mut names = message.split('`').skip(1).step_by(2);

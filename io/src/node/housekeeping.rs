@@ -98,7 +98,7 @@ impl HousekeepingThread {
         let thread = spawn(spec, move || {
             // Nobody would answer handshakes or find hangs: as bad as the loss of a lane.
             if let Err(panic) = catch_unwind(AssertUnwindSafe(body)) {
-                health.set_panicked();
+                health.set_dead();
                 resume_unwind(panic);
             }
         })?;

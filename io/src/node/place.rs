@@ -52,7 +52,8 @@ impl Places {
         self.lines.insert(key.into(), line);
     }
 
-    /// An error at `key`, or at the nearest enclosing section that has a line.
+    /// An error at `key`, or at the nearest enclosing section that has a line; at the beginning of
+    /// the file where there is none, for what is missing altogether.
     pub(crate) fn error(
         &self,
         key: &str,
@@ -69,8 +70,9 @@ impl Places {
                 None => break None,
             }
         };
+        let from_file = !self.file.as_os_str().is_empty();
         ConfigError {
-            file: line.map(|line| (self.file.clone(), line)),
+            file: from_file.then(|| (self.file.clone(), line.unwrap_or(1))),
             key: readable(key),
             problem: problem.into(),
             hint: hint.into(),
@@ -79,7 +81,7 @@ impl Places {
 }
 
 /// `peer.0.name` as `peer[0].name`: how people write an entry of an array.
-fn readable(key: &str) -> String {
+pub(crate) fn readable(key: &str) -> String {
     let mut parts = Vec::<String>::new();
     for part in key.split('.') {
         match (part.parse::<usize>(), parts.last_mut()) {

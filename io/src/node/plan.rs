@@ -74,8 +74,13 @@ const CORES_FOR_SPLIT: usize = 4;
 /// Lays the stages out.
 ///
 /// # Errors
-/// A core that does not exist or may not be used, or two spinning lanes on one core.
-pub(super) fn plan(config: &NodeConfig, topology: &Topology) -> Result<Plan, ConfigError> {
+/// A core that does not exist or may not be used, two spinning lanes on one core, or spinning lanes
+/// on every core, unless the node promises that it `spins_in_bursts`.
+pub(super) fn plan(
+    config: &NodeConfig,
+    topology: &Topology,
+    spins_in_bursts: bool,
+) -> Result<Plan, ConfigError> {
     let asked = &config.realtime;
     let usable = topology.usable_cores();
     for core in &asked.cores {
@@ -135,6 +140,21 @@ pub(super) fn plan(config: &NodeConfig, topology: &Topology) -> Result<Plan, Con
             ));
         }
         lanes.push(LanePlan { name, stages, core });
+    }
+    // A spinning lane never lets anything else run, so on the last core it would hang the machine.
+    let left = |core: CoreId| !lanes.iter().any(|lane| lane.core == core);
+    if asked.wait.holds_core() && !spins_in_bursts && !usable.iter().any(left) {
+        return Err(config.error(
+            "realtime.cores",
+            format!(
+                "{layout} would spin on {}, and nothing else could run any more",
+                match usable.iter().count() {
+                    1 => "the only core".to_owned(),
+                    n => format!("all {n} cores"),
+                },
+            ),
+            "leave one core for normal work, or set wait = \"spin-then-park\" or \"park\"",
+        ));
     }
     Ok(Plan { layout, reason, lanes })
 }
@@ -201,7 +221,9 @@ mod tests {
     #[test]
     fn the_automatic_layout_follows_the_number_of_real_time_cores() {
         let layout = |cores, isolated| {
-            plan(&config(Layout::Auto, Wait::Park, &[]), &machine(cores, isolated)).unwrap().layout
+            plan(&config(Layout::Auto, Wait::Park, &[]), &machine(cores, isolated), false)
+                .unwrap()
+                .layout
         };
         assert_eq!(layout(1, ""), Layout::Fused);
         assert_eq!(layout(2, ""), Layout::Fused);
@@ -218,7 +240,7 @@ mod tests {
     #[test]
     fn every_layout_runs_every_stage_once_and_in_order() {
         for layout in [Layout::Fused, Layout::Split, Layout::Pipelined] {
-            let plan = plan(&config(layout, Wait::Park, &[]), &machine(8, "")).unwrap();
+            let plan = plan(&config(layout, Wait::Park, &[]), &machine(8, ""), false).unwrap();
             let stages: Vec<_> = plan.lanes.iter().flat_map(|lane| lane.stages).copied().collect();
             assert_eq!(stages, [Receive, Verify, Deliver, Send]);
         }
@@ -226,7 +248,8 @@ mod tests {
 
     #[test]
     fn a_core_that_does_not_exist_is_refused_by_number() {
-        let error = plan(&config(Layout::Fused, Wait::Park, &[9]), &machine(2, "")).unwrap_err();
+        let error =
+            plan(&config(Layout::Fused, Wait::Park, &[9]), &machine(2, ""), false).unwrap_err();
         assert_eq!(
             error.to_string(),
             "realtime.cores: core 9 does not exist or is offline; this machine has 0-1"
@@ -237,10 +260,31 @@ mod tests {
     fn two_spinning_lanes_on_one_core_are_refused_and_parked_ones_are_not() {
         let machine = machine(2, "");
         for cores in [&[1][..], &[0, 1], &[0, 1, 0]] {
-            let error = plan(&config(Layout::Split, Wait::Spin, cores), &machine).unwrap_err();
+            let error =
+                plan(&config(Layout::Split, Wait::Spin, cores), &machine, false).unwrap_err();
             assert!(error.to_string().contains("two spinning lanes"), "{error}");
-            assert!(plan(&config(Layout::Split, Wait::Park, cores), &machine).is_ok());
+            assert!(plan(&config(Layout::Split, Wait::Park, cores), &machine, false).is_ok());
         }
-        assert!(plan(&config(Layout::Fused, Wait::Spin, &[1]), &machine).is_ok());
+        assert!(plan(&config(Layout::Fused, Wait::Spin, &[1]), &machine, false).is_ok());
+    }
+
+    #[test]
+    fn spinning_lanes_leave_one_core_for_normal_work() {
+        let refused = |layout, cores: &[u16], count| {
+            let (config, machine) = (config(layout, Wait::Spin, cores), machine(count, ""));
+            assert!(plan(&config, &machine, true).is_ok(), "bursts always end");
+            plan(&config, &machine, false).unwrap_err().to_string()
+        };
+        assert_eq!(
+            refused(Layout::Fused, &[], 1),
+            "realtime.cores: fused would spin on the only core, and nothing else could run any \
+             more; leave one core for normal work, or set wait = \"spin-then-park\" or \"park\""
+        );
+        let error = refused(Layout::Pipelined, &[0, 1, 2, 3], 4);
+        assert!(error.contains("pipelined would spin on all 4 cores"), "{error}");
+        let pipelined = config(Layout::Pipelined, Wait::Spin, &[0, 1, 2, 3]);
+        assert!(plan(&pipelined, &machine(5, ""), false).is_ok());
+        let parked = config(Layout::Fused, Wait::Park, &[]);
+        assert!(plan(&parked, &machine(1, ""), false).is_ok());
     }
 }

@@ -14,7 +14,6 @@ use sinew_rt::guard::Execution;
 use sinew_rt::lane::Stage;
 use sinew_rt::panel::Counter;
 use sinew_rt::ring::Producer;
-use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -50,13 +49,12 @@ pub(crate) struct ReceiveStage {
 pub(crate) struct Filter {
     pub(crate) cluster: ClusterTag,
     pub(crate) peers: Arc<Enrolment>,
-    /// Where each peer is, by the configuration.
-    pub(crate) addresses: Vec<SocketAddr>,
+    /// Where each peer is, by the configuration, and what that hashes to.
+    pub(crate) homes: Vec<SocketAddr>,
     pub(crate) admission: Admission,
-    /// Hashes source addresses for `admission`, with keys that no attacker knows.
-    pub(crate) hasher: RandomState,
     pub(crate) outputs: ReceiveOutputs,
     pub(crate) frames: Counter,
+    pub(crate) errors: Counter,
     pub(crate) drops: Drops,
 }
 
@@ -83,6 +81,9 @@ impl Stage for ReceiveStage {
         if starved > 0 {
             filter.frames.add(starved);
             filter.drops.add(None, DropReason::PoolEmpty, starved);
+        }
+        if received.errors > 0 {
+            filter.errors.add(received.errors);
         }
         match received.frames {
             0 if !received.more => Execution::Idle,
@@ -114,10 +115,10 @@ impl Filter {
         }
         let (key, kind) = (frame.header.sender(), frame.kind);
         let (peer, _) = self.peers.find(key).ok_or((None, DropReason::UnknownKey))?;
-        let at_home = self.addresses[peer.get()] == slot.source;
+        let at_home = self.homes[peer.get()] == slot.source;
         (slot.peer, slot.at_home) = (peer, at_home);
         let source = slot.charged_to();
-        if !self.admission.admit(self.hasher.hash_one(slot.source), key, now) {
+        if !self.admission.admit(source, now) {
             return Err((source, DropReason::RateLimited));
         }
         let output = match (kind, at_home) {

@@ -85,13 +85,24 @@ pub(crate) struct SendStage {
     pub(crate) lost: Vec<Counter>,
     /// Frames of one poll.
     pub(crate) frames: Box<[Slot; BATCH]>,
+    /// Their lengths.
+    pub(crate) lens: [usize; BATCH],
     /// The outlet to look at first, so that each gets its turn.
     pub(crate) turn: usize,
 }
 
+/// Sends `frames` to every peer and counts what the transport did not take.
+fn send_to_all(transport: &mut dyn Transmit, lost: &[Counter], frames: &[&[u8]]) {
+    for (peer, lost) in lost.iter().enumerate() {
+        let sent = transport.send(PeerIndex::new(peer as u16), frames);
+        if sent < frames.len() {
+            lost.add((frames.len() - sent) as u64);
+        }
+    }
+}
+
 impl Stage for SendStage {
     fn poll(&mut self, _now: Nanos) -> Execution {
-        let mut lens = [0; BATCH];
         let mut count = 0;
         let mut released = None;
         let signer = (&*self.identity, &self.context);
@@ -102,7 +113,7 @@ impl Stage for SendStage {
             while count < BATCH {
                 let slot = &mut self.frames[count];
                 let Some((len, at)) = outlet.fill(slot, self.cluster, signer) else { break };
-                lens[count] = len;
+                self.lens[count] = len;
                 count += 1;
                 released.get_or_insert(at);
                 // The next poll begins with the outlet after the last that sent, so that one that
@@ -114,11 +125,14 @@ impl Stage for SendStage {
             }
         }
         let Some(released) = released else { return Execution::Idle };
-        let frames: [&[u8]; BATCH] = std::array::from_fn(|n| &self.frames[n][..lens[n]]);
-        for (peer, lost) in self.lost.iter().enumerate() {
-            let sent = self.transport.send(PeerIndex::new(peer as u16), &frames[..count]);
-            if sent < count {
-                lost.add((count - sent) as u64);
+        let transport = &mut *self.transport;
+        match count {
+            // One message a period is the common case, and need not prepare a batch.
+            1 => send_to_all(transport, &self.lost, &[&self.frames[0][..self.lens[0]]]),
+            _ => {
+                let frames: [&[u8]; BATCH] =
+                    std::array::from_fn(|n| &self.frames[n][..self.lens[n]]);
+                send_to_all(transport, &self.lost, &frames[..count]);
             }
         }
         Execution::Worked { released }

@@ -9,7 +9,7 @@ use super::{Drops, FRAMES_PER_POLL};
 use crate::delivery::StreamTable;
 use crate::message::{Message, schema_id};
 use crate::security::{
-    Admission, AdmissionLimits, Enrolment, Identity, Peer, PeerIndex, Publishes, Trust,
+    Admission, AdmissionLimits, Enrolment, Identity, Peer, PeerClock, PeerIndex, Publishes, Trust,
 };
 use crate::transport::buffer::{FrameBuffer, FramePool};
 use crate::transport::memory::MemoryNetwork;
@@ -25,7 +25,6 @@ use sinew_rt::guard::Execution;
 use sinew_rt::lane::Stage;
 use sinew_rt::panel::{Kind, Panel, PanelSpec};
 use sinew_rt::ring::{self, Consumer, Producer};
-use std::hash::RandomState;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -134,7 +133,7 @@ fn verify_stage(
     let (_, lives_in) = ring::channel(1);
     let (output, verified) = ring::channel(room);
     let mut rules = [(OPEN, Trust::Open), (SIGNED, Trust::Signed)]
-        .map(|(topic, trust)| TopicRule { topic: TopicId::of(topic), trust })
+        .map(|(topic, trust)| TopicRule { topic: TopicId::of(topic), trust, lifespan: None })
         .to_vec();
     rules.sort_unstable_by_key(|rule| rule.topic);
     let topics = [OPEN, SIGNED].map(TopicId::of);
@@ -250,18 +249,18 @@ proptest! {
         let (trusted, mut passed) = ring::channel(room);
         let (strangers, _strangers) = ring::channel(1);
         let (handshakes, _handshakes) = ring::channel(1);
-        let limits = AdmissionLimits { strangers_burst: 1_000, ..AdmissionLimits::default() };
+        let limits = AdmissionLimits { pair_burst: 1_000, ..AdmissionLimits::default() };
         let mut stage = ReceiveStage {
             transport: endpoint.receiver,
             pool: FramePool::new(slots, FrameBuffer::new),
             filter: Filter {
                 cluster: cluster().tag(),
                 peers: enrolment(),
-                addresses: vec![address(2)],
-                admission: Admission::new(limits, NOW),
-                hasher: RandomState::new(),
+                homes: vec![address(2)],
+                admission: Admission::new(limits, 1, NOW),
                 outputs: ReceiveOutputs { trusted, strangers, handshakes },
                 frames: panel.counter("frames").unwrap(),
+                errors: panel.counter("errors").unwrap(),
                 drops: Drops::register(&panel, "receive", receive::REASONS, &names()).unwrap(),
             },
         };
@@ -316,6 +315,60 @@ proptest! {
     }
 }
 
+/// The stage's verdict on frames that were sent at each of these times, all received at `NOW`, when
+/// its clock reads `clock`.
+fn expired(
+    clock: SenderClock,
+    lifespan_us: u32,
+    lifespan: Option<Nanos>,
+    sent_at: &[Nanos],
+) -> Vec<bool> {
+    let panel = panel();
+    let pool = FramePool::new(8, FrameBuffer::new);
+    let (mut stage, mut input, mut output) = verify_stage(&panel, 8);
+    stage.clocks = vec![clock];
+    stage.rules.iter_mut().for_each(|rule| rule.lifespan = lifespan);
+    let judge = |(sequence, sent_at): (u64, &Nanos)| {
+        let fields = EnvelopeFields { sent_at: *sent_at, lifespan_us, ..fields(OPEN, sequence) };
+        let mut bytes = [0; FRAME_MAX];
+        let len = encode(&mut bytes, cluster().tag(), &fields, &[1; 8]).unwrap();
+        let mut frame = unverified(&pool, &bytes[..len]);
+        frame.0.received_at = NOW;
+        input.push(frame).unwrap();
+        while stage.poll(NOW) != Execution::Idle {}
+        let dropped = dropped(&panel, "verify");
+        assert_eq!(counter(&panel, "verify.drop.expired@peer"), dropped);
+        output.pop().is_none()
+    };
+    (1..).zip(sent_at).map(judge).collect()
+}
+
+#[test]
+fn a_frame_that_was_held_back_between_two_hosts_is_as_old_as_it_is() {
+    let offset = Nanos::from_secs(1_000);
+    let clock = PeerClock { round_trip: Nanos::from_micros(100), offset, measured_at: NOW };
+    let theirs = |before: i64| NOW + offset - Nanos::from_millis(before);
+    let frames = [theirs(1), theirs(9), theirs(11), theirs(-500), theirs(60_000)];
+    let verdicts = [false, false, true, false, true];
+    assert_eq!(expired(SenderClock::Theirs(clock), 10_000, None, &frames), verdicts);
+    // What the clocks may disagree about counts against the message, also when it seems to come
+    // from the future.
+    let vague = PeerClock { round_trip: Nanos::from_millis(30), ..clock };
+    assert_eq!(expired(SenderClock::Theirs(vague), 10_000, None, &frames), [true; 5]);
+    let ours = [1, 9, 11, -500].map(|before| NOW - Nanos::from_millis(before));
+    assert_eq!(expired(SenderClock::Ours, 10_000, None, &ours), [false, false, true, false]);
+}
+
+#[test]
+fn the_shorter_of_the_sender_s_and_the_subscriber_s_lifespan_counts() {
+    let sent = [1, 9, 11].map(|before| NOW - Nanos::from_millis(before));
+    let (short, long) = (Some(Nanos::from_millis(5)), Some(Nanos::from_secs(1)));
+    assert_eq!(expired(SenderClock::Ours, 0, None, &sent), [false; 3]);
+    assert_eq!(expired(SenderClock::Ours, 0, short, &sent), [false, true, true]);
+    assert_eq!(expired(SenderClock::Ours, 10_000, short, &sent), [false, true, true]);
+    assert_eq!(expired(SenderClock::Ours, 10_000, long, &sent), [false, false, true]);
+}
+
 /// Counts frames.
 struct Counts(Arc<AtomicUsize>);
 
@@ -356,6 +409,7 @@ fn send_stage(
         context: SigningContext::new(Domain::Envelope, &cluster()),
         lost: vec![panel.counter("lost").unwrap()],
         frames: Box::new([[0; FRAME_MAX]; BATCH]),
+        lens: [0; BATCH],
         turn: 0,
     };
     (stage, rings, sent)

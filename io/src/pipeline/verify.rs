@@ -53,6 +53,8 @@ impl VerifiedFrame {
 pub(crate) struct TopicRule {
     pub(crate) topic: TopicId,
     pub(crate) trust: Trust,
+    /// How old a message may be at most, whatever longer life its sender gives it.
+    pub(crate) lifespan: Option<Nanos>,
 }
 
 /// What this node knows about the clock by which a peer dates its envelopes.
@@ -68,11 +70,13 @@ pub(crate) enum SenderClock {
 
 impl SenderClock {
     /// A time of sending on our clock, never later than the receipt, whatever the sender says. For
-    /// another host it is the receipt less what the two clocks may disagree about.
+    /// another host it is earlier by what the two clocks may disagree about: a frame that was held
+    /// back on the way looks as old as it is, and a sender that lies can only look older than the
+    /// receipt makes it.
     fn to_ours(self, sent_at: Nanos, received_at: Nanos, now: Nanos) -> Nanos {
         match self {
             Self::Ours => sent_at.min(received_at),
-            Self::Theirs(clock) => received_at - clock.error_bound(now),
+            Self::Theirs(clock) => received_at.min(clock.to_ours(sent_at)) - clock.error_bound(now),
             Self::Unknown => received_at,
         }
     }
@@ -201,7 +205,8 @@ impl VerifyStage {
             return Err(DropReason::NotPermitted);
         }
         let sent_at = self.clocks[slot.peer.get()].to_ours(header.sent_at(), slot.received_at, now);
-        if header.lifespan().is_some_and(|lifespan| now - sent_at > lifespan) {
+        let lifespan = [header.lifespan(), rule.lifespan].into_iter().flatten().min();
+        if lifespan.is_some_and(|lifespan| now - sent_at > lifespan) {
             return Err(DropReason::Expired);
         }
         self.output.push(VerifiedFrame { slot, sent_at }).map_err(|_| DropReason::QueueFull)

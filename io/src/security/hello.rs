@@ -282,9 +282,12 @@ impl Handshake {
         }
         verify(key, &[self.challenges.as_bytes(), frame.signed_bytes()], frame.signature)
             .map_err(|_| DropReason::BadSignature)?;
+        let first_of_its_life = peer.asked.is_none_or(|(epoch, _)| asked.0 > epoch);
         peer.asked = Some(asked);
-        if asked.0 > peer.epoch {
-            // A life that we do not know: ask at once, but never more often than the first interval.
+        if asked.0 > peer.epoch && first_of_its_life {
+            // A life that we do not know: ask at once, but never more often than the first interval,
+            // and only once. A Challenge for each of the peer's would replace the nonce before an
+            // answer that takes longer than that interval could come back.
             let earliest = peer.challenged_at.map_or(now, |last| last + RETRY_FIRST);
             peer.challenge_due = peer.challenge_due.min(earliest.max(now));
             peer.retry = RETRY_FIRST;

@@ -112,7 +112,7 @@ impl Receive for MemoryReceiver {
         let mut frames = 0;
         while frames < BATCH {
             let Some(datagram) = self.port.queue.pop() else {
-                return Received { frames, more: false };
+                return Received { frames, ..Received::default() };
             };
             frames += 1;
             let Some(mut slot) = pool.take() else {
@@ -125,7 +125,7 @@ impl Receive for MemoryReceiver {
             slot.received_at = now;
             accept(slot);
         }
-        Received { frames, more: true }
+        Received { frames, more: true, errors: 0 }
     }
 
     fn attach(&mut self, park: &mut SocketPark) -> std::io::Result<()> {

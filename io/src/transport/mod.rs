@@ -23,11 +23,13 @@ pub(crate) struct Received {
     pub(crate) frames: usize,
     /// Whether more may be waiting. A lane may park only after a call that said no.
     pub(crate) more: bool,
+    /// Reads that failed for a reason that is not part of normal traffic.
+    pub(crate) errors: u64,
 }
 
 /// The receiving half of a transport, owned by the receive stage. Does not block or allocate.
 pub(crate) trait Receive: Send {
-    /// Takes up to [`BATCH`] frames into slots of `pool` and hands each to `accept`. When the pool
+    /// Takes up to [`BATCH`] frames in all into slots of `pool` and hands each to `accept`. When the pool
     /// is empty, frames are read and thrown away, counted as `starved`: a queue that stands still
     /// would only make what comes later old.
     fn receive(

@@ -88,6 +88,10 @@ impl Park for SocketPark {
         // An interrupted poll is a wake-up like any other: the lane looks at everything again.
         if self.poll.poll(&mut self.events, None).is_ok() {
             for event in &self.events {
+                if event.token() == TIMER {
+                    // It reports an expiry once: for the same deadline again it must be set again.
+                    self.timer.armed = None;
+                }
                 if let Some(socket) = self.sockets.get(event.token().0) {
                     socket.set(true);
                 }
@@ -99,6 +103,7 @@ impl Park for SocketPark {
 /// A `timerfd` on CLOCK_MONOTONIC, because a poll's own timeout has only whole milliseconds.
 struct Timer {
     fd: OwnedFd,
+    /// The expiry that is still to be reported.
     armed: Option<Nanos>,
 }
 
@@ -139,5 +144,36 @@ impl Timer {
                 std::ptr::null_mut(),
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sinew_rt::clock;
+
+    /// Without a second wake-up this test hangs.
+    #[test]
+    fn a_deadline_that_has_passed_ends_every_park() {
+        let mut park = SocketPark::new().unwrap();
+        let deadline = clock::now() + Nanos::from_millis(1);
+        for _ in 0..3 {
+            while {
+                park.park(Some(deadline));
+                clock::now() < deadline
+            } {}
+        }
+        park.park(Some(Nanos::ZERO));
+        park.park(Some(Nanos::ZERO));
+    }
+
+    #[test]
+    fn a_park_without_a_deadline_lasts_until_the_bell() {
+        let mut park = SocketPark::new().unwrap();
+        park.park(Some(Nanos::ZERO));
+        let bell = park.doorbell();
+        bell.announce_sleep();
+        bell.ring();
+        park.park(None);
     }
 }

@@ -10,7 +10,7 @@ use super::{BATCH, Endpoint, Receive, Received, Transmit, TransportError};
 use crate::security::PeerIndex;
 use sinew_rt::clock::Nanos;
 use socket2::{Domain, Protocol, Socket, Type};
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
@@ -35,7 +35,7 @@ pub(crate) fn bind(address: SocketAddr, peers: &[SocketAddr]) -> Result<Endpoint
     // Bound before SO_REUSEADDR is set: a port that another program holds is an error, while our
     // own connected sockets may share it afterwards.
     strangers.bind(&address.into()).map_err(|error| match error.kind() {
-        io::ErrorKind::AddrInUse => TransportError::InUse { address },
+        ErrorKind::AddrInUse => TransportError::InUse { address },
         _ => TransportError::System { address, action: "bind", error },
     })?;
     strangers.set_reuse_address(true).map_err(failed("share the port"))?;
@@ -63,22 +63,14 @@ pub(crate) fn bind(address: SocketAddr, peers: &[SocketAddr]) -> Result<Endpoint
         sockets.push(socket);
     }
 
+    // From here on nobody else may share the port, or a program that connects a socket to the same
+    // peer would take its frames away.
+    for socket in sockets.iter().chain([&strangers]) {
+        socket.set_reuse_address(false).map_err(failed("keep the port"))?;
+    }
+
     let sockets: Arc<[Socket]> = sockets.into();
-    let source = |socket: usize| (socket > 0).then(|| peers[socket - 1]);
-    let receiver = UdpReceiver {
-        sources: (0..=peers.len())
-            .map(|n| Source {
-                connected: source(n),
-                readiness: Readiness::always(),
-                batch: ReceiveBatch::new(),
-                want: 1,
-            })
-            .collect(),
-        strangers,
-        peers: sockets.clone(),
-        parks: false,
-        polls: 0,
-    };
+    let receiver = UdpReceiver::new(strangers, sockets.clone(), peers);
     let transmitter = || Box::new(UdpTransmitter { peers: sockets.clone() });
     Ok(Endpoint {
         local,
@@ -108,6 +100,31 @@ struct UdpReceiver {
     polls: u32,
 }
 
+impl UdpReceiver {
+    fn new(strangers: Socket, sockets: Arc<[Socket]>, peers: &[SocketAddr]) -> Self {
+        let source = |connected| Source {
+            connected,
+            readiness: Readiness::always(),
+            batch: ReceiveBatch::new(),
+            want: 1,
+        };
+        Self {
+            sources: std::iter::once(None)
+                .chain(peers.iter().copied().map(Some))
+                .map(source)
+                .collect(),
+            strangers,
+            peers: sockets,
+            parks: false,
+            polls: 0,
+        }
+    }
+}
+
+/// Of a poll's frames, those that only the strangers' socket may give, so that peers that flood
+/// do not shut it out.
+const FOR_STRANGERS: usize = 1;
+
 impl Receive for UdpReceiver {
     fn receive(
         &mut self,
@@ -123,35 +140,44 @@ impl Receive for UdpReceiver {
             accept(slot);
         };
         let mut result = Received::default();
-        // Peers before strangers: what waits in a peer's buffer is the more urgent.
-        for n in (0..self.sources.len()).rev() {
+        // Peers before strangers: what waits in a peer's buffer is the more urgent. Each poll
+        // begins with the next peer, so that none is starved when the others use up the batch.
+        let peers = self.peers.len();
+        let first = self.polls as usize;
+        let turns = (0..peers).map(|turn| (first.wrapping_add(turn)) % peers + 1);
+        for n in turns.chain((!skip_strangers).then_some(0)) {
             let source = &mut self.sources[n];
-            if (n == 0 && skip_strangers) || !source.readiness.get() {
+            if !source.readiness.get() {
+                continue;
+            }
+            let kept_back = if n == 0 { 0 } else { FOR_STRANGERS };
+            let want = source.want.min(BATCH - kept_back - result.frames);
+            if want == 0 {
+                result.more = true;
                 continue;
             }
             let socket = if n == 0 { &self.strangers } else { &self.peers[n - 1] };
             match source.batch.receive(
                 socket.as_fd(),
                 source.connected,
-                source.want,
+                want,
                 pool,
                 &mut accept,
                 starved,
             ) {
                 Ok(count) => {
                     result.frames += count;
-                    let full = count == source.want;
+                    let full = count == want;
                     source.want = if full { (source.want * 2).min(BATCH) } else { 1 };
                     result.more |= full;
                     source.readiness.set(full || !self.parks);
                 }
-                // An empty socket, or an ICMP answer to something that we sent earlier (a peer
-                // that is not up yet), which this call has cleared.
                 Err(error) => {
                     source.want = 1;
-                    let empty = error.kind() == io::ErrorKind::WouldBlock;
-                    result.more |= !empty;
-                    source.readiness.set(!empty || !self.parks);
+                    let again = is_old_answer(error.kind());
+                    result.more |= again;
+                    result.errors += u64::from(!again && error.kind() != ErrorKind::WouldBlock);
+                    source.readiness.set(again || !self.parks);
                 }
             }
         }
@@ -168,6 +194,15 @@ impl Receive for UdpReceiver {
     }
 }
 
+/// Whether an error is an ICMP answer to something that we sent earlier (a peer that is not up yet),
+/// which the call that reported it has cleared. Any other one would come again at once.
+fn is_old_answer(error: ErrorKind) -> bool {
+    matches!(
+        error,
+        ErrorKind::ConnectionRefused | ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable
+    )
+}
+
 struct UdpTransmitter {
     peers: Arc<[Socket]>,
 }
@@ -182,7 +217,7 @@ impl Transmit for UdpTransmitter {
                 Ok(count) => sent += count,
                 // The answer to an earlier datagram (ICMP port unreachable) is reported by the
                 // next call, which then sends nothing: ask once more.
-                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused && !refused => {
+                Err(error) if error.kind() == ErrorKind::ConnectionRefused && !refused => {
                     refused = true;
                 }
                 Err(_) => break,
@@ -255,6 +290,75 @@ mod tests {
         let pool = FramePool::new(64, FrameBuffer::new);
         let back = receive(&mut endpoint, &pool, BATCH);
         assert!(back.iter().map(|slot| slot.bytes[0]).eq(0..BATCH as u8));
+    }
+
+    #[test]
+    fn nobody_can_share_the_port_of_a_node() {
+        let peer = UdpSocket::bind(loopback()).unwrap();
+        let peers = [peer.local_addr().unwrap()];
+        let endpoint = bind(loopback(), &peers).unwrap();
+        let thief = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP)).unwrap();
+        thief.set_reuse_address(true).unwrap();
+        let error = thief.bind(&endpoint.local.into()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AddrInUse);
+        let error = bind(endpoint.local, &peers).err().unwrap();
+        assert!(matches!(error, TransportError::InUse { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_poll_takes_one_batch_over_all_sockets_and_starves_none() {
+        const PEERS: usize = 3;
+        let senders: Vec<_> = (0..=PEERS).map(|_| UdpSocket::bind(loopback()).unwrap()).collect();
+        let addresses: Vec<_> = senders.iter().map(|s| s.local_addr().unwrap()).collect();
+        let mut endpoint = bind(loopback(), &addresses[..PEERS]).unwrap();
+        let pool = FramePool::new((PEERS + 2) * BATCH, FrameBuffer::new);
+        let mut taken = [0; PEERS + 1];
+        for _ in 0..60 {
+            for _ in 0..BATCH {
+                for sender in &senders {
+                    sender.send_to(b"flood", endpoint.local).unwrap();
+                }
+            }
+            let (mut frames, mut starved) = (0, 0);
+            let mut accept = |slot: FrameSlot| {
+                frames += 1;
+                taken[addresses.iter().position(|address| *address == slot.source).unwrap()] += 1;
+            };
+            let received = endpoint.receiver.receive(&pool, Nanos::ZERO, &mut accept, &mut starved);
+            assert_eq!((received.frames, starved), (frames, 0));
+            assert!(frames <= BATCH && received.more, "{received:?}");
+        }
+        let [peers @ .., strangers] = taken;
+        assert!(peers.iter().all(|count| *count > 300), "{taken:?}");
+        assert!(strangers > 0, "{taken:?}");
+    }
+
+    #[test]
+    fn a_socket_that_is_broken_is_counted_and_does_not_keep_the_lane_busy() {
+        let pipe = |socket| Socket::from(std::os::fd::OwnedFd::from(socket));
+        let (broken, _other_end) = std::io::pipe().unwrap();
+        let strangers = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP)).unwrap();
+        strangers.bind(&loopback().into()).unwrap();
+        let mut receiver = UdpReceiver::new(strangers, [pipe(broken)].into(), &[loopback()]);
+        let pool = FramePool::new(4, FrameBuffer::new);
+        let mut poll = |parks| {
+            receiver.parks = parks;
+            receiver.receive(&pool, Nanos::ZERO, &mut |_| (), &mut 0)
+        };
+        let failed = Received { errors: 1, ..Received::default() };
+        assert_eq!((poll(false), poll(true)), (failed, failed));
+        assert_eq!(poll(true), Received::default(), "only a new event makes it be read again");
+    }
+
+    #[test]
+    fn a_peer_that_is_not_up_yet_is_no_error() {
+        let gone = UdpSocket::bind(loopback()).unwrap().local_addr().unwrap();
+        let mut endpoint = bind(loopback(), &[gone]).unwrap();
+        assert_eq!(endpoint.lane_transmitter.send(PeerIndex::new(0), &[b"hello"]), 1);
+        let pool = FramePool::new(4, FrameBuffer::new);
+        let mut poll = || endpoint.receiver.receive(&pool, Nanos::ZERO, &mut |_| (), &mut 0);
+        assert_eq!(poll(), Received { more: true, ..Received::default() });
+        assert_eq!(poll(), Received::default());
     }
 
     #[test]

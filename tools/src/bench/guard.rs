@@ -60,7 +60,7 @@ pub(crate) struct GuardArgs {
 }
 
 pub(crate) fn run(args: &GuardArgs) -> Outcome {
-    let mut run = Run::start(args.common.require)?;
+    let mut run = Run::start(args.common.output.require)?;
     let spec = args.common.thread("bench-guard", args.core)?;
     let panel = Panel::anonymous(&PanelSpec::new("bench-guard")).map_err(Failure::machine)?;
     let bursts = u64::from(args.bursts);
@@ -80,7 +80,7 @@ pub(crate) fn run(args: &GuardArgs) -> Outcome {
         }
         turns
     });
-    let worker = worker.map_err(Failure::machine)?;
+    let worker = worker.map_err(super::thread_failure)?;
     run.thread(worker.applied());
     let turns = worker.join().map_err(Failure::machine)?;
     bar.finish_and_clear();
@@ -99,7 +99,7 @@ pub(crate) fn run(args: &GuardArgs) -> Outcome {
          clocked passes read the clock {} times, unguarded ones once",
         STAGES + 1
     ));
-    run.finish(args.common.json.as_deref())
+    run.finish(args.common.output.json.as_deref())
 }
 
 /// The least that a stage can do: the cost of the guard does not hide behind the work.
@@ -175,8 +175,11 @@ impl Lane {
             seat.guard.enter(now);
             let execution = seat.stage.poll(now);
             now = clock::now();
-            seat.guard.exit(now, execution);
+            seat.guard.leave(now, execution);
             worked |= execution != Execution::Idle;
+        }
+        for seat in &mut self.0 {
+            seat.guard.settle();
         }
         worked
     }

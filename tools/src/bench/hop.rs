@@ -25,8 +25,11 @@ const RING_LIMIT: f64 = 1.10;
 const PARKED_LIMIT: f64 = 1.15;
 /// Round trips of one round, spinning: some 5 ms.
 const SPINNING_ROUND: u64 = 5_000;
-/// Round trips of one round, parked: some 50 ms.
-const PARKED_ROUND: u64 = 3_000;
+/// Round trips of one round, parked: some 10 ms.
+const PARKED_ROUND: u64 = 1_000;
+/// Rounds of parked round trips for each of the others: they are short, so that a disturbance of
+/// some 10 ms meets both sides.
+const PARKED_ROUNDS: u32 = 3;
 const ENVELOPE_ROUND: u64 = 5_000;
 const STREAM_ROUND: u64 = 500;
 const FUSED_ROUND: u64 = 5_000;
@@ -92,7 +95,7 @@ pub(crate) fn run(args: &HopArgs) -> Outcome {
             args.near
         )));
     }
-    let mut run = Run::start(args.common.require)?;
+    let mut run = Run::start(args.common.output.require)?;
     let pair = Pair {
         near: args.common.thread("bench-near", args.near)?,
         far: args.common.thread("bench-far", args.far)?,
@@ -111,7 +114,7 @@ pub(crate) fn run(args: &HopArgs) -> Outcome {
         envelope::<{ framed(256) }>(&mut run, &pair, args.rounds, 256)?;
         envelope::<{ framed(1_024) }>(&mut run, &pair, args.rounds, 1_024)?;
     }
-    run.finish(args.common.json.as_deref())
+    run.finish(args.common.output.json.as_deref())
 }
 
 /// Alternates the two sides for `rounds` rounds, or until Ctrl-C.
@@ -153,7 +156,7 @@ fn parked(run: &mut Run, pair: &Pair, rounds: u32) -> Result<(), Failure> {
     let name = "parked wake-up between cores (half a round trip)";
     let subject = "ring + doorbell, 256 B";
     let comparison = Comparison::new(name, "bare futex word", subject, limits).of_batches(2);
-    compare(run, comparison, rounds, |run, side| match side {
+    compare(run, comparison, rounds * PARKED_ROUNDS, |run, side| match side {
         Side::Base => ping::parked_futex(run, pair, PARKED_ROUND),
         Side::Subject => ping::parked_ring(run, pair, PARKED_ROUND),
     })
@@ -168,6 +171,8 @@ fn paced(run: &mut Run, pair: &Pair, bursts: u32) -> Result<(), Failure> {
         .into_iter()
         .flat_map(|kind| ways.iter().map(move |way| (kind, way)))
         .flat_map(|(kind, way)| paces.clone().map(move |pace| (kind, way, pace)))
+        // The next message would be there before the receiver sleeps: that is no wake-up.
+        .filter(|((waiting, _), _, pace)| (*waiting, *pace) != (Waiting::Parked, Pace::BackToBack))
         .collect();
     let bar = super::progress("one way", runs.len() as u64 * u64::from(bursts));
     let mut pooled: Vec<Samples> = runs.iter().map(|_| Samples::new()).collect();
@@ -226,7 +231,7 @@ fn on_one_thread<C: Carrier, const N: usize>(
     pair: &Pair,
 ) -> Result<Samples, Failure> {
     let thread = thread::spawn(pair.far.clone(), || fused::<C, N>(FUSED_ROUND));
-    let thread = thread.map_err(Failure::machine)?;
+    let thread = thread.map_err(super::thread_failure)?;
     run.thread(thread.applied());
     thread.join().map_err(Failure::machine)
 }

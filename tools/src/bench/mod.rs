@@ -1,19 +1,25 @@
 //! `sinew bench`: what the parts and the whole cost on this machine, beside what they are compared
 //! with, measured in the same seconds.
 
+mod compare;
 mod guard;
 mod hop;
+mod pipeline;
 pub(crate) mod report;
+mod samples;
 pub(crate) mod stats;
+mod wake;
 
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use sinew_rt::thread::{Policy, Priority, Strictness, ThreadSpec};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use sinew_rt::thread::{Policy, Priority, Strictness, ThreadError, ThreadSpec};
 use sinew_rt::topology::CoreId;
 
 use crate::exit::{Failure, Outcome};
+use report::OutputArgs;
 
 /// Measures this machine and this program on it, and judges the ratios that matter.
 ///
@@ -25,7 +31,7 @@ Exit codes:
   0  measured, and no limit exceeded
   1  a limit was exceeded
   2  wrong usage
-  3  a limit could not be judged on this machine, or (--require) the kernel refused something")]
+  3  a limit could not be judged on this machine or before Ctrl-C, or (--require) the kernel refused something")]
 pub(crate) struct BenchArgs {
     #[command(subcommand)]
     what: Bench,
@@ -33,28 +39,37 @@ pub(crate) struct BenchArgs {
 
 #[derive(Debug, clap::Subcommand)]
 enum Bench {
+    Wake(wake::WakeArgs),
+    Compare(compare::CompareArgs),
     Guard(guard::GuardArgs),
     Hop(hop::HopArgs),
+    Pipeline(pipeline::PipelineArgs),
 }
 
 /// Runs one benchmark.
 pub(crate) fn run(args: BenchArgs) -> Outcome {
     catch_interrupts()?;
     match &args.what {
+        Bench::Wake(args) => wake::run(args),
+        Bench::Compare(args) => compare::run(args),
         Bench::Guard(args) => guard::run(args),
         Bench::Hop(args) => hop::run(args),
+        Bench::Pipeline(args) => pipeline::run(args),
     }
 }
 
-static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+static INTERRUPTED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 
-/// Whether Ctrl-C was pressed: measuring ends, and what there is is reported.
+/// Whether Ctrl-C was pressed or the end asked for: measuring ends, and what there is is reported.
 pub(crate) fn interrupted() -> bool {
     INTERRUPTED.load(Ordering::Relaxed)
 }
 
 fn catch_interrupts() -> Result<(), Failure> {
-    ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed)).map_err(Failure::machine)
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register(signal, INTERRUPTED.clone()).map_err(Failure::machine)?;
+    }
+    Ok(())
 }
 
 /// A progress bar of `steps` on standard error; invisible when that is no terminal.
@@ -67,19 +82,14 @@ pub(crate) fn progress(what: &str, steps: u64) -> ProgressBar {
     }
 }
 
-/// The options that every benchmark has.
+/// The options of benchmarks that start measuring threads.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Common {
-    /// Write the report as JSON to a file, or to standard output with `-` (the table then goes to
-    /// standard error)
-    #[arg(long, value_name = "PATH|-")]
-    pub(crate) json: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
     /// SCHED_FIFO priority of the measuring threads, 1 to 99; 0 measures on the normal scheduler
-    #[arg(long, default_value_t = 80, value_parser = clap::value_parser!(u8).range(0..=99))]
+    #[arg(short, long, default_value_t = 80, value_parser = clap::value_parser!(u8).range(0..=99))]
     pub(crate) priority: u8,
-    /// Exit with code 3 unless the kernel grants everything asked for
-    #[arg(long)]
-    pub(crate) require: bool,
 }
 
 impl Common {
@@ -89,7 +99,72 @@ impl Common {
             0 => Policy::Other,
             priority => Policy::Fifo(Priority::new(priority).map_err(Failure::usage)?),
         };
-        let strictness = if self.require { Strictness::Require } else { Strictness::Report };
+        let strictness = if self.output.require { Strictness::Require } else { Strictness::Report };
         Ok(ThreadSpec::new(name).core(CoreId::new(core)).policy(policy).strictness(strictness))
+    }
+}
+
+/// Why a measuring thread could not be started: a core that this machine has not is a wrong
+/// command line, everything else is the machine's.
+pub(crate) fn thread_failure(error: ThreadError) -> Failure {
+    match error {
+        ThreadError::NoSuchCore { .. } | ThreadError::CoreOffline { .. } => Failure::usage(error),
+        _ => Failure::machine(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Args, Command};
+
+    use super::*;
+
+    fn parse(arguments: &[&str]) -> Result<BenchArgs, clap::Error> {
+        let command = BenchArgs::augment_args(Command::new("bench")).no_binary_name(true);
+        let matches = command.try_get_matches_from(arguments)?;
+        clap::FromArgMatches::from_arg_matches(&matches)
+    }
+
+    #[test]
+    fn the_options_do_not_contradict_each_other() {
+        BenchArgs::augment_args(Command::new("bench")).debug_assert();
+    }
+
+    #[test]
+    fn cyclictests_names_mean_what_they_mean_there() {
+        let args = parse(&["wake", "-a", "0", "-i", "250", "-p", "90", "-l", "100"]).unwrap();
+        let shown = format!("{args:?}");
+        for expected in ["core: 0", "interval_us: 250", "priority: 90", "loops: 100"] {
+            assert!(shown.contains(expected), "{expected} in {shown}");
+        }
+    }
+
+    #[test]
+    fn impossible_numbers_are_usage_errors() {
+        for wrong in [
+            &["wake", "-p", "100"][..],
+            &["wake", "-i", "0"],
+            &["wake", "-l", "0"],
+            &["guard", "--bursts", "0"],
+            &["hop", "--rounds", "0"],
+            &["hop", "--part", "everything"],
+            &["compare", "--base", "a", "--control", "b", "--subject", "c", "--limit-p50", "-1"],
+        ] {
+            assert!(parse(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_core_that_does_not_exist_is_refused_before_anything_is_measured() {
+        for command in ["guard", "wake"] {
+            let args = parse(&[command, "--core", "9999"]).unwrap();
+            let failure = match args.what {
+                Bench::Guard(args) => guard::run(&args).unwrap_err(),
+                Bench::Wake(args) => wake::run(&args).unwrap_err(),
+                _ => unreachable!(),
+            };
+            assert_eq!(failure.exit, crate::exit::Exit::Usage);
+            assert!(failure.message.contains("core 9999 does not exist"), "{}", failure.message);
+        }
     }
 }

@@ -3,11 +3,11 @@
 //! No figure leaves without the scheduling that was read back from the threads that made it. The
 //! JSON has a version; names end in their unit, and every span is in nanoseconds per operation.
 
-use std::fmt::Write as _;
-use std::io::{self, Write as _};
-use std::path::Path;
+mod text;
 
-use comfy_table::{CellAlignment, Table, presets};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
 use serde::{Deserialize, Serialize};
 use sinew_rt::clock::{self, Nanos};
 use sinew_rt::memory::{self, MemoryPlan};
@@ -15,10 +15,11 @@ use sinew_rt::power::CpuLatencyHold;
 use sinew_rt::thread::Applied;
 
 use super::stats::{
-    Comparison, ComparisonReport, JUDGED_SAMPLES, Samples, SideReport, Summary, Verdict,
+    Comparison, ComparisonReport, JUDGED_SAMPLES, Limit, Limits, Samples, Summary, Verdict,
 };
 use crate::exit::{Exit, Failure, Outcome};
 use crate::host::{self, HostFingerprint};
+pub(crate) use text::span;
 
 /// The version of the JSON. Rises when a name changes its meaning or goes away.
 pub(crate) const VERSION: u32 = 1;
@@ -34,8 +35,8 @@ pub(crate) struct Report {
     pub(crate) host: HostFingerprint,
     /// The scheduling of each measuring thread, read back.
     pub(crate) threads: Vec<ThreadReport>,
-    /// Locked memory, read back, in bytes.
-    pub(crate) memory_locked_bytes: u64,
+    /// Locked memory, read back, in bytes; absent where others measured.
+    pub(crate) memory_locked_bytes: Option<u64>,
     /// The bound on the cores' idle wake-up latency that was held; absent when refused.
     pub(crate) cpu_latency_bound_us: Option<u32>,
     /// Why these are not real-time figures; empty when they are.
@@ -45,6 +46,9 @@ pub(crate) struct Report {
     pub(crate) measured: Vec<Measured>,
     pub(crate) compared: Vec<ComparisonReport>,
     pub(crate) added: Vec<Added>,
+    /// Figures that are no distributions.
+    #[serde(default)]
+    pub(crate) figures: Vec<Figure>,
     /// What a reader must know to read the figures rightly.
     pub(crate) notes: Vec<String>,
     /// The worst verdict of all comparisons that have a limit.
@@ -124,17 +128,31 @@ impl Added {
     }
 }
 
-impl std::fmt::Display for Added {
+/// One figure that is no distribution: a count, a share, a rate.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Figure {
+    pub(crate) name: String,
+    pub(crate) value: f64,
+    /// Of the value; empty for counts and ratios.
+    pub(crate) unit: String,
+    pub(crate) limit: Option<Limit>,
+    pub(crate) verdict: Verdict,
+}
+
+impl std::fmt::Display for Figure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { name, median_ns, control_median_ns, limit_ns, verdict } = self;
-        write!(f, "{name}: {} (median)", span(*median_ns))?;
-        if let Some(control) = control_median_ns {
-            write!(f, ", control {}", span(*control))?;
+        let Self { name, value, unit, limit, verdict } = self;
+        let number = |value: f64| match value.abs() {
+            whole if whole.fract() == 0.0 && whole < 1e15 => format!("{value:.0}"),
+            small if small < 0.1 => format!("{value:.5}"),
+            _ => format!("{value:.3}"),
+        };
+        write!(f, "{name}: {} {unit}", number(*value))?;
+        match limit {
+            Some(Limit::AtMost(limit)) => write!(f, ", limit ≤ {}: {verdict}", number(*limit)),
+            Some(Limit::AtLeast(limit)) => write!(f, ", limit ≥ {}: {verdict}", number(*limit)),
+            None => Ok(()),
         }
-        if let Some(limit) = limit_ns {
-            write!(f, ", limit {}: {verdict}", span(*limit))?;
-        }
-        Ok(())
     }
 }
 
@@ -144,51 +162,82 @@ pub(crate) struct Run {
     report: Report,
     started: Nanos,
     require: bool,
+    /// Something that has a limit was never measured.
+    unmeasured: bool,
     /// Kept until the end: dropping it lets the cores sleep deeply again.
-    _awake: Option<CpuLatencyHold>,
+    awake: Option<CpuLatencyHold>,
 }
 
 impl Run {
     /// Locks memory, keeps the cores from deep sleep, and takes the host's fingerprint. With
     /// `require`, what the kernel refuses ends the run.
     pub(crate) fn start(require: bool) -> Result<Self, Failure> {
-        let host = host::fingerprint();
+        let mut run = Self::elsewhere();
         let memory = memory::prepare(&MemoryPlan::default());
-        let mut not_real_time: Vec<String> =
-            memory.refused.iter().map(ToString::to_string).collect();
-        if let (true, Some(refused)) = (require, not_real_time.first()) {
+        run.require = require;
+        run.report.memory_locked_bytes = Some(memory.locked_bytes);
+        for refusal in &memory.refused {
+            run.brand(refusal.to_string());
+        }
+        match CpuLatencyHold::acquire(0) {
+            Ok(awake) => {
+                run.report.cpu_latency_bound_us = Some(awake.effective_us());
+                run.awake = Some(awake);
+            }
+            Err(error) => run.brand(error.to_string()),
+        }
+        if let (true, Some(refused)) = (require, run.report.not_real_time.first()) {
             return Err(Failure::machine(refused));
         }
-        let mut notes = Vec::new();
-        let awake = CpuLatencyHold::acquire(0).map_err(|error| notes.push(error.to_string())).ok();
-        if let Some(hypervisor) = &host.hypervisor {
-            notes.push(format!("virtual machine ({hypervisor}): the host adds pauses of its own"));
-        }
-        if let Some(incomplete) = &host.incomplete {
-            not_real_time.push(format!("the host could not be examined: {incomplete}"));
-        }
+        Ok(run)
+    }
+
+    /// A report about what other processes measured: only the host's fingerprint is taken.
+    pub(crate) fn elsewhere() -> Self {
+        let host = host::fingerprint();
+        let virtual_machine = host.hypervisor.clone();
+        let incomplete = host.incomplete.clone();
         let report = Report {
             version: VERSION,
             command: command_line(),
             started_at_unix_ns: clock::wall().as_nanos(),
             host,
             threads: Vec::new(),
-            memory_locked_bytes: memory.locked_bytes,
-            cpu_latency_bound_us: awake.as_ref().map(CpuLatencyHold::effective_us),
-            not_real_time,
+            memory_locked_bytes: None,
+            cpu_latency_bound_us: None,
+            not_real_time: Vec::new(),
             interrupted: false,
             measured: Vec::new(),
             compared: Vec::new(),
             added: Vec::new(),
-            notes,
+            figures: Vec::new(),
+            notes: Vec::new(),
             verdict: Verdict::NotJudged,
         };
-        Ok(Self { report, started: clock::now(), require, _awake: awake })
+        let mut run =
+            Self { report, started: clock::now(), require: false, unmeasured: false, awake: None };
+        if let Some(hypervisor) = virtual_machine {
+            run.note(format!("virtual machine ({hypervisor}): the host adds pauses of its own"));
+        }
+        if let Some(incomplete) = incomplete {
+            run.brand(format!("the host could not be examined: {incomplete}"));
+        }
+        run
     }
 
-    /// The origin of "when the maximum was".
-    pub(crate) fn started(&self) -> Nanos {
-        self.started
+    /// Whether a report that is not real-time ends with exit code 3.
+    pub(crate) fn require(&mut self, require: bool) {
+        self.require = require;
+    }
+
+    /// The threads so far.
+    pub(crate) fn threads(&self) -> &[ThreadReport] {
+        &self.report.threads
+    }
+
+    /// Why the figures so far are not real-time figures.
+    pub(crate) fn not_real_time(&self) -> &[String] {
+        &self.report.not_real_time
     }
 
     /// Adds a thread to the report; the same thread of a later round changes nothing unless the
@@ -223,18 +272,43 @@ impl Run {
 
     /// Adds a distribution that is only shown.
     pub(crate) fn measured(&mut self, name: impl Into<String>, samples: &Samples) {
+        // Nothing, when Ctrl-C came first.
+        if samples.count() == 0 {
+            return;
+        }
         let summary = samples.summary(self.started);
         self.report.measured.push(Measured { name: name.into(), summary });
     }
 
     /// Adds a comparison.
     pub(crate) fn compared(&mut self, comparison: &Comparison) {
-        self.report.compared.push(comparison.clone().started_at(self.started).report());
+        let report = comparison.clone().started_at(self.started).report();
+        if report.base.rounds > 0 {
+            self.report.compared.push(report);
+        } else if report.limits != Limits::default() {
+            self.unmeasured = true;
+        }
+    }
+
+    /// Says that Ctrl-C came before something that has a limit.
+    pub(crate) fn unmeasured(&mut self) {
+        self.unmeasured = true;
     }
 
     /// Adds a difference of two medians.
     pub(crate) fn added(&mut self, added: Added) {
         self.report.added.push(added);
+    }
+
+    /// Adds a figure, and judges it if there is a limit.
+    pub(crate) fn figure(&mut self, name: &str, value: f64, unit: &str, limit: Option<Limit>) {
+        let verdict = match limit {
+            None => Verdict::NotJudged,
+            Some(limit) if limit.holds(value) => Verdict::Within,
+            Some(_) => Verdict::Exceeds,
+        };
+        let (name, unit) = (name.to_owned(), unit.to_owned());
+        self.report.figures.push(Figure { name, value, unit, limit, verdict });
     }
 
     /// Adds a sentence that the reader needs.
@@ -243,10 +317,18 @@ impl Run {
     }
 
     /// Prints the report, writes the JSON where it is wanted, and says how the command ends: 1 when
-    /// a limit was exceeded, 3 when one could not be judged on this machine or, with `require`,
-    /// something real-time was refused.
+    /// a limit was exceeded, 3 when one could not be judged on this machine or before Ctrl-C or, with
+    /// `require`, something real-time was refused.
     pub(crate) fn finish(mut self, json: Option<&Path>) -> Outcome {
-        self.report.interrupted = super::interrupted();
+        drop(self.awake.take());
+        let exit = self.conclude(super::interrupted());
+        self.report.write(json)?;
+        Ok(exit)
+    }
+
+    /// Forms the verdict and the exit code.
+    fn conclude(&mut self, interrupted: bool) -> Exit {
+        self.report.interrupted = interrupted;
         let judged = self.report.compared.iter().filter(|c| {
             let limits = c.limits;
             limits.p50.is_some() || limits.p99.is_some()
@@ -254,16 +336,18 @@ impl Run {
         let judged = judged.map(|comparison| comparison.verdict);
         let added = self.report.added.iter().filter(|added| added.limit_ns.is_some());
         let judged = judged.chain(added.map(|added| added.verdict));
-        self.report.verdict = judged.max().unwrap_or(Verdict::NotJudged);
-        self.report.write(json)?;
-        if self.require && !self.report.not_real_time.is_empty() {
-            return Ok(Exit::Machine);
-        }
-        Ok(match self.report.verdict {
-            Verdict::Within | Verdict::NotJudged => Exit::Done,
-            Verdict::NotResolvableHere => Exit::Machine,
+        let figures = self.report.figures.iter().filter(|figure| figure.limit.is_some());
+        let judged = judged.chain(figures.map(|figure| figure.verdict));
+        let judged: Vec<_> = judged.chain(self.unmeasured.then_some(Verdict::NotJudged)).collect();
+        let cut_off = interrupted && judged.contains(&Verdict::NotJudged);
+        self.report.verdict = judged.into_iter().max().unwrap_or(Verdict::NotJudged);
+        match self.report.verdict {
+            _ if self.require && !self.report.not_real_time.is_empty() => Exit::Machine,
             Verdict::Exceeds => Exit::Failed,
-        })
+            Verdict::NotResolvableHere => Exit::Machine,
+            Verdict::Within | Verdict::NotJudged if cut_off => Exit::Machine,
+            Verdict::Within | Verdict::NotJudged => Exit::Done,
+        }
     }
 }
 
@@ -300,138 +384,26 @@ impl Report {
     }
 }
 
-impl std::fmt::Display for Report {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let host = &self.host;
-        let clock = host.clock_source.as_deref().unwrap_or("unknown");
-        let machine = host.hypervisor.as_deref().unwrap_or("bare metal");
-        writeln!(f, "{}", self.command)?;
-        writeln!(f, "host     {}, {} cores, {machine}", host.processor, host.cores_online)?;
-        writeln!(
-            f,
-            "kernel   {} ({}), clock {clock}, isolated: {}",
-            host.kernel_release,
-            host.preemption,
-            if host.cores_isolated.is_empty() { "none" } else { &host.cores_isolated }
-        )?;
-        writeln!(f, "memory   {} KiB locked", self.memory_locked_bytes / 1024)?;
-        for thread in &self.threads {
-            let ThreadReport { name, scheduling, cores, refused } = thread;
-            writeln!(f, "thread   {name}: {scheduling}, core {cores} (read back)")?;
-            for refusal in refused {
-                writeln!(f, "         refused: {refusal}")?;
-            }
-        }
-        for reason in &self.not_real_time {
-            writeln!(f, "NOT REAL-TIME: {reason}")?;
-        }
-        if !self.measured.is_empty() {
-            writeln!(f, "\n{}", measured_table(&self.measured))?;
-        }
-        for comparison in &self.compared {
-            writeln!(f, "\n{}", comparison_text(comparison)?)?;
-        }
-        for added in &self.added {
-            writeln!(f, "{added}")?;
-        }
-        for note in &self.notes {
-            writeln!(f, "note: {note}")?;
-        }
-        if self.interrupted {
-            writeln!(f, "INTERRUPTED: the figures are those up to then")?;
-        }
-        if !(self.compared.is_empty() && self.added.is_empty()) {
-            writeln!(f, "verdict: {}", self.verdict)?;
-        }
-        Ok(())
-    }
-}
-
-const COLUMNS: [&str; 8] = ["", "count", "p50", "p90", "p99", "p99.9", "p99.99", "max (at)"];
-
-fn new_table(columns: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(columns);
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    table
-}
-
-fn row(name: &str, summary: &Summary) -> Vec<String> {
-    let Summary { count, p50_ns, p90_ns, p99_ns, p999_ns, p9999_ns, max_ns, max_at_s, .. } =
-        summary;
-    let mut cells = vec![name.to_owned(), count.to_string()];
-    cells.extend([p50_ns, p90_ns, p99_ns, p999_ns, p9999_ns].map(|ns| span(*ns)));
-    cells.push(format!("{} ({max_at_s:.1} s)", span(*max_ns)));
-    cells
-}
-
-fn measured_table(measured: &[Measured]) -> Table {
-    let mut table = new_table(&COLUMNS);
-    for Measured { name, summary } in measured {
-        table.add_row(row(name, summary));
-    }
-    table
-}
-
-fn comparison_text(comparison: &ComparisonReport) -> Result<String, std::fmt::Error> {
-    let ComparisonReport { name, base, subject, control, limits, ratio, .. } = comparison;
-    let mut text = format!("{name}\n");
-    let mut table = new_table(&COLUMNS);
-    for SideReport { name, pooled, .. } in [base, control, subject] {
-        table.add_row(row(&format!("  {name}"), pooled));
-    }
-    writeln!(text, "{table}")?;
-    let added = comparison.added_to_base_ns;
-    if added.p50 != 0.0 || added.p99 != 0.0 {
-        let (p50, p99) = (span(added.p50), span(added.p99));
-        writeln!(text, "  added to the base: p50 {p50}, p99 {p99}")?;
-    }
-    let control = comparison.control_ratio;
-    let figures = [
-        ("p50", ratio.p50, control.p50, limits.p50, comparison.verdict_p50),
-        ("p99", ratio.p99, control.p99, limits.p99, comparison.verdict_p99),
-    ];
-    for (figure, ratio, control, limit, verdict) in figures {
-        write!(text, "  {figure} ratio {ratio:.3} (control {control:.3}")?;
-        let spread = |side: &SideReport| match figure {
-            "p50" => side.p50_ns_of_rounds,
-            _ => side.p99_ns_of_rounds,
-        };
-        if let (Some(base), Some(subject)) = (spread(base), spread(subject)) {
-            let both = [base.lowest, base.highest, subject.lowest, subject.highest].map(span);
-            let [base_lowest, base_highest, lowest, highest] = both;
-            write!(text, "; rounds {base_lowest}–{base_highest} and {lowest}–{highest}")?;
-        }
-        match limit {
-            Some(limit) => writeln!(text, "), limit {limit}: {verdict}")?,
-            None => writeln!(text, "), no limit")?,
-        }
-    }
-    Ok(text)
-}
-
-/// A span for people, with three digits or so.
-pub(crate) fn span(ns: f64) -> String {
-    match ns.abs() {
-        below if below < 100.0 => format!("{ns:.1} ns"),
-        below if below < 10_000.0 => format!("{ns:.0} ns"),
-        below if below < 1e6 => format!("{:.1} µs", ns / 1e3),
-        below if below < 1e9 => format!("{:.2} ms", ns / 1e6),
-        _ => format!("{:.2} s", ns / 1e9),
-    }
+/// The options that every benchmark has.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct OutputArgs {
+    /// Write the report as JSON to a file, or to standard output with `-` (the table then goes to
+    /// standard error)
+    #[arg(long, value_name = "PATH|-")]
+    pub(crate) json: Option<PathBuf>,
+    /// Exit with code 3 unless the kernel grants everything asked for
+    #[arg(long)]
+    pub(crate) require: bool,
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::stats::Limits;
     use super::*;
 
     fn report() -> Report {
         let mut run = Run::start(false).unwrap();
         let mut samples = Samples::new();
-        samples.record_n(1_234, 7, run.started() + Nanos::from_secs(2));
+        samples.record_n(1_234, 7, run.started + Nanos::from_secs(2));
         run.measured("alone", &samples);
         let mut comparison = Comparison::new("pair", "a", "b", Limits::at_most(1.1, 1.2));
         comparison.add(&samples, &samples, &samples);
@@ -464,8 +436,28 @@ mod tests {
     }
 
     #[test]
-    fn spans_keep_about_three_digits() {
-        let shown = [3.25, 161.4, 9_999.0, 12_345.0, 4.5e6, 2e9].map(span);
-        assert_eq!(shown, ["3.2 ns", "161 ns", "9999 ns", "12.3 µs", "4.50 ms", "2.00 s"]);
+    fn what_ctrl_c_came_before_is_not_reported_as_zero() {
+        let mut run = Run::start(false).unwrap();
+        run.measured("nothing", &Samples::new());
+        run.compared(&Comparison::new("nothing", "a", "b", Limits::at_most(1.1, 1.2)));
+        assert_eq!((run.report.measured.len(), run.report.compared.len()), (0, 0));
+    }
+
+    #[test]
+    fn what_ctrl_c_came_before_is_not_within_its_limit() {
+        let concluded = |unmeasured: Option<Limits>, interrupted| {
+            let mut run = Run::elsewhere();
+            run.figure("kept", 1.0, "", Some(Limit::AtMost(2.0)));
+            if let Some(limits) = unmeasured {
+                run.compared(&Comparison::new("never begun", "a", "b", limits));
+            }
+            let exit = run.conclude(interrupted);
+            (run.report.verdict, exit)
+        };
+        assert_eq!(concluded(None, false), (Verdict::Within, Exit::Done));
+        assert_eq!(concluded(None, true), (Verdict::Within, Exit::Done));
+        assert_eq!(concluded(Some(Limits::default()), true), (Verdict::Within, Exit::Done));
+        let limits = Some(Limits::at_most(1.1, 1.2));
+        assert_eq!(concluded(limits, true), (Verdict::NotJudged, Exit::Machine));
     }
 }

@@ -5,120 +5,15 @@
 //! control, where control is the base again. What base and control differ by is what the machine
 //! adds to any ratio; a limit below that cannot be judged, and is not.
 
-use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
 use sinew_rt::clock::{self, Nanos};
 
+pub(crate) use super::samples::{Samples, Summary};
+
 /// Fewer pooled samples than this on any side, and a ratio is shown but not judged.
 pub(crate) const JUDGED_SAMPLES: u64 = 100_000;
-
-/// The longest span that has a bucket of its own: 60 s. Longer ones count as this.
-const HIGHEST_NS: u64 = 60_000_000_000;
-const SIGNIFICANT_DIGITS: u8 = 3;
-
-/// Spans in nanoseconds, in buckets of three significant digits, with the exact maximum and when it
-/// was. Adding does not allocate, so a real-time thread may do it between two measurements.
-#[derive(Clone, Debug)]
-pub(crate) struct Samples {
-    histogram: Histogram<u64>,
-    /// How many operations each recorded span covers; quantiles are per operation.
-    operations: u64,
-    max_ns: u64,
-    max_at: Nanos,
-}
-
-impl Samples {
-    /// An empty set of spans, each of which covers one operation. Allocates.
-    pub(crate) fn new() -> Self {
-        Self::of_batches(1)
-    }
-
-    /// An empty set of spans that each cover `operations` operations: what is too short to be timed
-    /// alone is timed in batches, and shown divided by `operations`.
-    pub(crate) fn of_batches(operations: u64) -> Self {
-        let histogram = Histogram::new_with_bounds(1, HIGHEST_NS, SIGNIFICANT_DIGITS)
-            .expect("1 <= lowest, 2 * lowest <= highest and digits <= 5 hold for these constants");
-        Self { histogram, operations: operations.max(1), max_ns: 0, max_at: Nanos::ZERO }
-    }
-
-    /// Adds one span that ended at `at`. Negative spans count as 0.
-    #[inline]
-    pub(crate) fn record(&mut self, span: Nanos, at: Nanos) {
-        self.record_n(span.as_unsigned(), 1, at);
-    }
-
-    /// Adds `count` spans of `ns`, the last of which ended at `at`.
-    #[inline]
-    pub(crate) fn record_n(&mut self, ns: u64, count: u64, at: Nanos) {
-        self.histogram.saturating_record_n(ns.min(HIGHEST_NS), count);
-        if ns > self.max_ns && count > 0 {
-            self.max_ns = ns;
-            self.max_at = at;
-        }
-    }
-
-    /// Adds everything that `other` holds; both must cover as many operations a span.
-    pub(crate) fn pool(&mut self, other: &Self) {
-        assert_eq!(self.operations, other.operations, "spans of different meaning");
-        self.histogram.add(&other.histogram).expect("both have the same bounds");
-        if other.max_ns > self.max_ns {
-            (self.max_ns, self.max_at) = (other.max_ns, other.max_at);
-        }
-    }
-
-    /// How many spans there are.
-    pub(crate) fn count(&self) -> u64 {
-        self.histogram.len()
-    }
-
-    /// The span that a share of `quantile` (0 to 1) does not exceed, in ns per operation.
-    pub(crate) fn quantile(&self, quantile: f64) -> f64 {
-        self.per_operation(self.histogram.value_at_quantile(quantile))
-    }
-
-    fn per_operation(&self, ns: u64) -> f64 {
-        ns as f64 / self.operations as f64
-    }
-
-    /// The figures that reports show. `started` is the origin of `max_at_s`.
-    pub(crate) fn summary(&self, started: Nanos) -> Summary {
-        let at = |quantile| self.quantile(quantile);
-        Summary {
-            count: self.count(),
-            operations_per_sample: self.operations,
-            mean_ns: self.histogram.mean() / self.operations as f64,
-            min_ns: self.per_operation(self.histogram.min()),
-            p50_ns: at(0.5),
-            p90_ns: at(0.9),
-            p99_ns: at(0.99),
-            p999_ns: at(0.999),
-            p9999_ns: at(0.9999),
-            max_ns: self.per_operation(self.max_ns),
-            max_at_s: if self.count() == 0 { 0.0 } else { (self.max_at - started).as_secs_f64() },
-        }
-    }
-}
-
-/// A distribution in the figures that reports show, in ns per operation.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Summary {
-    /// Spans recorded.
-    pub(crate) count: u64,
-    /// Operations that each span covers; above 1 the quantiles are of means over that many.
-    pub(crate) operations_per_sample: u64,
-    pub(crate) mean_ns: f64,
-    pub(crate) min_ns: f64,
-    pub(crate) p50_ns: f64,
-    pub(crate) p90_ns: f64,
-    pub(crate) p99_ns: f64,
-    pub(crate) p999_ns: f64,
-    pub(crate) p9999_ns: f64,
-    pub(crate) max_ns: f64,
-    /// When the maximum was, in seconds after the start of the run.
-    pub(crate) max_at_s: f64,
-}
 
 /// The two figures that are judged; everything above them is only shown.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -138,7 +33,7 @@ pub(crate) enum Limit {
 }
 
 impl Limit {
-    fn holds(self, ratio: f64) -> bool {
+    pub(crate) fn holds(self, ratio: f64) -> bool {
         match self {
             Self::AtMost(limit) => ratio <= limit,
             Self::AtLeast(limit) => ratio >= limit,
@@ -536,14 +431,5 @@ mod tests {
         });
         assert_eq!(failed, Err("interrupted"));
         assert_eq!(comparison.report().base.pooled.count, 0);
-    }
-
-    #[test]
-    fn batches_are_shown_per_operation() {
-        let mut samples = Samples::of_batches(100);
-        samples.record(Nanos::new(2_550), Nanos::from_secs(3));
-        let summary = samples.summary(Nanos::from_secs(1));
-        assert!((summary.p50_ns - 25.5).abs() < 0.02, "{summary:?}");
-        assert_eq!((summary.max_ns, summary.max_at_s), (25.5, 2.0));
     }
 }

@@ -12,6 +12,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
+use sinew_rt::clock::Nanos;
 use sinew_rt::panel::Kind;
 
 use crate::exit::{Exit, Failure, Outcome};
@@ -188,6 +189,7 @@ struct Series<'a> {
     name: &'a str,
     kind: Kind,
     histogram: &'a Histogram<u64>,
+    max: Nanos,
 }
 
 fn series<'a>(args: &HistArgs, looks: &'a [Look]) -> Vec<Series<'a>> {
@@ -199,6 +201,7 @@ fn series<'a>(args: &HistArgs, looks: &'a [Look]) -> Vec<Series<'a>> {
                 name: &histogram.name,
                 kind: histogram.kind,
                 histogram: &histogram.hdr,
+                max: histogram.max,
             }
         })
     };
@@ -211,7 +214,7 @@ fn curves<'a>(looks: &[Look], series: &[Series<'a>]) -> Vec<Curve<'a>> {
     let curve = |series: &Series<'a>| {
         let panel = if looks.len() > 1 { format!("{} ", series.panel) } else { String::new() };
         let name = format!("{panel}{} {}", series.name, series.kind);
-        Curve { name, histogram: series.histogram }
+        Curve { name, histogram: series.histogram, max: Some(series.max) }
     };
     filled.map(curve).collect()
 }
@@ -220,7 +223,8 @@ fn svg(args: &HistArgs, looks: &[Look]) -> Result<String, String> {
     let names: Vec<_> = looks.iter().map(|look| look.snapshot.name.as_str()).collect();
     let reasons: Vec<_> =
         looks.iter().flat_map(|look| look.snapshot.not_real_time.iter().cloned()).collect();
-    plot::percentiles(&curves(looks, &series(args, looks)), &names.join(", "), &reasons)
+    let title = format!("{}: latency by percentile", names.join(", "));
+    plot::percentiles(&curves(looks, &series(args, looks)), &title, &reasons)
 }
 
 /// Lines of the plot without its labels.

@@ -2,7 +2,9 @@
 
 use std::fmt::Write as _;
 
-use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Table, presets};
+use comfy_table::{
+    Attribute, Cell, CellAlignment, Color, ContentArrangement, LineStyle, Table, TableStyle,
+};
 use sinew_rt::clock::Nanos;
 
 use super::report::{self, Listing, Row};
@@ -11,6 +13,12 @@ use crate::panels::{Look, coarse};
 /// Trips that are shown of each stage; the JSON has all that the panel keeps.
 const TRIPS_SHOWN: usize = 3;
 
+/// A rule around the whole and one below the heading.
+const RULED: TableStyle = TableStyle::new()
+    .top_border(LineStyle::none().fill('─').junction('─'))
+    .header_separator(LineStyle::none().fill('─').junction('─'))
+    .bottom_border(LineStyle::none().fill('─').junction('─'));
+
 /// Columns of the terminal; `None` where there is none, and lines are as long as they need to be.
 pub(crate) fn width(terminal: bool) -> Option<u16> {
     terminal.then(|| Table::new().width()).flatten()
@@ -18,7 +26,7 @@ pub(crate) fn width(terminal: bool) -> Option<u16> {
 
 fn new_table(terminal: bool) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    table.load_style(RULED);
     table.set_content_arrangement(match terminal {
         true => ContentArrangement::Dynamic,
         false => ContentArrangement::Disabled,
@@ -48,7 +56,7 @@ pub(crate) fn panel(look: &Look, stages: &[String], terminal: bool) -> String {
     for row in report::rows(snapshot, stages) {
         add(&mut table, &row);
     }
-    let _ = writeln!(text, "{table}");
+    let _ = writeln!(text, "{}", table.trim_fmt());
     trips(&mut text, look, stages);
     if snapshot.torn > 0 {
         let _ = writeln!(
@@ -125,6 +133,10 @@ fn trips(text: &mut String, look: &Look, stages: &[String]) {
     }
 }
 
+fn up(ns: i64) -> String {
+    coarse(Nanos::new(ns))
+}
+
 /// The panels on this machine.
 pub(crate) fn listing(listing: &Listing) -> String {
     let mut text = String::new();
@@ -142,12 +154,12 @@ pub(crate) fn listing(listing: &Listing) -> String {
                 panel.name.clone(),
                 panel.state.clone().unwrap_or_else(|| "unreadable".to_owned()),
                 number(panel.pid),
-                panel.uptime_ns.map_or_else(String::new, |ns| coarse(Nanos::new(ns))),
+                panel.uptime_ns.filter(|ns| *ns > 0).map_or_else(String::new, up),
                 panel.state.as_ref().map_or("", |_| brand).to_owned(),
                 panel.error.clone().unwrap_or_else(|| panel.path.clone()),
             ]);
         }
-        let _ = writeln!(text, "{table}");
+        let _ = writeln!(text, "{}", table.trim_fmt());
     }
     for closed in &listing.unreadable {
         let _ = writeln!(text, "{closed}");

@@ -85,13 +85,17 @@ pub(crate) fn run(args: RunArgs) -> Outcome {
             break None;
         }
     };
-    let uptime = clock::now() - started_at;
     // The last figures stand in the panel, which goes with the node.
     let last = node.panel().snapshot();
-    let level = node.health().level();
-    let panics = node.stop().err().unwrap_or_default();
-    let last = last.map_err(Failure::machine)?;
-    let stopped = Stopped::of(&last, signal, uptime, level, panics);
+    let mut end = End {
+        signal,
+        uptime: clock::now() - started_at,
+        level: node.health().level(),
+        not_real_time: node.report().not_real_time.clone(),
+        panics: Vec::new(),
+    };
+    end.panics = node.stop().err().unwrap_or_default();
+    let stopped = Stopped::of(&last.map_err(Failure::machine)?, end);
     if !args.json.to_stdout() {
         output::print(&stopped.text())?;
     }
@@ -110,7 +114,6 @@ fn placed(config: &NodeConfig, error: NodeError) -> Failure {
         NodeError::Key(_) => "node.key",
         NodeError::Transport(_) => "transport.bind",
         NodeError::Boot(_) => "node.state_dir",
-        NodeError::Refused(_) => "realtime.strictness",
         _ => return error.into(),
     };
     let message = config.error_at(key, error.to_string(), String::new()).to_string();
@@ -278,6 +281,15 @@ impl Started {
     }
 }
 
+/// How a run ended.
+struct End {
+    signal: Option<&'static str>,
+    uptime: Nanos,
+    level: Level,
+    not_real_time: Vec<String>,
+    panics: Vec<String>,
+}
+
 /// What is known when the lanes have ended.
 #[derive(Serialize)]
 struct Stopped {
@@ -297,13 +309,8 @@ struct Stopped {
 }
 
 impl Stopped {
-    fn of(
-        last: &PanelSnapshot,
-        signal: Option<&'static str>,
-        uptime: Nanos,
-        level: Level,
-        panics: Vec<String>,
-    ) -> Self {
+    fn of(last: &PanelSnapshot, end: End) -> Self {
+        let End { signal, uptime, level, not_real_time, panics } = end;
         Self {
             version: 1,
             report: "node run",
@@ -315,7 +322,7 @@ impl Stopped {
             level: level.to_string(),
             overruns: last.probes.iter().map(|probe| probe.overruns).sum(),
             panics,
-            not_real_time: last.not_real_time.clone(),
+            not_real_time,
             traffic: Traffic::of(last),
         }
     }

@@ -8,6 +8,7 @@ mod svg;
 mod terminal;
 
 use hdrhistogram::Histogram;
+use sinew_rt::clock::Nanos;
 
 pub(crate) use svg::percentiles;
 pub(crate) use terminal::{Style, in_terminal};
@@ -19,6 +20,14 @@ pub(crate) struct Curve<'a> {
     pub(crate) name: String,
     /// Its values, in nanoseconds.
     pub(crate) histogram: &'a Histogram<u64>,
+    /// The greatest value, where it is known more exactly than the histogram has it.
+    pub(crate) max: Option<Nanos>,
+}
+
+impl<'a> Curve<'a> {
+    pub(crate) fn new(name: impl Into<String>, histogram: &'a Histogram<u64>) -> Self {
+        Self { name: name.into(), histogram, max: None }
+    }
 }
 
 /// The quantile function as a line of steps: nines of the percentile against log10 of the latency
@@ -56,16 +65,19 @@ struct Frame {
 
 impl Frame {
     /// Around all curves, with ends at 1, 2 or 5 of a decade. The lowest 1 % may lie below the
-    /// bottom: one lucky value would otherwise flatten everything else.
+    /// bottom, and zeros always do: one lucky value would otherwise flatten everything else.
     fn around(curves: &[Curve<'_>]) -> Self {
         let filled = || curves.iter().map(|curve| curve.histogram).filter(|h| !h.is_empty());
         let log = |value: u64| (value.max(1) as f64).log10();
-        let lowest = filled().map(|h| log(h.value_at_quantile(0.01))).fold(f64::INFINITY, f64::min);
+        let lowest = |h: &Histogram<u64>| match h.value_at_quantile(0.01) {
+            0 => h.min_nz(),
+            value => value,
+        };
+        let lowest = filled().filter(|h| h.max() > 0).map(|h| log(lowest(h)));
+        let lowest = lowest.fold(f64::INFINITY, f64::min);
         let highest = filled().map(|h| log(h.max())).fold(f64::NEG_INFINITY, f64::max);
         let nines = filled().map(|h| nines(h.len(), h.len() as f64)).fold(2.0, f64::max);
-        if !lowest.is_finite() {
-            return Self { nines, lowest: 3.0, highest: 6.0 };
-        }
+        let lowest = if lowest.is_finite() { lowest } else { highest.max(3.0) };
         let lowest = round_figure(lowest, f64::floor);
         Self { nines, lowest, highest: round_figure(highest + 0.02, f64::ceil).max(lowest + 1.0) }
     }
@@ -158,10 +170,7 @@ mod tests {
     fn the_frame_holds_all_curves_between_round_figures() {
         let fast = example([(130, 1_000), (9_000, 1)]);
         let slow = example([(30_000, 1_000_000), (700_000, 1)]);
-        let curves = [
-            Curve { name: "fast".to_owned(), histogram: &fast },
-            Curve { name: "slow".to_owned(), histogram: &slow },
-        ];
+        let curves = [Curve::new("fast", &fast), Curve::new("slow", &slow)];
         let frame = Frame::around(&curves);
         assert!((frame.lowest - 2.0).abs() < 1e-9, "100 ns");
         assert!((frame.highest - 6.0).abs() < 1e-9, "1 ms");

@@ -8,7 +8,13 @@ use sinew_rt::clock::Nanos;
 
 use super::{Curve, Frame, steps};
 
-const SIZE: (u32, u32) = (960, 560);
+const WIDTH: u32 = 960;
+/// Without the legend.
+const HEIGHT: u32 = 550;
+/// Left of the plot, for the latencies.
+const LEFT: i32 = 96;
+/// Of one line of the legend.
+const LINE_HEIGHT: u32 = 22;
 
 /// Okabe and Ito's colours, which people with any colour vision tell apart. Black comes last.
 const COLOURS: [RGBColor; 8] = [
@@ -47,7 +53,8 @@ fn draw(
     title: &str,
     not_real_time: &[String],
 ) -> Result<(), Failed> {
-    let root = SVGBackend::with_string(text, SIZE).into_drawing_area();
+    let height = HEIGHT + LINE_HEIGHT * u32::try_from(curves.len()).unwrap_or(0);
+    let root = SVGBackend::with_string(text, (WIDTH, height)).into_drawing_area();
     root.fill(&WHITE)?;
     let heading = ("sans-serif", 24).into_font().style(FontStyle::Bold).color(&INK);
     root.draw_text(title, &heading.pos(Pos::new(HPos::Left, VPos::Top)), (24, 16))?;
@@ -57,33 +64,24 @@ fn draw(
     let frame = Frame::around(curves);
     let mut chart = ChartBuilder::on(&root)
         .margin_top(if not_real_time.is_empty() { 56 } else { 76 })
-        .margin_bottom(64)
-        .margin_left(96)
+        .margin_bottom(height - HEIGHT + 72)
+        .margin_left(LEFT)
         .margin_right(36)
         .build_cartesian_2d(0.0..frame.nines, frame.lowest..frame.highest)?;
     grid(&root, &mut chart, &frame)?;
+    let mut below = HEIGHT as i32 - 8;
     for (curve, colour) in curves.iter().zip(COLOURS.iter().cycle()) {
         let line: Vec<_> = steps(curve.histogram)
             .into_iter()
             .map(|(nines, log)| (nines, log.max(frame.lowest)))
             .collect();
         let end = line.last().copied();
-        chart
-            .draw_series(LineSeries::new(line, colour.stroke_width(2)))?
-            .label(legend(curve))
-            .legend(|(x, y)| Rectangle::new([(x, y - 1), (x + 22, y + 2)], colour.filled()));
+        chart.draw_series(LineSeries::new(line, colour.stroke_width(2)))?;
         chart.draw_series(end.map(|end| Circle::new(end, 4, colour.filled())))?;
-    }
-    if !curves.is_empty() {
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::UpperLeft)
-            .margin(14)
-            .legend_area_size(32)
-            .background_style(WHITE.mix(0.88))
-            .border_style(INK.mix(0.25))
-            .label_font(text_style(15))
-            .draw()?;
+        root.draw(&Rectangle::new([(LEFT, below - 2), (LEFT + 22, below + 2)], colour.filled()))?;
+        let style = text_style(15).pos(Pos::new(HPos::Left, VPos::Center));
+        root.draw_text(&legend(curve), &style, (LEFT + 34, below))?;
+        below += LINE_HEIGHT as i32;
     }
     root.present()
 }
@@ -130,7 +128,7 @@ fn grid(
     }
     let middle = chart.backend_coord(&(right / 2.0, f64::midpoint(frame.lowest, frame.highest)));
     let below = text_style(15).pos(Pos::new(HPos::Center, VPos::Bottom));
-    root.draw_text("percentile", &below, (middle.0, SIZE.1 as i32 - 10))?;
+    root.draw_text("percentile", &below, (middle.0, HEIGHT as i32 - 24))?;
     let beside = ("sans-serif", 15).into_font().transform(FontTransform::Rotate270).color(&INK);
     let beside = beside.pos(Pos::new(HPos::Center, VPos::Top));
     root.draw_text("latency (logarithmic)", &beside, (14, middle.1))
@@ -147,7 +145,7 @@ fn legend(curve: &Curve<'_>) -> String {
         curve.name,
         at(0.5),
         at(0.99),
-        nanos(histogram.max()),
+        curve.max.unwrap_or_else(|| nanos(histogram.max())),
         histogram.len()
     )
 }
@@ -158,10 +156,10 @@ fn nanos(value: u64) -> Nanos {
 
 /// Says on the whole plot, and with the first reason, that these are no real-time figures.
 fn brand(root: &DrawingArea<SVGBackend<'_>, Shift>, reasons: &[String]) -> Result<(), Failed> {
-    let (width, height) = (SIZE.0 as i32, SIZE.1 as i32);
+    let (width, height) = (WIDTH as i32, HEIGHT as i32);
     let centre = Pos::new(HPos::Center, VPos::Center);
-    let across = ("sans-serif", 120).into_font().style(FontStyle::Bold).color(&BRAND.mix(0.10));
-    root.draw_text("NOT REAL-TIME", &across.pos(centre), (width / 2 + 30, height / 2 + 20))?;
+    let across = ("sans-serif", 112).into_font().style(FontStyle::Bold).color(&BRAND.mix(0.10));
+    root.draw_text("NOT REAL-TIME", &across.pos(centre), (width / 2 + 30, height / 2))?;
     let mut line = format!("NOT REAL-TIME: {}", reasons[0]);
     if reasons.len() > 1 {
         line = format!("{line} (and {} more)", reasons.len() - 1);
@@ -183,11 +181,11 @@ mod tests {
 
     fn plot(not_real_time: &[String]) -> String {
         let histogram = example([(12_000, 99_000), (40_000, 990), (900_000, 10)]);
-        let name = "robot <receive> & \"send\"".to_owned();
+        let name = "robot <receive> & \"send\"";
         let empty = example([]);
         let curves = [
-            Curve { name, histogram: &histogram },
-            Curve { name: "idle".to_owned(), histogram: &empty },
+            Curve { max: Some(Nanos::new(899_999)), ..Curve::new(name, &histogram) },
+            Curve::new("idle", &empty),
         ];
         percentiles(&curves, "Execution of the stages", not_real_time).expect("can be drawn")
     }
@@ -196,9 +194,14 @@ mod tests {
     fn the_plot_has_title_units_legend_and_one_line_for_each_curve() {
         let svg = plot(&[]);
         assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"));
-        for text in
-            ["Execution of the stages", "99.99 %", "10 µs", "1 ms", "n = 100000", "no values"]
-        {
+        for text in [
+            "Execution of the stages",
+            "99.99 %",
+            "10 µs",
+            "1 ms",
+            "max 900.0 µs, n = 100000",
+            "no values",
+        ] {
             assert!(svg.contains(text), "{text} is missing");
         }
         assert!(svg.contains("&lt;receive&gt; &amp;"), "names from elsewhere are escaped");

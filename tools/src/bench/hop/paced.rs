@@ -80,7 +80,7 @@ pub(super) fn one_way(
             for _ in 0..messages {
                 let message = match waiting {
                     Waiting::Spinning => spin(deadline, || consumer.pop()),
-                    Waiting::Parked => park_until_gone(&far_bell, &mut consumer),
+                    Waiting::Parked => park(&far_bell, &mut consumer),
                 };
                 let Some(message) = message else { break };
                 let now = clock::now();
@@ -128,13 +128,4 @@ fn wait_until(due: Nanos, waiting: Waiting) {
         Waiting::Spinning => while clock::now() < due {},
         Waiting::Parked => clock::sleep_until(due),
     }
-}
-
-/// The next message, or `None` when the sender gave up: it rings once more by going.
-fn park_until_gone(bell: &Doorbell, consumer: &mut ring::Consumer<Message>) -> Option<Message> {
-    park(bell, || match consumer.pop() {
-        Some(message) => Some(Some(message)),
-        None if consumer.is_abandoned() => Some(consumer.pop()),
-        None => None,
-    })
 }

@@ -7,6 +7,7 @@ use sinew_rt::clock::{self, Nanos};
 use sinew_rt::thread::{self, RtThread, ThreadSpec};
 
 use crate::bench::report::Run;
+use crate::bench::thread_failure;
 use crate::exit::Failure;
 
 /// The longest that a thread may spin without a break. Real-time throttling takes the core away
@@ -67,7 +68,7 @@ fn held<T: Send + 'static>(
         together.wait();
         Some(body())
     });
-    Ok((thread.map_err(Failure::machine)?, start))
+    Ok((thread.map_err(thread_failure)?, start))
 }
 
 /// Polls `ready` until it gives something; `None` at `deadline`.

@@ -194,32 +194,77 @@ pub(super) fn parked_ring(
         ring::channel_with_doorbell::<Message>(CAPACITY, far_bell.clone());
     let (mut back, mut from_far) =
         ring::channel_with_doorbell::<Message>(CAPACITY, near_bell.clone());
+    let (wake_far, wake_near) = (far_bell.clone(), near_bell.clone());
     let (samples, ()) = pair.run(
         run,
         move || {
-            let receive = || Some(park(&near_bell, || from_far.pop()));
-            ping(round_trips, |m| there.push(m).is_ok(), receive)
+            let receive = || park(&near_bell, &mut from_far);
+            let samples = ping(round_trips, |m| there.push(m).is_ok(), receive);
+            // Whoever gives up must not leave the other asleep.
+            drop(there);
+            wake_far.ring();
+            samples
         },
         move || {
-            let receive = || Some(park(&far_bell, || from_near.pop()));
+            let receive = || park(&far_bell, &mut from_near);
             pong(round_trips, |m| back.push(m).is_ok(), receive);
+            drop(back);
+            wake_near.ring();
         },
     )?;
     complete(samples, round_trips)
 }
 
-/// Waits as a lane does that parks at once.
+/// The next message, waited for as a lane waits that parks at once; `None` when there is none and
+/// the sender is gone, which rings once more as it goes.
 #[inline]
-pub(super) fn park<T>(bell: &Doorbell, mut ready: impl FnMut() -> Option<T>) -> T {
+pub(super) fn park<T>(bell: &Doorbell, consumer: &mut ring::Consumer<T>) -> Option<T> {
     loop {
-        if let Some(value) = ready() {
-            return value;
+        if let Some(message) = consumer.pop() {
+            return Some(message);
         }
         bell.announce_sleep();
-        if let Some(value) = ready() {
+        if let Some(message) = consumer.pop() {
             bell.awake();
-            return value;
+            return Some(message);
+        }
+        if consumer.is_abandoned() {
+            bell.awake();
+            return consumer.pop();
         }
         bell.sleep(None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sinew_rt::thread::ThreadSpec;
+
+    use super::*;
+
+    /// On the normal scheduler and any core: only that they end, and count what they should.
+    #[test]
+    fn every_kind_of_round_trip_gives_as_many_samples_as_asked() {
+        let spec = ThreadSpec::new("test");
+        let pair = Pair { near: spec.clone(), far: spec };
+        let mut run = Run::start(false).unwrap();
+        for kind in [parked_futex, parked_ring] {
+            assert_eq!(kind(&mut run, &pair, 20).unwrap().count(), 20);
+        }
+    }
+
+    #[test]
+    fn a_parked_end_learns_that_the_other_is_gone() {
+        let bell = Arc::new(Doorbell::new());
+        let (mut producer, mut consumer) = ring::channel_with_doorbell::<u8>(2, bell.clone());
+        producer.push(1).unwrap();
+        let waker = bell.clone();
+        let sender = std::thread::spawn(move || {
+            drop(producer);
+            waker.ring();
+        });
+        assert_eq!(park(&bell, &mut consumer), Some(1));
+        assert_eq!(park(&bell, &mut consumer), None);
+        sender.join().unwrap();
     }
 }

@@ -1,0 +1,252 @@
+//! The yardstick: plain UDP programs, one connected socket on each side, written as anybody would.
+
+use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use sinew_rt::clock::{self, Nanos};
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io;
+use std::net::{Shutdown, SocketAddr, UdpSocket};
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::load::{LOAD_LEN, Load};
+use super::order::{Leg, Pace, Protection, Role, Sleep, Waits};
+use super::recording::Recording;
+use super::schedule::{Bursts, Ticks, Volleys, Window};
+
+const SIGNATURE_LEN: usize = 64;
+/// The key of the plain programs that sign: a measurement needs no secret.
+const SECRET: [u8; 32] = [7; 32];
+/// Empty reads of a spinning program between two looks at the clock.
+const READS_PER_LOOK: u32 = 64;
+
+/// One side of a plain program.
+pub(crate) struct Bare {
+    socket: UdpSocket,
+    wait: Wait,
+    keys: Option<(SigningKey, VerifyingKey)>,
+    pace: Pace,
+    bursts: Bursts,
+    recording: Arc<Recording>,
+    buffer: [u8; 2_048],
+}
+
+enum Wait {
+    Spin,
+    Recv,
+    Poll(Box<(Poll, Events)>),
+}
+
+/// Ends a program that sleeps, from another thread.
+pub(crate) struct Stop(Socket);
+
+impl Stop {
+    pub(crate) fn stop(&self) {
+        // A socket that is not connected any more has nobody to wake.
+        let _ = self.0.shutdown(Shutdown::Both);
+    }
+}
+
+impl Bare {
+    /// Binds and connects.
+    pub(crate) fn new(
+        leg: &Leg,
+        sleep: Sleep,
+        protection: Protection,
+        own: SocketAddr,
+        peer: SocketAddr,
+        recording: Arc<Recording>,
+    ) -> io::Result<(Self, Stop)> {
+        let socket = Socket::new(Domain::for_address(own), Type::DGRAM, Some(Protocol::UDP))?;
+        socket.set_recv_buffer_size(1 << 20)?;
+        socket.bind(&own.into())?;
+        socket.connect(&peer.into())?;
+        let wait = match (leg.waits, sleep) {
+            (Waits::Spin, _) => Wait::Spin,
+            (Waits::Park, Sleep::Recv) => Wait::Recv,
+            (Waits::Park, Sleep::Poll) => {
+                let poll = Poll::new()?;
+                let mut source = SourceFd(&socket.as_raw_fd());
+                poll.registry().register(&mut source, Token(0), Interest::READABLE)?;
+                Wait::Poll(Box::new((poll, Events::with_capacity(4))))
+            }
+        };
+        socket.set_nonblocking(!matches!(wait, Wait::Recv))?;
+        let keys = (protection == Protection::Signed).then(|| {
+            let signing = SigningKey::from_bytes(&SECRET);
+            let verifying = signing.verifying_key();
+            (signing, verifying)
+        });
+        let stop = Stop(socket.try_clone()?);
+        let bare = Self {
+            socket: socket.into(),
+            wait,
+            keys,
+            pace: leg.pace,
+            bursts: leg.bursts,
+            recording,
+            buffer: [0; 2_048],
+        };
+        Ok((bare, stop))
+    }
+
+    /// Does the role's part until the bursts are over, or the socket is shut down.
+    pub(crate) fn run(mut self, role: Role, start: Nanos) {
+        match (role, self.pace) {
+            (Role::Sender, Pace::Every(interval)) => self.send_on_schedule(start, interval),
+            (Role::Sender, _) => self.serve(start),
+            (_, pace) => self.receive_all(start, pace == Pace::PingPong),
+        }
+    }
+
+    fn send_on_schedule(&mut self, start: Nanos, interval: i64) {
+        let ticks = Ticks::new(self.bursts, start, Nanos::new(interval));
+        for (number, due) in ticks.enumerate() {
+            wait_until(due, matches!(self.wait, Wait::Spin));
+            self.send(number as u64, due);
+        }
+    }
+
+    /// The side of a ping-pong that begins.
+    fn serve(&mut self, start: Nanos) {
+        let mut number = 0;
+        for (from, until) in Volleys::new(self.bursts, start) {
+            wait_until(from, matches!(self.wait, Wait::Spin));
+            let mut due = clock::now();
+            while due < until && !self.recording.is_full() {
+                self.send(number, due);
+                number += 1;
+                match self.receive(until) {
+                    Some((now, answer)) => {
+                        self.recording.record(now - answer.sent_at(), now - answer.due_at(), now);
+                        due = now;
+                    }
+                    None => break,
+                }
+            }
+        }
+    }
+
+    fn receive_all(&mut self, start: Nanos, answers: bool) {
+        loop {
+            let now = clock::now();
+            let until = match (&self.wait, self.bursts.window(start, now)) {
+                (Wait::Spin, Window::Over) => return,
+                (Wait::Spin, Window::Pause(next)) => {
+                    clock::sleep_until(next);
+                    continue;
+                }
+                (Wait::Spin, Window::Burst(until)) => until,
+                // Sleeps until the socket is shut down.
+                _ => Nanos::MAX,
+            };
+            match self.receive(until) {
+                Some((now, load)) => {
+                    self.recording.record(now - load.sent_at(), now - load.due_at(), now);
+                    if answers {
+                        self.send(0, now);
+                    }
+                }
+                None if until == Nanos::MAX => return,
+                None => {}
+            }
+        }
+    }
+
+    #[inline]
+    fn send(&mut self, number: u64, due: Nanos) {
+        let load = Load::new(number, due, clock::now());
+        let sent = match &self.keys {
+            None => self.socket.send(load.as_bytes()),
+            Some((signing, _)) => {
+                let mut bytes = [0; LOAD_LEN + SIGNATURE_LEN];
+                bytes[..LOAD_LEN].copy_from_slice(load.as_bytes());
+                bytes[LOAD_LEN..].copy_from_slice(&signing.sign(load.as_bytes()).to_bytes());
+                self.socket.send(&bytes)
+            }
+        };
+        if sent.is_ok() {
+            self.recording.sent();
+        }
+    }
+
+    /// The next message and when it was there; `None` at `until` (spinning) or when the socket was
+    /// shut down (sleeping).
+    #[inline]
+    fn receive(&mut self, until: Nanos) -> Option<(Nanos, Load)> {
+        loop {
+            let len = match &mut self.wait {
+                Wait::Spin => spin(&self.socket, &mut self.buffer, until)?,
+                Wait::Recv => self.socket.recv(&mut self.buffer).unwrap_or(0),
+                Wait::Poll(poll) => {
+                    let (poll, events) = &mut **poll;
+                    match self.socket.recv(&mut self.buffer) {
+                        Ok(len) => len,
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                            // Interrupted or not: the next read says what there is.
+                            let _ = poll.poll(events, None);
+                            if events.iter().any(mio::event::Event::is_read_closed) {
+                                return None;
+                            }
+                            continue;
+                        }
+                        Err(_) => 0,
+                    }
+                }
+            };
+            if len == 0 {
+                return None;
+            }
+            if let Some(load) = self.open(len) {
+                let now = clock::now();
+                self.recording.received();
+                return Some((now, load));
+            }
+        }
+    }
+
+    /// The message in the first `len` bytes, if it is one and genuine.
+    #[inline]
+    fn open(&self, len: usize) -> Option<Load> {
+        let (load, signature) = self.buffer.get(..len)?.split_at_checked(LOAD_LEN)?;
+        if let Some((_, verifying)) = &self.keys {
+            let signature = Signature::from_bytes(signature.try_into().ok()?);
+            verifying.verify_strict(load, &signature).ok()?;
+        }
+        Load::read_from_bytes(load).ok()
+    }
+}
+
+/// Reads until something comes. A plain program would not look at the clock; this one must end.
+#[inline]
+fn spin(socket: &UdpSocket, buffer: &mut [u8], until: Nanos) -> Option<usize> {
+    loop {
+        for _ in 0..READS_PER_LOOK {
+            if let Ok(len) = socket.recv(buffer) {
+                return Some(len);
+            }
+            std::hint::spin_loop();
+        }
+        if clock::now() >= until {
+            return None;
+        }
+    }
+}
+
+/// Waits for an instant: spinning for the last 2 ms, or asleep all the time.
+#[inline]
+pub(crate) fn wait_until(due: Nanos, spins: bool) {
+    const NEAR: Nanos = Nanos::from_millis(2);
+    if !spins {
+        clock::sleep_until(due);
+        return;
+    }
+    if due - clock::now() > NEAR {
+        clock::sleep_until(due - NEAR);
+    }
+    while clock::now() < due {
+        std::hint::spin_loop();
+    }
+}

@@ -1,0 +1,84 @@
+//! What signing and strictly checking one message cost by themselves: at the pace of the messages,
+//! and one after the other.
+
+use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+use sinew_rt::clock::{self, Nanos};
+use std::hint::black_box;
+
+use super::bare::wait_until;
+use super::order::{Leg, Pace, Role, Waits};
+use super::recording::Recording;
+use super::schedule::{Ticks, Window};
+
+/// Bytes that the signature of a 256-byte message covers: context, header and payload.
+const SIGNED_LEN: usize = 89 + 64 + 256;
+/// Different messages, so that no cache or predictor learns one by heart.
+const MESSAGES: usize = 64;
+
+/// Messages with their signatures.
+struct Signed {
+    signing: SigningKey,
+    verifying: VerifyingKey,
+    messages: Vec<([u8; SIGNED_LEN], Signature)>,
+}
+
+impl Signed {
+    fn new() -> Self {
+        let signing = SigningKey::from_bytes(&[11; 32]);
+        let messages = (0..MESSAGES).map(|n| {
+            let bytes = [n as u8; SIGNED_LEN];
+            (bytes, signing.sign(&bytes))
+        });
+        Self { messages: messages.collect(), verifying: signing.verifying_key(), signing }
+    }
+}
+
+/// Signs (at the sender) or checks (at the receiver) one message at each scheduled time; the two
+/// run half an interval apart.
+pub(crate) fn paced(leg: &Leg, role: Role, start: Nanos, recording: &Recording) {
+    let signed = Signed::new();
+    let Pace::Every(interval) = leg.pace else { return };
+    let offset = if role == Role::Sender { Nanos::ZERO } else { Nanos::new(interval / 2) };
+    let ticks = Ticks::new(leg.bursts, start, Nanos::new(interval));
+    for ((message, signature), due) in signed.messages.iter().cycle().zip(ticks) {
+        let due = due + offset;
+        wait_until(due, leg.waits == Waits::Spin);
+        let begin = clock::now();
+        match role {
+            Role::Sender => {
+                black_box(signed.signing.sign(black_box(message)));
+            }
+            _ => {
+                let good = signed.verifying.verify_strict(black_box(message), signature).is_ok();
+                assert!(good, "a signature made a moment ago is good");
+            }
+        }
+        let end = clock::now();
+        recording.record(end - begin, end - due, end);
+    }
+}
+
+/// Checks one message after the other during the bursts; a span is the time of `leg.batch` checks.
+pub(crate) fn verify_loop(leg: &Leg, start: Nanos, recording: &Recording) {
+    let signed = Signed::new();
+    let mut messages = signed.messages.iter().cycle();
+    loop {
+        match leg.bursts.window(start, clock::now()) {
+            Window::Over => return,
+            Window::Pause(next) => clock::sleep_until(next),
+            Window::Burst(until) => {
+                let mut begin = clock::now();
+                while begin < until {
+                    for (message, signature) in messages.by_ref().take(leg.batch as usize) {
+                        let good = signed.verifying.verify_strict(black_box(message), signature);
+                        assert!(good.is_ok(), "a signature made a moment ago is good");
+                        recording.received();
+                    }
+                    let end = clock::now();
+                    recording.record(end - begin, end - begin, end);
+                    begin = end;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! A legitimate 1 kHz signed stream under a flood from another address: forged frames against an
+//! equal flood of plain garbage.
+
+use sinew_rt::clock::Nanos;
+
+use super::super::report::Run;
+use super::super::stats::{Comparison, Limit, Limits, Samples};
+use super::super::{interrupted, progress};
+use super::crew::{Agent, Crew, LegFindings, Stopped};
+use super::latency::samples;
+use super::mesh::PING;
+use super::order::{End, Flood, FloodKind, Lanes, Leg, Pace, Program, Protection, Role, Waits};
+use super::schedule::{Bursts, SPIN_MAX};
+use super::{Cores, PipelineArgs};
+use crate::exit::Failure;
+
+/// How much later the stream may be under forged frames than under garbage, at p99.
+const LATER: f64 = 1.5;
+/// Time under flood in one leg.
+const LEG: Nanos = Nanos::from_millis(4_000);
+
+/// Measures garbage, forged frames and garbage again, round after round.
+pub(super) fn measure(args: &PipelineArgs, cores: &Cores, run: &mut Run) -> Result<(), Failure> {
+    let limits = Limits { p50: None, p99: Some(Limit::AtMost(LATER)) };
+    let name = "a 1 kHz signed stream under a flood from another address";
+    let mut comparison = Comparison::new(name, "under garbage", "under forged frames", limits);
+    let mut tally = Tally::default();
+    let outcome = rounds(args, cores, run, &mut comparison, &mut tally);
+    run.compared(&comparison);
+    tally.report(run);
+    match outcome {
+        Ok(()) | Err(Stopped::Interrupted) => Ok(()),
+        Err(Stopped::Failed(failure)) => Err(failure),
+    }
+}
+
+fn rounds(
+    args: &PipelineArgs,
+    cores: &Cores,
+    run: &mut Run,
+    comparison: &mut Comparison,
+    tally: &mut Tally,
+) -> Result<(), Stopped> {
+    let total = if args.quick { LEG / 4 } else { LEG };
+    // The flood keeps the receiving lane busy without a pause, so it comes in bursts too.
+    let bursts = Bursts::spinning(SPIN_MAX, total);
+    let mut crew = Crew::start(&cores.sender, &cores.receiver)?;
+    let mut flooder = Agent::start(Role::Flooder, &cores.sender)?;
+    let per_leg = total.as_nanos() / 1_000_000;
+    let rounds = if args.quick { 1 } else { args.samples.div_ceil(per_leg.unsigned_abs()) + 1 };
+    let bar = progress("flood", rounds * 3);
+    for round in 0..rounds {
+        let mut sides: [Option<Samples>; 3] = [None, None, None];
+        for n in 0..sides.len() {
+            if interrupted() {
+                return Err(Stopped::Interrupted);
+            }
+            let at = (round as usize + n) % sides.len();
+            let kind = if at == 1 { FloodKind::Forged } else { FloodKind::Garbage };
+            let period = args.period_us[round as usize % args.period_us.len()] * 1_000;
+            let leg = Leg {
+                program: Program::Node(Lanes::Fused, Protection::Signed),
+                waits: Waits::Park,
+                pace: Pace::Every(period),
+                bursts,
+                samples_max: (bursts.span().as_nanos() / period) as usize + 16,
+                batch: 1,
+                priority: args.priority,
+            };
+            let flood = |victim: &End, victim_epoch, target: &End| Flood {
+                kind,
+                bursts,
+                victim: victim.clone(),
+                victim_epoch,
+                target: target.address,
+            };
+            let found = crew.leg_under(&leg, run, Some((&mut flooder, &flood)))?;
+            sides[at] = Some(samples(&found.receiver));
+            tally.add(kind, &found, bursts);
+            bar.inc(1);
+        }
+        if let [Some(base), Some(subject), Some(control)] = &sides {
+            comparison.add(base, subject, control);
+        }
+    }
+    bar.finish_and_clear();
+    Ok(())
+}
+
+/// What became of both kinds of frames, by the panels.
+#[derive(Default)]
+struct Tally {
+    /// Of the stream: published, and delivered.
+    sent: u64,
+    delivered: u64,
+    /// By kind, garbage first: floods sent, time under flood, frames that reached the receiver,
+    /// signatures checked for strangers.
+    floods: [FloodTally; 2],
+}
+
+#[derive(Default)]
+struct FloodTally {
+    sent: u64,
+    span: Nanos,
+    dropped: u64,
+    bad_signatures: u64,
+}
+
+impl Tally {
+    fn add(&mut self, kind: FloodKind, found: &LegFindings, bursts: Bursts) {
+        self.sent += found.sender.counter(&format!("sent/{PING}")).unwrap_or(0);
+        self.delivered += found.receiver.counter(&format!("delivered/{PING}")).unwrap_or(0);
+        let tally = &mut self.floods[usize::from(kind == FloodKind::Forged)];
+        tally.sent += found.flooder.sent;
+        tally.span += Nanos::new(bursts.count * bursts.on_ns);
+        let strangers =
+            |(name, _): &&(String, u64)| name.ends_with("@stranger") && name.contains(".drop.");
+        let dropped = found.receiver.counters.iter().filter(strangers).map(|(_, count)| count);
+        tally.dropped += dropped.sum::<u64>();
+        tally.bad_signatures +=
+            found.receiver.counter("verify.drop.bad_signature@stranger").unwrap_or(0);
+    }
+
+    fn report(&self, run: &mut Run) {
+        let lost = self.sent.saturating_sub(self.delivered) as f64;
+        run.figure(
+            "messages of the stream sent, by the sender's panel",
+            self.sent as f64,
+            "",
+            None,
+        );
+        let delivered = self.delivered as f64;
+        run.figure(
+            "messages of the stream delivered, by the receiver's panel",
+            delivered,
+            "",
+            None,
+        );
+        run.figure("messages of the stream lost", lost, "", Some(Limit::AtMost(0.0)));
+        for (kind, tally) in ["garbage", "forged frames"].iter().zip(&self.floods) {
+            let FloodTally { sent, span, dropped, bad_signatures } = tally;
+            let rate = *sent as f64 / span.as_secs_f64().max(1e-9);
+            run.figure(&format!("{kind} sent"), rate.round(), "per second", None);
+            let dropped = *dropped as f64;
+            run.figure(&format!("{kind} read and dropped by the receiver"), dropped, "", None);
+            let checks = *bad_signatures as f64;
+            run.figure(&format!("{kind} that cost a signature check"), checks, "", None);
+        }
+    }
+}

@@ -1,0 +1,458 @@
+//! The subject: a node whose stages of this bench's own send and receive on the lane, with no thread
+//! between them and the pipeline.
+
+use sinew_io::message::Message;
+use sinew_io::node::{
+    Auth, Layout, Node, NodeError, PeerConfig, Publisher, Queued, RealTimeConfig, TopicClass,
+    TopicConfig,
+};
+use sinew_io::security::{AdmissionLimits, Identity};
+use sinew_rt::clock::{self, Nanos};
+use sinew_rt::guard::{Execution, GuardSpec};
+use sinew_rt::ladder::LadderConfig;
+use sinew_rt::lane::Stage;
+use sinew_rt::latest::LatestReader;
+use sinew_rt::panel::{HistogramSnapshot, Kind};
+use sinew_rt::ring::Consumer;
+use sinew_rt::thread::{Priority, PriorityError};
+use sinew_rt::topology::CoreId;
+use sinew_rt::wait::Wait;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+
+use super::load::Load;
+use super::order::{End, Findings, Lanes, Leg, Pace, Protection, Role, Waits};
+use super::recording::Recording;
+use super::schedule::{Bursts, Ticks, Volleys, Window};
+
+/// What the sender publishes.
+pub(crate) const PING: &str = "bench/ping";
+/// What the receiver answers in a ping-pong.
+const PONG: &str = "bench/pong";
+/// What each node calls the other.
+const PEER: &str = "peer";
+/// The cluster of the two.
+pub(crate) const CLUSTER: &str = "bench";
+
+/// Messages that may wait for the receiver's stage: none does unless the host stops the machine.
+const QUEUE: usize = 64;
+/// Messages that the receiver's stage takes at a time.
+const PER_POLL: usize = 32;
+
+/// How long a spinning lane sleeps at a time outside bursts, and how soon a parked one sees that
+/// the start was set.
+const NAP: Nanos = Nanos::from_millis(1);
+/// Nodes on one machine know each other's life within this, or something is wrong.
+const HANDSHAKE_LIMIT: Nanos = Nanos::from_secs(10);
+
+/// One node, ready to take part.
+pub(crate) struct Mesh {
+    node: Node,
+    start: Arc<AtomicI64>,
+    recording: Arc<Recording>,
+    age_before: Option<HistogramSnapshot>,
+}
+
+/// Why a node of the bench does not run.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum MeshError {
+    #[error(transparent)]
+    Node(#[from] NodeError),
+    #[error(transparent)]
+    Priority(#[from] PriorityError),
+    #[error("{0}")]
+    Identity(String),
+    #[error("the two nodes did not come to know each other within {HANDSHAKE_LIMIT}")]
+    NoHandshake,
+    #[error("a lane of the node panicked")]
+    Broken,
+}
+
+/// Which node to build.
+pub(crate) struct Seat<'a> {
+    pub(crate) role: Role,
+    pub(crate) cores: &'a [CoreId],
+    /// The secret of its identity.
+    pub(crate) secret: &'a [u8; 32],
+    pub(crate) own: &'a End,
+    pub(crate) peer: &'a End,
+    /// Where its panel goes.
+    pub(crate) panels: &'a Path,
+}
+
+impl Mesh {
+    /// Starts the node and waits until it and its peer know each other.
+    pub(crate) fn start(
+        leg: &Leg,
+        lanes: Lanes,
+        protection: Protection,
+        seat: &Seat<'_>,
+        recording: Arc<Recording>,
+    ) -> Result<Self, MeshError> {
+        let mut node =
+            Node::builder(format!("bench-{}-{}", seat.role.as_str(), std::process::id()))
+                .development()
+                .cluster(CLUSTER)
+                .identity(identity(seat.secret)?)
+                .udp(seat.own.address)
+                .panel_dir(seat.panels)
+                .spins_in_bursts()
+                .peer(PeerConfig {
+                    name: PEER.to_owned(),
+                    identity: seat.peer.identity.clone(),
+                    address: seat.peer.address,
+                    publishes: vec![PING.to_owned(), PONG.to_owned()],
+                })
+                .realtime(realtime(leg, lanes, seat.cores)?);
+        if !matches!(leg.pace, Pace::Every(_)) {
+            // A measurement at full speed is what the limits are there to stop.
+            node = node.admission(AdmissionLimits {
+                pair_per_s: 10_000_000,
+                pair_burst: 10_000,
+                ..AdmissionLimits::default()
+            });
+        }
+        for topic in [PING, PONG] {
+            node = node.topic(TopicConfig {
+                name: topic.to_owned(),
+                schema: Load::NAME.to_owned(),
+                class: if topic == PING { TopicClass::Queue } else { TopicClass::Control },
+                auth: match protection {
+                    Protection::Open => Auth::Open,
+                    Protection::Signed => Auth::Signed,
+                },
+                lifespan: None,
+            });
+        }
+        let start = Arc::new(AtomicI64::new(0));
+        let clock = BurstClock {
+            start: start.clone(),
+            started: None,
+            bursts: leg.bursts,
+            spins: leg.waits == Waits::Spin,
+        };
+        let ping_pong = leg.pace == Pace::PingPong;
+        // Beside the lane that delivers nobody may read in time: there the panel measures.
+        let queue = if lanes == Lanes::Fused { QUEUE } else { QUEUE + leg.samples_max };
+        let stage: Box<dyn Stage> = match seat.role {
+            Role::Receiver => Box::new(Receiver {
+                clock,
+                pings: node.queue(PING, queue)?,
+                pongs: ping_pong.then(|| node.publisher(PONG)).transpose()?,
+                recording: recording.clone(),
+                batch: Batch::new(leg.batch),
+            }),
+            _ => Box::new(Sender {
+                clock,
+                pings: node.publisher(PING)?,
+                pongs: ping_pong.then(|| node.latest(PONG)).transpose()?,
+                pace: leg.pace,
+                script: None,
+                recording: recording.clone(),
+                number: 0,
+            }),
+        };
+        node.stage("bench", patient_guard(), stage);
+        let node = node.start()?;
+        let mesh = Self { node, start, recording, age_before: None };
+        mesh.await_handshake()?;
+        Ok(Self { age_before: mesh.age(), ..mesh })
+    }
+
+    fn await_handshake(&self) -> Result<(), MeshError> {
+        let give_up = clock::now() + HANDSHAKE_LIMIT;
+        let name = format!("peer.epoch@{PEER}");
+        while clock::now() < give_up {
+            if self.node.is_broken() {
+                return Err(MeshError::Broken);
+            }
+            let snapshot = self.node.panel().snapshot().map_err(NodeError::from)?;
+            if snapshot.gauge(&name).is_some_and(|epoch| epoch != 0) {
+                return Ok(());
+            }
+            clock::sleep_until(clock::now() + NAP * 5);
+        }
+        Err(MeshError::NoHandshake)
+    }
+
+    /// The node.
+    pub(crate) fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// Lets the stages begin at `start`. They end by themselves.
+    pub(crate) fn go(&self, start: Nanos) {
+        self.start.store(start.as_nanos(), Relaxed);
+    }
+
+    /// Stops the node and gives what was measured.
+    pub(crate) fn finish(self) -> Result<Findings, MeshError> {
+        let mut findings = self.recording.findings();
+        if let (Some(before), Some(after)) = (&self.age_before, self.age()) {
+            let mut hdr = after.hdr.clone();
+            // Subtracting what the same histogram held earlier cannot fail.
+            if hdr.subtract(&before.hdr).is_ok() {
+                let recorded = hdr.iter_recorded();
+                findings.age_ns = recorded
+                    .map(|value| (value.value_iterated_to(), value.count_at_value()))
+                    .collect();
+            }
+        }
+        findings.counters = self.node.panel().snapshot().map_err(NodeError::from)?.counters;
+        if let Some(delivered) = findings.counter(&format!("delivered/{PING}")) {
+            findings.received = findings.received.max(delivered);
+        }
+        findings.counters.retain(|(_, value)| *value > 0);
+        self.node.stop().map_err(|_| MeshError::Broken)?;
+        Ok(findings)
+    }
+
+    fn age(&self) -> Option<HistogramSnapshot> {
+        self.node.panel().snapshot().ok()?.histogram(PING, Kind::Age).cloned()
+    }
+}
+
+/// The identity of a secret.
+pub(crate) fn identity(secret: &[u8; 32]) -> Result<Identity, MeshError> {
+    Identity::from_secret(&(*secret).into()).map_err(|error| MeshError::Identity(error.to_string()))
+}
+
+fn realtime(leg: &Leg, lanes: Lanes, cores: &[CoreId]) -> Result<RealTimeConfig, PriorityError> {
+    let layout = match lanes {
+        Lanes::Fused => Layout::Fused,
+        Lanes::Split => Layout::Split,
+        Lanes::Pipelined => Layout::Pipelined,
+    };
+    let wait = match leg.waits {
+        Waits::Spin => Wait::Spin,
+        Waits::Park => Wait::Park,
+    };
+    let (cores, priority) = (cores.to_vec(), Priority::new(leg.priority)?);
+    Ok(RealTimeConfig { layout, cores, priority, wait, ..RealTimeConfig::default() })
+}
+
+/// The bench's stages sleep between bursts, which is no overrun.
+pub(crate) fn patient_guard() -> GuardSpec {
+    GuardSpec {
+        budget: Nanos::from_secs(10),
+        hard_limit: Nanos::from_secs(1_000),
+        ladder: LadderConfig::report_only(),
+    }
+}
+
+/// Tells a stage where among the bursts it is, and makes a spinning lane sleep outside of them.
+struct BurstClock {
+    start: Arc<AtomicI64>,
+    started: Option<Nanos>,
+    bursts: Bursts,
+    spins: bool,
+}
+
+impl BurstClock {
+    /// The start, once it is set and, for a spinning lane, while a burst is on.
+    #[inline]
+    fn running(&mut self, now: Nanos) -> Option<Nanos> {
+        if self.started.is_none() {
+            match self.start.load(Relaxed) {
+                0 if self.spins => clock::sleep_until(now + NAP),
+                0 => {}
+                ns => self.started = Some(Nanos::new(ns)),
+            }
+        }
+        let start = self.started?;
+        if self.spins {
+            match self.bursts.window(start, now) {
+                Window::Burst(_) => {}
+                Window::Pause(next) => {
+                    clock::sleep_until(next.min(now + NAP));
+                    return None;
+                }
+                Window::Over => {
+                    clock::sleep_until(now + NAP);
+                    return None;
+                }
+            }
+        }
+        Some(start)
+    }
+}
+
+/// What the sender does when.
+enum Script {
+    Scheduled { ticks: Ticks, due: Option<Nanos> },
+    Volleys { volleys: Volleys, next: Option<(Nanos, Nanos)>, until: Nanos },
+    Flat,
+}
+
+impl Script {
+    fn new(pace: Pace, bursts: Bursts, start: Nanos) -> Self {
+        match pace {
+            Pace::Every(interval) => {
+                let mut ticks = Ticks::new(bursts, start, Nanos::new(interval));
+                let due = ticks.next();
+                Self::Scheduled { ticks, due }
+            }
+            Pace::PingPong => {
+                let mut volleys = Volleys::new(bursts, start);
+                let next = volleys.next();
+                Self::Volleys { volleys, next, until: Nanos::MIN }
+            }
+            Pace::Unpaced => Self::Flat,
+        }
+    }
+}
+
+/// Publishes on schedule, or after each answer, or whenever there is room.
+struct Sender {
+    clock: BurstClock,
+    pings: Publisher<Load>,
+    pongs: Option<LatestReader<Load>>,
+    pace: Pace,
+    script: Option<Script>,
+    recording: Arc<Recording>,
+    number: u64,
+}
+
+impl Sender {
+    /// Takes an answer that came, and says when.
+    #[inline]
+    fn take_pong(&mut self) -> Option<Nanos> {
+        let pongs = self.pongs.as_mut().filter(|pongs| pongs.has_unread())?;
+        let pong = pongs.read()?;
+        let (sent_at, due_at) = (pong.value.sent_at(), pong.value.due_at());
+        let now = clock::now();
+        self.recording.record(now - sent_at, now - due_at, now);
+        self.recording.received();
+        Some(now)
+    }
+
+    /// The time for which a message is due now, if one is.
+    #[inline]
+    fn due(&mut self, now: Nanos) -> Option<Nanos> {
+        let start = self.clock.running(now)?;
+        let bursts = self.clock.bursts;
+        let ponged = self.take_pong();
+        let full = self.recording.is_full();
+        match self.script.get_or_insert_with(|| Script::new(self.pace, bursts, start)) {
+            Script::Scheduled { ticks, due } => {
+                let at = due.filter(|at| now >= *at)?;
+                *due = ticks.next();
+                Some(at)
+            }
+            Script::Volleys { until, .. } if ponged.is_some() => {
+                ponged.filter(|now| now < until && !full)
+            }
+            Script::Volleys { volleys, next, until } => {
+                // A ping or pong that was lost ends its burst; the next one begins anew.
+                let (from, end) = next.filter(|(from, _)| now >= *from && !full)?;
+                *until = end;
+                *next = volleys.next();
+                Some(from)
+            }
+            Script::Flat => matches!(bursts.window(start, now), Window::Burst(_)).then_some(now),
+        }
+    }
+}
+
+impl Stage for Sender {
+    #[inline]
+    fn poll(&mut self, now: Nanos) -> Execution {
+        let Some(due) = self.due(now) else { return Execution::Idle };
+        let sent_at = clock::now();
+        let load = Load::new(self.number, due, sent_at);
+        if self.pings.publish_at(&load, sent_at).is_ok() {
+            self.number += 1;
+            self.recording.sent();
+        }
+        Execution::Worked { released: due }
+    }
+
+    fn next_deadline(&self) -> Option<Nanos> {
+        match &self.script {
+            Some(Script::Scheduled { due, .. }) => *due,
+            Some(Script::Volleys { next, .. }) => next.map(|(from, _)| from),
+            Some(Script::Flat) | None => Some(clock::now() + NAP),
+        }
+    }
+}
+
+/// Takes the time of every message, and answers it in a ping-pong.
+struct Receiver {
+    clock: BurstClock,
+    pings: Consumer<Queued<Load>>,
+    pongs: Option<Publisher<Load>>,
+    recording: Arc<Recording>,
+    batch: Batch,
+}
+
+impl Receiver {
+    #[inline]
+    fn take(&mut self, ping: &Load) {
+        let at = clock::now();
+        self.recording.received();
+        if self.batch.spans {
+            if let Some(span) = self.batch.done(at) {
+                self.recording.record(span, span, at);
+            }
+            return;
+        }
+        self.recording.record(at - ping.sent_at(), at - ping.due_at(), at);
+        if let Some(pongs) = &mut self.pongs {
+            let answered_at = clock::now();
+            if pongs.publish_at(&Load::new(0, at, answered_at), answered_at).is_ok() {
+                self.recording.sent();
+            }
+        }
+    }
+}
+
+impl Stage for Receiver {
+    #[inline]
+    fn poll(&mut self, now: Nanos) -> Execution {
+        if self.clock.running(now).is_none() {
+            self.batch.interrupt();
+            return Execution::Idle;
+        }
+        let mut execution = Execution::Idle;
+        for _ in 0..PER_POLL {
+            let Some(ping) = self.pings.pop() else { break };
+            self.take(&ping.value);
+            execution = Execution::Worked { released: now };
+        }
+        execution
+    }
+}
+
+/// The time that so many deliveries in a row took.
+struct Batch {
+    /// Whether spans between deliveries are wanted at all.
+    spans: bool,
+    size: u64,
+    count: u64,
+    since: Option<Nanos>,
+}
+
+impl Batch {
+    fn new(size: u64) -> Self {
+        Self { spans: size > 1, size, count: 0, since: None }
+    }
+
+    fn interrupt(&mut self) {
+        self.since = None;
+    }
+
+    /// A delivery at `at`; every `size`th gives the time since the one that many before.
+    fn done(&mut self, at: Nanos) -> Option<Nanos> {
+        let Some(since) = self.since else {
+            (self.since, self.count) = (Some(at), 0);
+            return None;
+        };
+        self.count += 1;
+        if self.count < self.size {
+            return None;
+        }
+        (self.since, self.count) = (Some(at), 0);
+        Some(at - since)
+    }
+}

@@ -1,0 +1,154 @@
+//! `sinew bench pipeline`: what a message costs from one process to another over real sockets, beside
+//! plain programs that do the same.
+//!
+//! Two children of this program, each on its own core, take turns in being a plain UDP program and a
+//! node. Everything that spins does so in bursts.
+
+mod agent;
+mod bare;
+mod crew;
+mod crypto;
+mod flood;
+mod flooder;
+mod idle;
+mod latency;
+mod load;
+mod mesh;
+mod order;
+mod recording;
+mod schedule;
+mod throughput;
+
+use sinew_rt::topology::{CoreId, Topology};
+
+use std::path::PathBuf;
+
+use super::report::{OutputArgs, Run};
+use crate::exit::{Failure, Outcome};
+use order::Role;
+
+/// One-way latency between two processes over loopback UDP, against plain programs
+///
+/// Paced: one message a period, whatever became of earlier ones (an open loop); latency is counted
+/// from just before the send, and shown from the scheduled time too. Back-to-back: a ping-pong, of
+/// which the way there is counted. The plain programs and the nodes run on the same cores at the
+/// same priority, in alternation; the plain program also runs against itself.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  sinew bench pipeline --quick                 a look at everything in half a minute; judges nothing
+  sinew bench pipeline --park --paced          100,000 messages a side at 1 kHz, both ends parked
+  sinew bench pipeline --spin --back-to-back   ping-pong between two spinning cores, in bursts
+  sinew bench pipeline --throughput            signatures checked per second by one lane
+  sinew bench pipeline --flood                 a 1 kHz signed stream under forged frames
+  sinew bench pipeline --idle --seconds 30     what a node costs that has nothing to do")]
+pub(crate) struct PipelineArgs {
+    /// Only spinning waits
+    #[arg(long)]
+    pub(crate) spin: bool,
+    /// Only parked waits
+    #[arg(long)]
+    pub(crate) park: bool,
+    /// Only messages at scheduled times
+    #[arg(long)]
+    pub(crate) paced: bool,
+    /// Only the ping-pong
+    #[arg(long)]
+    pub(crate) back_to_back: bool,
+    /// Only messages without signatures
+    #[arg(long)]
+    pub(crate) open: bool,
+    /// Distances between scheduled messages in µs, used in turn: a period of exactly 1,000 µs alone
+    /// would beat with a host's own tick
+    #[arg(long, value_delimiter = ',', default_values_t = [1_000, 997, 1_013],
+          value_parser = clap::value_parser!(i64).range(100..=100_000))]
+    pub(crate) period_us: Vec<i64>,
+    /// Messages to pool on each judged side; fewer than 100,000 are shown and not judged
+    #[arg(long, default_value_t = 100_000)]
+    pub(crate) samples: u64,
+    /// One short round of everything: judges nothing
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Cores of the sending process, by default the first real-time core
+    #[arg(long, value_delimiter = ',', value_parser = core)]
+    pub(crate) sender_cores: Vec<CoreId>,
+    /// Cores of the receiving process, by default the second real-time core
+    #[arg(long, value_delimiter = ',', value_parser = core)]
+    pub(crate) receiver_cores: Vec<CoreId>,
+    /// SCHED_FIFO priority of all measuring threads
+    #[arg(long, default_value_t = 80, value_parser = clap::value_parser!(u8).range(1..=98))]
+    pub(crate) priority: u8,
+    /// Signed messages per second of one verify lane, against a bare loop of strict checks
+    #[arg(long, conflicts_with_all = ["flood", "idle"])]
+    throughput: bool,
+    /// A signed 1 kHz stream while frames with the sender's name and a forged signature flood the
+    /// receiver from another address, against an equal flood of plain garbage
+    #[arg(long, conflicts_with = "idle")]
+    flood: bool,
+    /// What a node costs that has nothing to do
+    #[arg(long)]
+    idle: bool,
+    /// For how long to watch the idle node, in seconds
+    #[arg(long, default_value_t = 30, requires = "idle")]
+    seconds: u32,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+    #[arg(long, hide = true)]
+    agent: Option<Role>,
+    #[arg(long, hide = true, value_delimiter = ',', value_parser = core)]
+    agent_cores: Vec<CoreId>,
+    #[arg(long, hide = true, requires = "agent")]
+    panel_dir: Option<PathBuf>,
+}
+
+fn core(text: &str) -> Result<CoreId, String> {
+    text.parse::<u16>().map(CoreId::new).map_err(|_| format!("`{text}` is not a core's number"))
+}
+
+/// Runs the benchmark, or one of its children.
+pub(crate) fn run(args: &PipelineArgs) -> Outcome {
+    if let Some(role) = args.agent {
+        let Some(panels) = &args.panel_dir else {
+            return Err(Failure::usage("--agent needs --panel-dir"));
+        };
+        return agent::run(role, &args.agent_cores, panels);
+    }
+    let cores = Cores::choose(args)?;
+    let mut run = Run::start(args.output.require)?;
+    match args {
+        PipelineArgs { idle: true, .. } => idle::measure(args, &cores, &mut run)?,
+        PipelineArgs { throughput: true, .. } => throughput::measure(args, &cores, &mut run)?,
+        PipelineArgs { flood: true, .. } => flood::measure(args, &cores, &mut run)?,
+        _ => latency::measure(args, &cores, &mut run)?,
+    }
+    run.finish(args.output.json.as_deref())
+}
+
+/// Where the two processes run.
+#[derive(Clone, Debug)]
+struct Cores {
+    sender: Vec<CoreId>,
+    receiver: Vec<CoreId>,
+}
+
+impl Cores {
+    /// Two different cores, unless the user says otherwise or there is only one.
+    fn choose(args: &PipelineArgs) -> Result<Self, Failure> {
+        let topology = Topology::read().map_err(Failure::machine)?;
+        let mut cores = topology.real_time_cores();
+        let others: Vec<_> = topology.usable_cores().iter().collect();
+        cores.extend(others.into_iter().filter(|core| !cores.contains(core)).collect::<Vec<_>>());
+        let Some(receiver) = cores.first() else {
+            return Err(Failure::machine("this process may use no core"));
+        };
+        let sender = cores.get(1).unwrap_or(receiver);
+        let asked = |asked: &[CoreId], default: CoreId| match asked {
+            [] => vec![default],
+            cores => cores.to_vec(),
+        };
+        Ok(Self {
+            sender: asked(&args.sender_cores, *sender),
+            receiver: asked(&args.receiver_cores, *receiver),
+        })
+    }
+}

@@ -1,0 +1,123 @@
+//! Signatures checked per second on one lane, against a bare loop that does nothing else.
+//!
+//! The sender signs and sends as fast as its core can, which is about twice as fast as the other one
+//! checks: the receiving lane always has work, and what it cannot take is lost before it.
+
+use sinew_rt::clock::Nanos;
+
+use super::super::report::Run;
+use super::super::stats::{Comparison, Limit, Limits, Samples};
+use super::super::{interrupted, progress};
+use super::crew::{Crew, Stopped};
+use super::order::{Findings, Lanes, Leg, Pace, Program, Protection, Waits};
+use super::schedule::{Bursts, SPIN_MAX};
+use super::{Cores, PipelineArgs};
+use crate::exit::Failure;
+
+/// How much of the bare loop's throughput the lane must have.
+const SHARE: f64 = 0.92;
+/// Checks that one span covers: enough for every kind of pass of the lane to be in it.
+const BATCH: u64 = 8;
+/// Time of measurement in one leg.
+const LEG: Nanos = Nanos::from_millis(1_600);
+
+/// Measures loop, lane and loop again, round after round, and adds them to the report.
+pub(super) fn measure(args: &PipelineArgs, cores: &Cores, run: &mut Run) -> Result<(), Failure> {
+    let loop_name = "bare verify_strict loop";
+    // A throughput of at least so much is a time per check of at most so much more.
+    let limits = Limits { p50: Some(Limit::AtMost(1.0 / SHARE)), p99: None };
+    let name = "time per signed message on one verify lane (fused)";
+    let mut comparison =
+        Comparison::new(name, loop_name, "signed messages, delivered", limits).of_batches(BATCH);
+    let mut rates = Rates::default();
+    let outcome = rounds(args, cores, run, &mut comparison, &mut rates);
+    run.compared(&comparison);
+    rates.report(run);
+    match outcome {
+        Ok(()) | Err(Stopped::Interrupted) => Ok(()),
+        Err(Stopped::Failed(failure)) => Err(failure),
+    }
+}
+
+fn rounds(
+    args: &PipelineArgs,
+    cores: &Cores,
+    run: &mut Run,
+    comparison: &mut Comparison,
+    rates: &mut Rates,
+) -> Result<(), Stopped> {
+    let total = if args.quick { LEG / 4 } else { LEG };
+    let leg = |program| Leg {
+        program,
+        waits: Waits::Spin,
+        pace: Pace::Unpaced,
+        bursts: Bursts::spinning(SPIN_MAX, total),
+        // No check takes less than 10 µs.
+        samples_max: (total.as_nanos() / 10_000) as usize,
+        batch: BATCH,
+        priority: args.priority,
+    };
+    let bare = leg(Program::VerifyLoop);
+    let lane = leg(Program::Node(Lanes::Fused, Protection::Signed));
+    let mut crew = Crew::start(&cores.sender, &cores.receiver)?;
+    // A check takes about 50 µs: so many rounds give every side its samples.
+    let per_leg = total.as_nanos() / 50_000 / BATCH as i64;
+    let rounds = if args.quick { 1 } else { args.samples.div_ceil(per_leg.unsigned_abs().max(1)) };
+    let bar = progress("signed throughput", rounds * 3);
+    for round in 0..rounds {
+        let mut sides: [Option<Samples>; 3] = [None, None, None];
+        for n in 0..sides.len() {
+            if interrupted() {
+                return Err(Stopped::Interrupted);
+            }
+            let at = (round as usize + n) % sides.len();
+            let leg = if at == 1 { &lane } else { &bare };
+            let found = crew.leg(leg, run)?;
+            sides[at] = Some(batches(&found.receiver));
+            rates.add(at == 1, &found.receiver, leg);
+            bar.inc(1);
+        }
+        if let [Some(base), Some(subject), Some(control)] = &sides {
+            comparison.add(base, subject, control);
+        }
+    }
+    bar.finish_and_clear();
+    Ok(())
+}
+
+fn batches(found: &Findings) -> Samples {
+    let mut samples = Samples::of_batches(BATCH);
+    for ns in &found.spans_ns {
+        samples.record_n(u64::from(*ns), 1, Nanos::new(found.max_at_ns));
+    }
+    samples
+}
+
+/// Checks and the time that they took, pauses of the host included.
+#[derive(Default)]
+struct Rates {
+    lane: (u64, u64),
+    bare: (u64, u64),
+    dropped: u64,
+}
+
+impl Rates {
+    fn add(&mut self, is_lane: bool, found: &Findings, leg: &Leg) {
+        let side = if is_lane { &mut self.lane } else { &mut self.bare };
+        side.0 += found.spans_ns.len() as u64 * leg.batch;
+        side.1 += found.spans_ns.iter().map(|ns| u64::from(*ns)).sum::<u64>();
+        if is_lane {
+            self.dropped += found.counted("receive.drop.") + found.counted("verify.drop.");
+        }
+    }
+
+    /// The rates over everything, pauses of the host included.
+    fn report(&self, run: &mut Run) {
+        let rate = |(count, ns): (u64, u64)| count as f64 * 1e9 / ns.max(1) as f64;
+        let (lane, bare) = (rate(self.lane), rate(self.bare));
+        run.figure("signed messages verified and delivered by one lane", lane, "per second", None);
+        run.figure("strict checks by a bare loop", bare, "per second", None);
+        run.figure("ratio of the two, pauses of the host included", lane / bare.max(1.0), "", None);
+        run.figure("frames dropped by the lane for want of time", self.dropped as f64, "", None);
+    }
+}

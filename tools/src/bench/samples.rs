@@ -1,0 +1,154 @@
+//! Spans of time, pooled over rounds, and the figures that reports show of them.
+
+use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
+use sinew_rt::clock::Nanos;
+use sinew_rt::panel::HistogramSnapshot;
+
+/// The longest span that has a bucket of its own: 60 s. Longer ones count as this.
+const HIGHEST_NS: u64 = 60_000_000_000;
+const SIGNIFICANT_DIGITS: u8 = 3;
+
+/// Spans in nanoseconds, in buckets of three significant digits, with the exact maximum and when it
+/// was. Adding does not allocate, so a real-time thread may do it between two measurements.
+#[derive(Clone, Debug)]
+pub(crate) struct Samples {
+    histogram: Histogram<u64>,
+    /// How many operations each recorded span covers; quantiles are per operation.
+    operations: u64,
+    max_ns: u64,
+    /// `None` when those who measured did not say.
+    max_at: Option<Nanos>,
+}
+
+impl Samples {
+    /// An empty set of spans, each of which covers one operation. Allocates.
+    pub(crate) fn new() -> Self {
+        Self::of_batches(1)
+    }
+
+    /// An empty set of spans that each cover `operations` operations: what is too short to be timed
+    /// alone is timed in batches, and shown divided by `operations`.
+    pub(crate) fn of_batches(operations: u64) -> Self {
+        let histogram = Histogram::new_with_bounds(1, HIGHEST_NS, SIGNIFICANT_DIGITS)
+            .expect("1 <= lowest, 2 * lowest <= highest and digits <= 5 hold for these constants");
+        Self { histogram, operations: operations.max(1), max_ns: 0, max_at: None }
+    }
+
+    /// Adds one span that ended at `at`. Negative spans count as 0.
+    #[inline]
+    pub(crate) fn record(&mut self, span: Nanos, at: Nanos) {
+        self.record_n(span.as_unsigned(), 1, at);
+    }
+
+    /// Adds `count` spans of `ns`, the last of which ended at `at`.
+    #[inline]
+    pub(crate) fn record_n(&mut self, ns: u64, count: u64, at: Nanos) {
+        self.histogram.saturating_record_n(ns.min(HIGHEST_NS), count);
+        if ns > self.max_ns && count > 0 {
+            self.max_ns = ns;
+            self.max_at = Some(at);
+        }
+    }
+
+    /// Corrects the maximum, where the spans were already in buckets when they were added.
+    pub(crate) fn set_max(&mut self, ns: u64, at: Option<Nanos>) {
+        (self.max_ns, self.max_at) = (ns, at);
+    }
+
+    /// The spans of a histogram of an instrument panel, which keeps two significant digits.
+    pub(crate) fn from_panel(histogram: &HistogramSnapshot) -> Self {
+        let mut samples = Self::new();
+        for step in histogram.hdr.iter_recorded() {
+            let ns = histogram.hdr.median_equivalent(step.value_iterated_to());
+            samples.record_n(ns, step.count_at_value(), Nanos::ZERO);
+        }
+        samples.set_max(histogram.max.as_unsigned(), histogram.max_at);
+        samples
+    }
+
+    /// Adds everything that `other` holds; both must cover as many operations a span.
+    pub(crate) fn pool(&mut self, other: &Self) {
+        assert_eq!(self.operations, other.operations, "spans of different meaning");
+        self.histogram.add(&other.histogram).expect("both have the same bounds");
+        if other.max_ns > self.max_ns {
+            (self.max_ns, self.max_at) = (other.max_ns, other.max_at);
+        }
+    }
+
+    /// How many spans there are.
+    pub(crate) fn count(&self) -> u64 {
+        self.histogram.len()
+    }
+
+    /// The span that a share of `quantile` (0 to 1) does not exceed, in ns per operation.
+    pub(crate) fn quantile(&self, quantile: f64) -> f64 {
+        self.per_operation(self.histogram.value_at_quantile(quantile))
+    }
+
+    fn per_operation(&self, ns: u64) -> f64 {
+        ns as f64 / self.operations as f64
+    }
+
+    /// The figures that reports show. `started` is the origin of `max_at_s`.
+    pub(crate) fn summary(&self, started: Nanos) -> Summary {
+        let at = |quantile| self.quantile(quantile);
+        Summary {
+            count: self.count(),
+            operations_per_sample: self.operations,
+            mean_ns: self.histogram.mean() / self.operations as f64,
+            min_ns: self.per_operation(self.histogram.min()),
+            p50_ns: at(0.5),
+            p90_ns: at(0.9),
+            p99_ns: at(0.99),
+            p999_ns: at(0.999),
+            p9999_ns: at(0.9999),
+            max_ns: self.per_operation(self.max_ns),
+            max_at_s: self.max_at.map(|at| (at - started).as_secs_f64()),
+        }
+    }
+}
+
+/// A distribution in the figures that reports show, in ns per operation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Summary {
+    /// Spans recorded.
+    pub(crate) count: u64,
+    /// Operations that each span covers; above 1 the quantiles are of means over that many.
+    pub(crate) operations_per_sample: u64,
+    pub(crate) mean_ns: f64,
+    pub(crate) min_ns: f64,
+    pub(crate) p50_ns: f64,
+    pub(crate) p90_ns: f64,
+    pub(crate) p99_ns: f64,
+    pub(crate) p999_ns: f64,
+    pub(crate) p9999_ns: f64,
+    pub(crate) max_ns: f64,
+    /// When the maximum was, in seconds after the start of the run, if that is known.
+    pub(crate) max_at_s: Option<f64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_are_shown_per_operation() {
+        let mut samples = Samples::of_batches(100);
+        samples.record(Nanos::new(2_550), Nanos::from_secs(3));
+        let summary = samples.summary(Nanos::from_secs(1));
+        assert!((summary.p50_ns - 25.5).abs() < 0.02, "{summary:?}");
+        assert_eq!((summary.max_ns, summary.max_at_s), (25.5, Some(2.0)));
+    }
+
+    #[test]
+    fn the_exact_maximum_and_its_time_survive_pooling() {
+        let (mut early, mut late) = (Samples::new(), Samples::new());
+        early.record(Nanos::new(123_457), Nanos::from_secs(5));
+        late.record(Nanos::new(10), Nanos::from_secs(9));
+        late.pool(&early);
+        let summary = late.summary(Nanos::from_secs(4));
+        assert_eq!((summary.count, summary.max_ns), (2, 123_457.0));
+        assert_eq!(summary.max_at_s, Some(1.0));
+    }
+}

@@ -1,0 +1,151 @@
+//! What the command's tests share: running it, waiting for what must happen, and a process of its
+//! own with a guarded loop.
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// The command, ready for arguments.
+pub(crate) fn sinew() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sinew"));
+    command.stdin(Stdio::null());
+    command
+}
+
+/// Runs the command to its end.
+pub(crate) fn run(args: &[&str]) -> Ran {
+    Ran::of(sinew().args(args).output().expect("the command starts"))
+}
+
+/// What a run of the command came to.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+impl Ran {
+    pub(crate) fn of(output: Output) -> Self {
+        Self {
+            code: output.status.code(),
+            out: String::from_utf8(output.stdout).expect("output is UTF-8"),
+            err: String::from_utf8(output.stderr).expect("errors are UTF-8"),
+        }
+    }
+
+    /// The output, of a run that ended well.
+    #[track_caller]
+    pub(crate) fn good(self) -> String {
+        assert_eq!(self.code, Some(0), "{self:?}");
+        self.out
+    }
+
+    /// The one line of error of a run that failed with `code`.
+    #[track_caller]
+    pub(crate) fn error(self, code: i32) -> String {
+        assert_eq!(self.code, Some(code), "{self:?}");
+        let line = self.err.trim_end_matches('\n').to_owned();
+        assert!(!line.contains('\n') && line.starts_with("sinew: "), "one line, not\n{line}");
+        line
+    }
+}
+
+#[track_caller]
+pub(crate) fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error} in {text}"))
+}
+
+/// A watchdog, not a measurement: how long anything that must happen may take.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Polls `ready` until it gives something; panics with `what` when the patience is over.
+pub(crate) fn until<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
+    let begin = Instant::now();
+    loop {
+        if let Some(value) = ready() {
+            return value;
+        }
+        assert!(begin.elapsed() < PATIENCE, "gave up waiting until {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A child that does not outlive the test.
+pub(crate) struct Process {
+    pub(crate) child: Child,
+    out: BufReader<ChildStdout>,
+}
+
+impl Process {
+    pub(crate) fn start(command: &mut Command) -> Self {
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the process starts");
+        let out = BufReader::new(child.stdout.take().expect("output is piped"));
+        Self { child, out }
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Reads lines of its output until one that starts with `begin`; panics with everything that
+    /// it wrote when there is none.
+    pub(crate) fn line(&mut self, begin: &str) -> String {
+        let mut all = String::new();
+        loop {
+            let mut line = String::new();
+            let read = self.out.read_line(&mut line).expect("output is UTF-8");
+            if line.starts_with(begin) {
+                return line;
+            }
+            all.push_str(&line);
+            if read == 0 {
+                let mut err = String::new();
+                let errors = self.child.stderr.take();
+                errors.map(|mut pipe| pipe.read_to_string(&mut err));
+                panic!("no line `{begin}` in:\n{all}\n{err}");
+            }
+        }
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        let pid = self.id().to_string();
+        let sent = Command::new("kill").args(["-s", name, &pid]).status().expect("kill(1) exists");
+        assert!(sent.success(), "kill -s {name} {pid}");
+    }
+
+    /// Waits for its end: the exit code, and the rest of its output and errors.
+    pub(crate) fn end(mut self) -> Ran {
+        let ended = || self.child.try_wait().expect("it is our child");
+        let code = until("the process ends", ended).code();
+        let (mut out, mut err) = (String::new(), String::new());
+        self.out.read_to_string(&mut out).expect("output is UTF-8");
+        let errors = self.child.stderr.take();
+        errors.map(|mut pipe| pipe.read_to_string(&mut err));
+        Ran { code, out, err }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Which files the tests made, by name, in order.
+pub(crate) fn files(dir: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<_> =
+        std::fs::read_dir(dir).expect("readable").map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files
+}
