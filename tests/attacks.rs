@@ -13,7 +13,7 @@ use sinew::rt::clock::{self, Nanos};
 use support::arena::over_each_transport;
 use support::arena::{Arena, CLUSTER, CONTROLLER, EPOCH, From, LIFE, ROBOT, Rules, UNLIMITED};
 use support::forge::{Forger, Seen, identity, kind_of};
-use support::{Sample, until};
+use support::{Sample, counter, until};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Offsets in a frame, as wire.rs documents them.
@@ -44,6 +44,7 @@ fn a_replayed_frame_is_delivered_once_and_dropped_ninety_nine_times() {
             arena.send(From::Home, &frame);
         }
         arena.expect(1, &[("verify.drop.replay@controller", 99)]);
+        assert_eq!(counter(&arena.robot, "verify.signatures_checked"), 1, "cheap to refuse");
     });
 }
 
@@ -342,6 +343,7 @@ fn envelopes_of_an_ended_and_of_an_unannounced_life_are_dropped() {
         }
         let future = ("verify.drop.future_epoch@controller", 10);
         arena.expect(0, &[("verify.drop.old_epoch@controller", 15), future]);
+        assert_eq!(counter(&arena.robot, "verify.signatures_checked"), 0, "cheap to refuse");
     });
 }
 

@@ -14,16 +14,17 @@ use sinew::rt::ladder::LadderConfig;
 use sinew::rt::lane::Stage;
 use sinew::rt::panel::State;
 use sinew::rt::thread::Strictness;
-use sinew::rt::topology::CoreId;
+use sinew::rt::topology::{CoreId, Topology};
 use std::net::UdpSocket;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use support::alone::alone;
 use support::arena::{Arena, CLUSTER, CONTROLLER, From, ROBOT, Rules, UNLIMITED};
 use support::arena::{accounted, counts, peer};
 use support::forge::identity;
 use support::inventory::{Inventory, anonymous_bytes};
-use support::{Pair, Sample, counter, fresh_address, until};
+use support::{AtTheEnd, Pair, Sample, beside, counter, fresh_address, lane_core, until};
 
 const LAYOUTS: [Layout; 3] = [Layout::Fused, Layout::Split, Layout::Pipelined];
 
@@ -224,10 +225,13 @@ fn drop_privileges() {
 
 #[test]
 fn a_stopping_node_delivers_everything_that_it_had_received() {
+    // Lanes side by side, where there are cores for it, so that one can end before another.
+    let cores: Vec<_> = Topology::read().unwrap().usable_cores().iter().collect();
     for layout in LAYOUTS {
         for round in 0..3 {
             let name = format!("drain-{layout}-{round}");
-            let mut arena = Arena::memory(&name, Rules { layout, ..Rules::default() });
+            let rules = Rules { layout, cores: cores.clone(), ..Rules::default() };
+            let mut arena = Arena::memory(&name, rules);
             let frames: Vec<_> = (1..=200)
                 .map(|number| arena.controller.sample("setpoint", arena.epoch, number))
                 .collect();
@@ -281,6 +285,7 @@ fn a_node_stops_while_traffic_flows_and_every_frame_is_accounted_for() {
                     }
                 }
             });
+            let _end = AtTheEnd(&stopped);
             until("traffic flows", || setpoints.pop());
             let panel = robot.panel().clone();
             until("much of it", || (counter(&robot, "receive.frames") > 500).then_some(()));
@@ -298,7 +303,6 @@ fn a_node_stops_while_traffic_flows_and_every_frame_is_accounted_for() {
                 (counter(&controller, "sent/setpoint") > sent + 100).then_some(())
             });
             controller.stop().unwrap();
-            stopped.store(true, Ordering::Relaxed);
         });
     }
 }
@@ -316,6 +320,7 @@ fn a_flood_does_not_keep_a_node_from_stopping() {
                     flood(&[0; 64]);
                 }
             });
+            let _end = AtTheEnd(&stopped);
             until("the flood has come in", || {
                 counts(&arena.robot)
                     .get("receive.drop.bad_magic@stranger")
@@ -324,7 +329,41 @@ fn a_flood_does_not_keep_a_node_from_stopping() {
             });
             // Would hang for as long as the flood lasts, which is until this returns.
             arena.robot.stop().unwrap();
-            stopped.store(true, Ordering::Relaxed);
         });
     }
+}
+
+/// Says that it had work until its time is over.
+struct NeverIdle {
+    until: Option<Nanos>,
+    over: Arc<AtomicBool>,
+}
+
+impl Stage for NeverIdle {
+    fn poll(&mut self, now: Nanos) -> Execution {
+        // Below what the kernel allows a real-time thread at a time.
+        if now < *self.until.get_or_insert(now + Nanos::from_millis(800)) {
+            return Execution::Worked { released: now };
+        }
+        self.over.store(true, Ordering::Relaxed);
+        Execution::Idle
+    }
+}
+
+#[test]
+fn a_stage_that_never_runs_out_of_work_does_not_keep_a_node_from_stopping() {
+    beside(lane_core(), || {
+        let files = tempfile::tempdir().unwrap();
+        let mut node = Node::builder("never-idle")
+            .development()
+            .identity(identity(ROBOT))
+            .panel_dir(files.path())
+            .layout(Layout::Fused)
+            .udp(fresh_address());
+        let over = Arc::new(AtomicBool::new(false));
+        let stage = NeverIdle { until: None, over: over.clone() };
+        node.stage("never-idle", guard(Nanos::from_secs(1)), Box::new(stage));
+        node.start().unwrap().stop().unwrap();
+        assert!(!over.load(Ordering::Relaxed), "the stop waited for the stage, not for its limit");
+    });
 }

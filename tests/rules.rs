@@ -22,7 +22,7 @@ use support::alone::alone;
 use support::arena::{Arena, CLUSTER, CONTROLLER, From, ROBOT, Rules, UNLIMITED, counts, peer};
 use support::forge::{Forger, identity};
 use support::inventory::Inventory;
-use support::{Sample, counter, fresh_address, until};
+use support::{AtTheEnd, Sample, counter, fresh_address, until};
 
 const LAYOUTS: [Layout; 3] = [Layout::Fused, Layout::Split, Layout::Pipelined];
 
@@ -330,6 +330,7 @@ fn a_flood_from_elsewhere_costs_the_peer_nothing() {
                     flood.send(&garbage[n % 2]).unwrap();
                 }
             });
+            let _end = AtTheEnd(&done);
             until("the flood has come in", || {
                 counts(&arena.robot)
                     .get("verify.drop.bad_signature@stranger")
@@ -343,7 +344,6 @@ fn a_flood_from_elsewhere_costs_the_peer_nothing() {
                 let arrived = until("the peer's sample gets through", || arena.setpoints.pop());
                 assert_eq!(arrived.value.number, number);
             }
-            done.store(true, Ordering::Relaxed);
         });
         let counted = counts(&arena.robot);
         assert_eq!(counted["delivered/setpoint"], 500);

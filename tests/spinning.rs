@@ -12,8 +12,7 @@ use sinew::rt::guard::{Execution, GuardSpec};
 use sinew::rt::ladder::LadderConfig;
 use sinew::rt::lane::Stage;
 use sinew::rt::ring::Consumer;
-use sinew::rt::thread::{Priority, Strictness, ThreadSpec, spawn};
-use sinew::rt::topology::{CoreId, Topology};
+use sinew::rt::topology::CoreId;
 use sinew::rt::wait::Wait;
 use std::net::UdpSocket;
 use std::sync::Arc;
@@ -21,7 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use support::alone::{is_alone, pass_on, run, variant};
 use support::arena::{CLUSTER, CONTROLLER, EPOCH, LIFE, ROBOT, UNLIMITED, peer};
 use support::forge::{Forger, Seen, identity, kind_of};
-use support::{Sample, fresh_address, granted, skipped, until};
+use support::{Sample, beside, fresh_address, granted, lane_core, skipped, until};
 use zerocopy::IntoBytes;
 
 /// Messages that go in and come back.
@@ -93,9 +92,6 @@ fn a_spinning_lane_makes_no_system_call_but_its_own_receive_and_send() {
     if is_alone() {
         return live_in_jail(&variant());
     }
-    if Topology::read().unwrap().usable_cores().iter().count() < 2 {
-        return skipped("a lane that spins needs a core besides the one that feeds it");
-    }
     let well_behaved = run(IN_JAIL, "well-behaved");
     pass_on(&well_behaved);
     assert!(well_behaved.status.success(), "{}: {}", well_behaved.status, well_behaved.output);
@@ -116,18 +112,13 @@ fn a_spinning_lane_makes_no_system_call_but_its_own_receive_and_send() {
 
 /// Ends the process, at once and without asking the lane: it may make no system call to end.
 fn live_in_jail(variant: &str) {
-    let core = *Topology::read().unwrap().real_time_cores().last().unwrap();
-    let other = Topology::read().unwrap().usable_cores().iter().find(|c| *c != core).unwrap();
-    // The main thread must not be where the lane spins when it wants to look at the result.
-    let spec = ThreadSpec::new("driver").core(other).fifo(Priority::MIN);
+    let core = lane_core();
     let misbehaves = variant == "misbehaved";
-    let driver = move || std::panic::catch_unwind(|| drive_jail(core, misbehaves)).is_ok();
-    let driver = spawn(spec.strictness(Strictness::Report), move || {
-        let code = if driver() { 0 } else { 1 };
+    beside(core, move || {
+        let driven = std::panic::catch_unwind(|| drive_jail(core, misbehaves));
         // SAFETY: ends the process without running anything else of it.
-        unsafe { libc::_exit(code) }
+        unsafe { libc::_exit(i32::from(driven.is_err())) }
     });
-    driver.unwrap().join().unwrap()
 }
 
 fn drive_jail(core: CoreId, misbehaves: bool) {

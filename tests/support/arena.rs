@@ -7,13 +7,14 @@ use super::forge::{Forger, identity};
 use super::{PATIENCE, Sample, fresh_address, until};
 use sinew::io::message::Message;
 use sinew::io::node::{
-    Auth, Layout, Node, NodeBuilder, PeerConfig, Queued, TopicClass, TopicConfig,
+    Auth, Layout, Node, NodeBuilder, PeerConfig, Queued, RealTimeConfig, TopicClass, TopicConfig,
 };
 use sinew::io::security::AdmissionLimits;
 use sinew::io::transport::memory::MemoryNetwork;
 use sinew::rt::clock;
 use sinew::rt::panel::Panel;
 use sinew::rt::ring::Consumer;
+use sinew::rt::topology::CoreId;
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
@@ -73,13 +74,15 @@ pub(crate) struct Arena {
 /// How an arena differs from the usual one.
 pub(crate) struct Rules {
     pub(crate) layout: Layout,
+    /// Cores for the lanes; empty for the node's own choice.
+    pub(crate) cores: Vec<CoreId>,
     pub(crate) limits: AdmissionLimits,
     pub(crate) queue: usize,
 }
 
 impl Default for Rules {
     fn default() -> Self {
-        Self { layout: Layout::Fused, limits: UNLIMITED, queue: 4_096 }
+        Self { layout: Layout::Fused, cores: Vec::new(), limits: UNLIMITED, queue: 4_096 }
     }
 }
 
@@ -161,7 +164,11 @@ impl Arena {
                 .identity(identity(ROBOT))
                 .panel_dir(files.path())
                 .admission(rules.limits)
-                .layout(rules.layout)
+                .realtime(RealTimeConfig {
+                    layout: rules.layout,
+                    cores: rules.cores,
+                    ..RealTimeConfig::default()
+                })
                 .topic(TopicConfig {
                     name: "notes".to_owned(),
                     schema: Sample::NAME.to_owned(),

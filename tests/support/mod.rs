@@ -10,8 +10,10 @@ use sinew::io::message::Message;
 use sinew::io::node::{Node, NodeBuilder, PeerConfig};
 use sinew::io::security::Identity;
 use sinew::rt::clock::{self, Nanos};
+use sinew::rt::thread::{Priority, Strictness, ThreadSpec, spawn};
+use sinew::rt::topology::{CoreId, Topology};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// A message for tests: a number and room to make it 256 bytes long.
@@ -114,4 +116,33 @@ pub(crate) fn skipped(reason: &str) {
 pub(crate) fn granted(what: &str) {
     use std::io::Write;
     let _ = writeln!(std::io::stderr(), "\nGRANTED: {what}");
+}
+
+/// Sets a flag when dropped, also by a failed assertion: threads that run until then end.
+pub(crate) struct AtTheEnd<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for AtTheEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Runs `body` on a thread that the lanes on `core` cannot keep from running, or says why not.
+pub(crate) fn beside<T: Send + 'static>(
+    core: CoreId,
+    body: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    let cores = Topology::read().unwrap().usable_cores();
+    let Some(other) = cores.iter().find(|other| *other != core) else {
+        skipped("a lane that holds its core needs another core beside it");
+        return None;
+    };
+    let spec = ThreadSpec::new("driver").core(other).fifo(Priority::MIN);
+    let driver = spawn(spec.strictness(Strictness::Report), body).unwrap();
+    Some(driver.join().unwrap())
+}
+
+/// The core on which a node with one lane puts it, if it is not told otherwise.
+pub(crate) fn lane_core() -> CoreId {
+    Topology::read().unwrap().real_time_cores()[0]
 }
