@@ -3,7 +3,7 @@
 use serde::Serialize;
 use sinew_control::safety::StopCause;
 use sinew_rt::clock::Nanos;
-use sinew_rt::panel::{Kind, State};
+use sinew_rt::panel::{Cause, Kind, PanelSnapshot, State};
 
 use super::child::Life;
 use super::process::Limits;
@@ -17,8 +17,8 @@ use super::story::{Events, Script};
 pub(crate) enum Finding {
     Pass,
     Fail,
-    /// Not kept, in a run in which the machine kept a loop from its core for so long that no
-    /// program could have kept it.
+    /// Not kept, in a run in which the machine kept a real-time thread from its core for so long
+    /// that no program could have kept it.
     Machine,
     /// The run ended before.
     NotReached,
@@ -66,12 +66,30 @@ pub(crate) fn all(script: &Script, limits: &Limits, events: &Events, lives: &[Li
     checks
 }
 
-/// The longest time for which the kernel kept a loop of either process from its core, if that was
-/// long enough to spoil the run: half the deadline, since a stall of each process adds up.
+/// The longest time for which the kernel kept a real-time thread of either process from its core, if
+/// that was long enough to spoil the run: half the deadline, since a stall of each process adds up.
 pub(crate) fn stall(limits: &Limits, lives: &[Life]) -> Option<Nanos> {
-    let histograms = lives.iter().flat_map(|life| &life.panel.histograms);
-    let wake_ups = histograms.filter(|histogram| histogram.kind == Kind::WakeUp);
-    wake_ups.map(|wake_up| wake_up.max).max().filter(|latest| *latest > limits.deadline / 2)
+    let waits = lives.iter().flat_map(|life| waits(&life.panel));
+    waits.max().filter(|longest| *longest > limits.deadline / 2)
+}
+
+/// How long the threads of a process waited for their cores, as far as that cannot be their own doing.
+fn waits(panel: &PanelSnapshot) -> impl Iterator<Item = Nanos> {
+    let longest = |kind, name: Option<&str>| {
+        let histograms = panel.histograms.iter();
+        let of_kind = histograms.filter(move |histogram| histogram.kind == kind);
+        let named = of_kind.filter(move |histogram| name.is_none_or(|name| histogram.name == name));
+        named.map(|histogram| histogram.max).max().unwrap_or_default()
+    };
+    // A loop sleeps until an instant, and is on its own in waking up late.
+    let woken = longest(Kind::WakeUp, None);
+    // The send stage is called for each millisecond. It may wait for a stage of its lane to end,
+    // and for the rest only because its thread does not run.
+    let called = longest(Kind::ReleaseLatency, Some("send")) - longest(Kind::Execution, None);
+    // In the middle of an execution, the guard tells time on the CPU from time off it.
+    let inside = panel.trips.iter().filter(|trip| trip.cause == Cause::NotOnCpu);
+    let inside = inside.map(|trip| trip.duration).max().unwrap_or_default();
+    [woken, called, inside].into_iter()
 }
 
 fn check(name: &'static str, good: Option<bool>, detail: impl Into<String>) -> Check {
@@ -227,7 +245,7 @@ mod tests {
         (script, Limits::new(false), events)
     }
 
-    /// One life of each process, whose loop was once woken `late`.
+    /// One life of each process, whose loop was once woken `late`, and whose lane never.
     fn lives(late: Nanos, dropped: &[&str]) -> Vec<Life> {
         let life = |role: Role| {
             let panel = Panel::anonymous(&PanelSpec::new(role.name())).unwrap();
@@ -312,6 +330,24 @@ mod tests {
         let (script, limits, _) = good();
         let drops = &all(&script, &limits, &events, &lives)[6];
         assert!(!drops.detail.contains("rate_limited"), "{}", drops.detail);
+    }
+
+    #[test]
+    fn a_lane_that_was_kept_waiting_is_a_stall_and_a_stage_that_took_long_is_none() {
+        let (_, limits, _) = good();
+        let panel = Panel::anonymous(&PanelSpec::new("lane")).unwrap();
+        let called = panel.recorder("send", Kind::ReleaseLatency).unwrap();
+        let verify = panel.recorder("verify", Kind::Execution).unwrap();
+        let mut lives = lives(MS, &[]);
+        let mut stalled = |panel: &Panel| {
+            lives[0].panel = panel.snapshot().unwrap();
+            stall(&limits, &lives)
+        };
+        verify.record(MS * 30, SECOND);
+        called.record(MS * 31, SECOND);
+        assert_eq!(stalled(&panel), None, "the stage before it took as long");
+        called.record(MS * 45, SECOND);
+        assert_eq!(stalled(&panel), Some(MS * 15));
     }
 
     #[test]

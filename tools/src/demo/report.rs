@@ -33,7 +33,7 @@ pub(crate) struct Report {
     layout: String,
     limits: LimitsShown,
     checks: Vec<Check>,
-    /// For how long the kernel kept a loop from its core, when that spoils a run.
+    /// For how long the kernel kept a real-time thread from its core, when that spoils a run.
     longest_stall_ns: Option<Nanoseconds>,
     timeline: Timeline,
     processes: Vec<Process>,
@@ -340,8 +340,8 @@ impl Report {
         if let Some(stall) = self.longest_stall_ns {
             writeln!(
                 text,
-                "  The kernel kept a loop from its core for {}: another real-time process, \
-                 throttling, or the hypervisor. `sinew doctor` looks for all three.",
+                "  The kernel kept a real-time thread from its core for {}: another process, \
+                 throttling, or the\n  hypervisor. `sinew doctor` looks for all three.",
                 table::short(stall.into())
             )?;
         }
