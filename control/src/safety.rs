@@ -217,10 +217,10 @@ impl StopCause {
 impl fmt::Display for StopCause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Timing => "budgets missed too often",
+            Self::Timing => "this loop or what feeds it missed its budgets too often",
             Self::InputLost => "an input is older than its deadline",
-            Self::Hang => "a cycle ran longer than its hard limit",
-            Self::Panic => "the body panicked",
+            Self::Hang => "this loop or what feeds it ran longer than its hard limit",
+            Self::Panic => "this loop or what feeds it panicked",
             Self::Tripped => "the body asked for it",
         })
     }
@@ -253,13 +253,14 @@ impl Safety {
         self.state
     }
 
-    /// Why the loop stands in safe stop: the first cause, not what followed from it.
+    /// Why the loop stands in safe stop: the first cause, not what followed from it. A panic or a
+    /// hang that comes later takes its place, and is a stop with a number of its own.
     #[must_use]
     pub const fn cause(&self) -> Option<StopCause> {
         self.cause
     }
 
-    /// How often safe stop was entered. It numbers the stops, so that a re-arm can be held to the
+    /// How often safe stop was entered, or got a worse cause. It numbers the stops, so that a re-arm can be held to the
     /// one that its author saw.
     #[must_use]
     pub const fn stops(&self) -> u64 {
@@ -276,6 +277,11 @@ impl Safety {
         let before = self.state;
         self.state = event.row()[before as usize];
         match (before, self.state) {
+            // Whoever looked at the stop so far has not seen this: it needs a permission of its own.
+            (State::SafeStop, State::SafeStop) if self.is_worse(&event) => {
+                self.cause = StopCause::of(&event);
+                self.stops += 1;
+            }
             (State::SafeStop, State::SafeStop) => {}
             (_, State::SafeStop) => {
                 self.cause = StopCause::of(&event);
@@ -284,6 +290,12 @@ impl Safety {
             _ => self.cause = None,
         }
         before
+    }
+
+    /// Whether `event` is a panic or a hang that is not what the present stop is about.
+    fn is_worse(&self, event: &Event) -> bool {
+        let cause = StopCause::of(event);
+        matches!(event, Event::Panic | Event::Hang) && self.cause != cause
     }
 }
 
@@ -382,12 +394,30 @@ mod tests {
         let mut safety = Safety::new();
         safety.apply(Event::Start);
         safety.apply(Event::InputLost);
-        safety.apply(Event::Panic);
+        safety.apply(Event::TimingSafeStop);
+        safety.apply(Event::Tripped);
         assert_eq!((safety.cause(), safety.stops()), (Some(StopCause::InputLost), 1));
         safety.apply(Event::Rearm(Some(RearmToken::authorise(1))));
         assert_eq!((safety.cause(), safety.stops()), (None, 1));
         safety.apply(Event::Tripped);
         assert_eq!((safety.cause(), safety.stops()), (Some(StopCause::Tripped), 2));
+    }
+
+    #[test]
+    fn a_panic_or_hang_during_a_stop_is_a_stop_of_its_own() {
+        let mut safety = Safety::new();
+        safety.apply(Event::Start);
+        safety.apply(Event::InputLost);
+        safety.apply(Event::Hang);
+        assert_eq!((safety.cause(), safety.stops()), (Some(StopCause::Hang), 2));
+        safety.apply(Event::Hang);
+        assert_eq!(safety.stops(), 2, "the same cause is no news");
+        safety.apply(Event::Panic);
+        assert_eq!((safety.cause(), safety.stops()), (Some(StopCause::Panic), 3));
+        safety.apply(Event::Rearm(Some(RearmToken::authorise(1))));
+        assert_eq!(safety.state(), State::SafeStop, "nobody who permitted stop 1 saw the panic");
+        safety.apply(Event::Rearm(Some(RearmToken::authorise(3))));
+        assert_eq!(safety.state(), State::Running);
     }
 
     #[test]
@@ -415,11 +445,14 @@ mod tests {
                 } else {
                     event(i)
                 };
+                let cause = StopCause::of(&event);
+                let worse = matches!(event, Event::Panic | Event::Hang) && cause != safety.cause();
                 let before = safety.apply(event);
                 if before == State::SafeStop && safety.state() != State::SafeStop {
                     prop_assert!(authorised);
                 }
-                if before != State::SafeStop && safety.state() == State::SafeStop {
+                let stands = safety.state() == State::SafeStop;
+                if stands && (before != State::SafeStop || worse) {
                     stops += 1;
                 }
                 prop_assert_eq!(safety.cause().is_some(), safety.state() == State::SafeStop);

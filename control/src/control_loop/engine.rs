@@ -97,6 +97,8 @@ pub(super) struct Engine<B> {
     /// The level of `health` that the safety states have heard of.
     pub(super) level: Level,
     pub(super) tick: u64,
+    /// Whether the safety states have heard that something panicked, and that something hung.
+    known: (bool, bool),
     rearm: Option<PendingRearm>,
     /// Something in the safe-stop path said that motion must not begin.
     unsafe_to_move: bool,
@@ -142,6 +144,7 @@ impl<B: LoopBody> Engine<B> {
             safety: Safety::new(),
             level: Level::Ok,
             tick: 0,
+            known: (false, false),
             rearm: None,
             unsafe_to_move: false,
             degraded_told: false,
@@ -221,6 +224,12 @@ impl<B: LoopBody> Engine<B> {
             }
             body.cycle(cx);
         }));
+        // First: what else the cycle came to is nothing beside it.
+        if outcome.is_err() {
+            self.health.set_panicked();
+            self.level = Level::SafeStop;
+            self.apply(Event::Panic);
+        }
         match cx.inputs {
             Some(Freshness::Fresh) => self.apply(Event::InputFresh),
             Some(Freshness::Stale) => self.apply(Event::InputStale),
@@ -229,11 +238,6 @@ impl<B: LoopBody> Engine<B> {
         }
         if cx.tripped {
             self.apply(Event::Tripped);
-        }
-        if outcome.is_err() {
-            self.health.set_panicked();
-            self.level = Level::SafeStop;
-            self.apply(Event::Panic);
         }
         self.degraded_told &= self.safety.state().is_degraded();
         (cx.tripped, cx.inputs) = (false, None);
@@ -256,12 +260,20 @@ impl<B: LoopBody> Engine<B> {
     fn follow_health(&mut self) {
         let level = self.health.level();
         let before = std::mem::replace(&mut self.level, level);
+        let (panicked, hung) = (self.health.panicked(), self.health.hung());
+        let (knew_panic, knew_hang) = std::mem::replace(&mut self.known, (panicked, hung));
         if level == before {
+            // A latch that is closed already can still get a worse reason.
+            match level {
+                Level::SafeStop if panicked && !knew_panic => self.apply(Event::Panic),
+                Level::SafeStop if hung && !knew_hang => self.apply(Event::Hang),
+                _ => {}
+            }
             return;
         }
         match level {
-            Level::SafeStop if self.health.panicked() => self.apply(Event::Panic),
-            Level::SafeStop if self.health.hung() => self.apply(Event::Hang),
+            Level::SafeStop if panicked => self.apply(Event::Panic),
+            Level::SafeStop if hung => self.apply(Event::Hang),
             Level::SafeStop => self.apply(Event::TimingSafeStop),
             Level::Degraded => self.apply(Event::TimingDegraded),
             Level::Late if before == Level::Ok => self.apply(Event::TimingLate),
@@ -293,9 +305,10 @@ impl<B: LoopBody> Engine<B> {
     }
 
     fn apply(&mut self, event: Event) {
+        let stops = self.safety.stops();
         let before = self.safety.apply(event);
         let state = self.safety.state();
-        if before == state {
+        if before == state && self.safety.stops() == stops {
             return;
         }
         if state == State::SafeStop {

@@ -45,7 +45,8 @@
 //!
 //! What leads to safe stop: the trip ladder of the loop's guard (or of any guard that shares its
 //! [`Health`]), an input past its deadline, a cycle beyond the hard limit, a panic, or
-//! [`Cycle::trip`]. Then the safe-stop path runs within the same cycle, and in every cycle
+//! [`Cycle::trip`]. A cycle that is still inside beyond its hard limit is found only where a
+//! supervisor looks, as beside a node; a loop by itself notices when the cycle ends. Then the safe-stop path runs within the same cycle, and in every cycle
 //! until somebody authorises the re-arm of that very stop.
 //!
 //! **This is software, not a certified safety function.** A body that never returns keeps its own

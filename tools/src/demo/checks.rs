@@ -122,8 +122,16 @@ fn safe_stop(limits: &Limits, events: &Events) -> Check {
     };
     let took = stop.torque_off_at - stop.setpoint_sent_at;
     let limit = limits.deadline + limits.reaction;
-    let detail = format!("torque off {took} after the last setpoint, limit {limit}");
-    check(name, Some(took <= limit), detail)
+    let mut detail = format!("torque off {took} after the last setpoint, limit {limit}");
+    // A stop before the kill, for another reason or too soon is not the one that was asked for.
+    let caused = events.killed_at.is_some_and(|killed| stop.torque_off_at > killed)
+        && events.stop_cause == Some(StopCause::InputLost)
+        && took >= limits.deadline;
+    if !caused {
+        let cause = events.stop_cause.map_or_else(String::new, |cause| format!(" ({cause})"));
+        detail.push_str(&format!("; not a stop that the kill caused{cause}"));
+    }
+    check(name, Some(caused && took <= limit), detail)
 }
 
 fn new_life(events: &Events) -> Check {
@@ -290,6 +298,25 @@ mod tests {
         events.stop = Some(stop);
         let failed = found(Finding::Fail, &events, &lives(MS, &[]));
         assert_eq!(failed, ["safe stop within its deadline"]);
+    }
+
+    #[test]
+    fn a_stop_that_the_kill_did_not_cause_does_not_pass() {
+        type Break = fn(&mut Events);
+        let cases: [Break; 3] = [
+            |events| events.killed_at = Some(SECOND * 11),
+            |events| events.stop_cause = Some(StopCause::Tripped),
+            |events| {
+                let stop = events.stop.as_mut().unwrap();
+                stop.torque_off_at = stop.setpoint_sent_at + MS * 2;
+            },
+        ];
+        for spoil in cases {
+            let (_, _, mut events) = good();
+            spoil(&mut events);
+            let failed = found(Finding::Fail, &events, &lives(MS, &[]));
+            assert_eq!(failed, ["safe stop within its deadline"]);
+        }
     }
 
     #[test]

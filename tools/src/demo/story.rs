@@ -92,6 +92,8 @@ pub(crate) struct Story {
     next_look: Nanos,
     stops_known: u64,
     stop_expected: bool,
+    /// Whether the stop that the kill causes has been counted.
+    planned_stop_seen: bool,
     rearm_asked_at: Option<Nanos>,
 }
 
@@ -120,6 +122,7 @@ impl Story {
             next_look: now,
             stops_known: 0,
             stop_expected: false,
+            planned_stop_seen: false,
             rearm_asked_at: None,
         })
     }
@@ -299,8 +302,13 @@ impl Story {
     fn follow(&mut self, look: &Look) -> Result<(), End> {
         let stops = look.stops();
         if stops > self.stops_known {
+            let mut unplanned = stops - self.stops_known;
             self.stops_known = stops;
-            if !self.stop_expected {
+            if self.stop_expected && !self.planned_stop_seen {
+                self.planned_stop_seen = true;
+                unplanned -= 1;
+            }
+            for _ in 0..unplanned {
                 let cause = look.stop_cause().unwrap_or(StopCause::Tripped);
                 self.events.unplanned.push(cause);
                 self.note(format!("unplanned safe stop: {cause}"));

@@ -5,7 +5,7 @@ use sinew_rt::latest;
 
 use super::*;
 use crate::input::Input;
-use crate::safety::RearmToken;
+use crate::safety::{RearmToken, StopCause};
 
 /// Trips in cycle 3, and lets the test do something to the handle in a later one.
 fn trip_then(
@@ -152,6 +152,39 @@ fn a_rearm_waits_while_the_safe_stop_path_reads_a_lost_input() {
     });
     assert_eq!(rig.ticks_of(Call::SafeStop), range(9..=60));
     assert_eq!(rig.status.get().unwrap().stops, 1, "it did not start to move only to stop again");
+}
+
+#[test]
+fn a_permission_for_what_was_seen_does_not_cover_a_panic_elsewhere_since() {
+    let mut rig = Rig::new();
+    let control_loop = ControlLoop::new("arm").budget(US * 100).health(rig.health.clone());
+    let (handle, health) = (control_loop.handle(), rig.health.clone());
+    rig.run_loop(control_loop, 12, move |call, cx| {
+        if call == Call::Cycle && cx.tick() == 3 {
+            cx.trip();
+        }
+        if call != Call::SafeStop {
+            return;
+        }
+        match cx.tick() {
+            // Another lane panics while the operator's permission for stop 1 is under way.
+            5 => {
+                health.set_panicked();
+                handle.rearm(RearmToken::authorise(1));
+            }
+            8 => {
+                let Status { state, cause, stops } = handle.status();
+                assert_eq!((state, cause), (State::SafeStop, Some(StopCause::Panic)));
+                assert_eq!(stops, 2);
+                assert!(health.panicked(), "nobody cleared what nobody saw");
+                handle.rearm(RearmToken::authorise(2));
+            }
+            _ => {}
+        }
+    });
+    assert_eq!(rig.ticks_of(Call::Cycle), [1, 2, 3, 10, 11, 12]);
+    let snapshot = rig.panel.snapshot().unwrap();
+    assert_eq!(snapshot.counter("arm safe stops"), Some(2), "the number that a re-arm names");
 }
 
 #[test]

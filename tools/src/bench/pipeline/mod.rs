@@ -106,6 +106,12 @@ impl PipelineArgs {
     pub(crate) fn is_child(&self) -> bool {
         self.agent.is_some()
     }
+
+    /// Whether something in the run spins.
+    fn spins(&self) -> bool {
+        let only_parks = self.park && !self.spin;
+        !self.idle && (self.throughput || self.flood || !only_parks)
+    }
 }
 
 fn core(text: &str) -> Result<CoreId, String> {
@@ -153,9 +159,25 @@ impl Cores {
             [] => vec![default],
             cores => cores.to_vec(),
         };
-        Ok(Self {
+        let cores = Self {
             sender: asked(&args.sender_cores, *sender),
             receiver: asked(&args.receiver_cores, *receiver),
-        })
+        };
+        let usable = topology.usable_cores();
+        if let Some(core) =
+            cores.sender.iter().chain(&cores.receiver).find(|core| !usable.contains(**core))
+        {
+            return Err(Failure::usage(format!(
+                "core {core} does not exist, or this process may not use it; it may use {usable}"
+            )));
+        }
+        let shared = cores.sender.iter().find(|core| cores.receiver.contains(core));
+        if let (Some(core), true) = (shared, args.spins()) {
+            return Err(Failure::usage(format!(
+                "sender and receiver are both on core {core}, where one would spin while the other \
+                 waits for it; give each its own with --sender-cores and --receiver-cores"
+            )));
+        }
+        Ok(cores)
     }
 }
