@@ -13,6 +13,7 @@ use sinew_io::node::{
 };
 use sinew_io::security::{Identity, keyfile};
 use sinew_rt::clock::{self, Nanos};
+use sinew_rt::kernel::RtThrottling;
 use sinew_rt::thread::Strictness;
 use sinew_rt::wait::Wait;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -493,6 +494,23 @@ fn the_longest_names_fit_the_panel() {
     let _reader = node.latest::<Sample>(&topic).unwrap();
     let _publisher = node.publisher::<Sample>(&topic).unwrap();
     node.start().unwrap().stop().unwrap();
+}
+
+#[test]
+fn a_lane_may_not_spin_for_good_where_the_kernel_throttles_it_whatever_the_mode() {
+    if RtThrottling::current().spin_allowed().is_ok() {
+        println!("SKIPPED: this kernel does not throttle real-time threads");
+        return;
+    }
+    let mut files = Files::new("throttled");
+    files.robot =
+        files.robot.replace("[realtime]\n", "[realtime]\nwait = \"spin\"\nlayout = \"fused\"\n");
+    let path = files.dir.path().join("robot.toml");
+    std::fs::write(&path, &files.robot).unwrap();
+    let node = Node::from_config(&path).unwrap().panel_dir(files.dir.path());
+    let error = node.start().unwrap_err();
+    let NodeError::Refused(refused) = &error else { panic!("{error}") };
+    assert_eq!(refused[0].what, "realtime.wait");
 }
 
 #[test]

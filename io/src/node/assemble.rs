@@ -66,7 +66,7 @@ pub(super) fn start(mut builder: NodeBuilder) -> Result<Node, NodeError> {
     panel.set_identity(&who.identity.public().to_did());
     panel.set_layout(&plan.to_string());
 
-    let process = Process::prepare(config, builder.spins_in_bursts);
+    let process = Process::prepare(config, builder.spins_in_bursts)?;
     let strictness = config.strictness();
     if strictness == Strictness::Require && !process.refused.is_empty() {
         return Err(NodeError::Refused(process.refused));
@@ -229,22 +229,24 @@ struct Process {
 }
 
 impl Process {
-    fn prepare(config: &NodeConfig, spins_in_bursts: bool) -> Self {
-        let mut refused = Vec::new();
+    /// Whatever the strictness, a lane may not spin for good where the kernel would stop it for a
+    /// part of each second.
+    fn prepare(config: &NodeConfig, spins_in_bursts: bool) -> Result<Self, NodeError> {
         if config.realtime.wait.holds_core()
             && !spins_in_bursts
             && let Err(SpinRefused { reason, fix }) = RtThrottling::current().spin_allowed()
         {
-            refused.push(Refusal {
+            return Err(NodeError::Refused(vec![Refusal {
                 what: "realtime.wait".to_owned(),
                 wanted: "spin".to_owned(),
                 got: "throttled".to_owned(),
                 reason,
                 fix: format!("{fix}, or set realtime.wait = \"spin-then-park\""),
-            });
+            }]));
         }
         let memory = config.realtime.lock_memory.then(|| memory::prepare(&MemoryPlan::default()));
-        refused.extend(memory.iter().flat_map(|report| report.refused.iter().cloned()));
+        let mut refused: Vec<_> =
+            memory.iter().flat_map(|report| report.refused.iter().cloned()).collect();
         let power = config.realtime.cpu_latency_us.and_then(|us| {
             CpuLatencyHold::acquire(us)
                 .map_err(|error| {
@@ -258,7 +260,7 @@ impl Process {
                 })
                 .ok()
         });
-        Self { memory, power, refused }
+        Ok(Self { memory, power, refused })
     }
 }
 
@@ -463,6 +465,7 @@ fn wire_up(
         health: health.clone(),
         peers: names.iter().map(gauges).collect::<Result<_, _>>()?,
         handshakes: panel.counter("handshake.frames")?,
+        lost: panel.counter("handshake.lost")?,
         hangs: panel.counter("supervisor.hangs")?,
         drops: Drops::register(panel, "handshake", housekeeping::REASONS, &names)?,
     };
