@@ -86,6 +86,12 @@ const KEYS: &[(&str, &str, &str, Holds)] = &[
     ("budgets", "verify_us", "verify_us = 7", |c| c.budgets.verify == Nanos::from_micros(7)),
     ("budgets", "deliver_us", "deliver_us = 7", |c| c.budgets.deliver == Nanos::from_micros(7)),
     ("budgets", "send_us", "send_us = 7", |c| c.budgets.send == Nanos::from_micros(7)),
+    ("admission", "peer_checks_per_s", "peer_checks_per_s = 7", |c| c.admission.pair_per_s == 7),
+    ("admission", "peer_burst", "peer_burst = 7", |c| c.admission.pair_burst == 7),
+    ("admission", "strangers_checks_per_s", "strangers_checks_per_s = 7", |c| {
+        c.admission.strangers_per_s == 7
+    }),
+    ("admission", "strangers_burst", "strangers_burst = 7", |c| c.admission.strangers_burst == 7),
     ("peer", "publishes", "publishes = [\"a\", \"b\"]", |c| {
         c.peers.iter().any(|peer| peer.publishes == ["a", "b"])
     }),
@@ -171,7 +177,7 @@ const WRONG: &[(&str, &str)] = &[
     ),
     (
         "[nod]\nname = \"a\"",
-        "robot.toml:1: unknown field `nod`, expected one of `node`, `transport`, `realtime`, `budgets`, `peer`, `topic`; did you mean `node`?",
+        "robot.toml:1: unknown field `nod`, expected one of `node`, `transport`, `realtime`, `budgets`, `admission`, `peer`, `topic`; did you mean `node`?",
     ),
     (
         "[node]\nname = \"a\"\n[transport]\ntcp = 3",
@@ -218,6 +224,10 @@ const WRONG: &[(&str, &str)] = &[
     (
         "[node]\nname = \"a\"",
         "robot.toml:1: node.state_dir: a production node needs a place for its boot counter; set node.state_dir to a directory that only this node uses",
+    ),
+    (
+        "[node]\nname = \"a\"\n[admission]\npeer_burst = 0",
+        "robot.toml:4: admission.peer_burst: nobody would ever be heard; use at least 1",
     ),
     ("[node]\nname = \"a\"\nname = \"b\"", "robot.toml:3: duplicate key"),
     ("[node\nname = \"a\"", "robot.toml:1: unclosed table, expected `]`"),

@@ -370,7 +370,7 @@ fn wire_up(
     };
 
     let hasher = RandomState::new();
-    let mut admission = Admission::new(builder.limits, now);
+    let mut admission = Admission::new(config.admission, now);
     let addresses: Vec<_> = config.peers.iter().map(|peer| peer.address).collect();
     let homes: Vec<_> = addresses.iter().map(|home| (*home, hasher.hash_one(home))).collect();
     for ((_, peer), (_, hash)) in who.peers.iter().zip(&homes) {

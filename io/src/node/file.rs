@@ -4,6 +4,7 @@ use super::config::{
     Auth, Budgets, Layout, Mode, NodeConfig, PeerConfig, RealTimeConfig, TopicClass, TopicConfig,
 };
 use super::place::{ConfigError, Places, line_of, readable};
+use crate::security::AdmissionLimits;
 use serde::Deserialize;
 use sinew_rt::clock::Nanos;
 use sinew_rt::thread::{Priority, Strictness};
@@ -23,6 +24,8 @@ struct File {
     realtime: RealTime,
     #[serde(default)]
     budgets: BudgetSection,
+    #[serde(default)]
+    admission: AdmissionSection,
     #[serde(default)]
     peer: Vec<Spanned<Peer>>,
     #[serde(default)]
@@ -95,6 +98,15 @@ struct BudgetSection {
     verify_us: Option<Spanned<u32>>,
     deliver_us: Option<Spanned<u32>>,
     send_us: Option<Spanned<u32>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AdmissionSection {
+    peer_checks_per_s: Option<Spanned<u32>>,
+    peer_burst: Option<Spanned<u32>>,
+    strangers_checks_per_s: Option<Spanned<u32>>,
+    strangers_burst: Option<Spanned<u32>>,
 }
 
 #[derive(Deserialize)]
@@ -172,6 +184,7 @@ fn convert(file: File, lines: &mut Lines<'_>, base: &Path) -> Result<NodeConfig,
     config.bind = file.transport.map(|udp| lines.take("transport.bind", udp.bind));
     config.realtime = realtime(file.realtime, lines)?;
     config.budgets = budgets(file.budgets, lines)?;
+    config.admission = admission(file.admission, lines)?;
     for (n, peer) in file.peer.into_iter().enumerate() {
         let peer = lines.take(format!("peer.{n}"), peer);
         config.peers.push(PeerConfig {
@@ -257,6 +270,33 @@ fn budgets(file: BudgetSection, lines: &mut Lines<'_>) -> Result<Budgets, Config
         match lines.take(key, value) {
             0 => return Err(lines.places.error(key, "a budget of 0 µs", "use at least 1")),
             us => *budget = Nanos::from_micros(i64::from(us)),
+        }
+    }
+    Ok(config)
+}
+
+fn admission(
+    file: AdmissionSection,
+    lines: &mut Lines<'_>,
+) -> Result<AdmissionLimits, ConfigError> {
+    let mut config = AdmissionLimits::default();
+    let fields = [
+        ("admission.peer_checks_per_s", file.peer_checks_per_s, &mut config.pair_per_s),
+        ("admission.peer_burst", file.peer_burst, &mut config.pair_burst),
+        (
+            "admission.strangers_checks_per_s",
+            file.strangers_checks_per_s,
+            &mut config.strangers_per_s,
+        ),
+        ("admission.strangers_burst", file.strangers_burst, &mut config.strangers_burst),
+    ];
+    for (key, value, limit) in fields {
+        let Some(value) = value else { continue };
+        match lines.take(key, value) {
+            0 => {
+                return Err(lines.places.error(key, "nobody would ever be heard", "use at least 1"));
+            }
+            count => *limit = count,
         }
     }
     Ok(config)
