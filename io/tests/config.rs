@@ -465,6 +465,38 @@ fn publishes_and_cluster_decide_who_is_heard() {
 }
 
 #[test]
+fn what_others_can_write_is_refused() {
+    use std::os::unix::fs::PermissionsExt;
+    let files = Files::new("private");
+    let (path, state) = (files.dir.path().join("robot.toml"), files.dir.path().join("state"));
+    let mode = |path: &Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let start = |text: &str| -> Result<(), String> {
+        std::fs::write(&path, text).unwrap();
+        let node = Node::from_config(&path).map_err(|error| error.to_string())?;
+        let node = node.panel_dir(files.dir.path()).start();
+        node.map_err(|error| error.to_string())?.stop().map_err(|panics| panics.join(" "))
+    };
+    let text = files.robot.replace("[transport]", "state_dir = \"state\"\n[transport]");
+    start(&text).unwrap();
+    mode(&state, 0o770);
+    let error = start(&text).unwrap_err();
+    let line = 1 + text.split("state_dir").next().unwrap().matches('\n').count();
+    assert!(error.contains(&format!("robot.toml:{line}: node.state_dir: ")), "{error}");
+    assert!(error.contains("state: mode 0770 lets others write; run `chmod go-w "), "{error}");
+    mode(&state, 0o700);
+    mode(&path, 0o666);
+    let error = start(&text).unwrap_err();
+    assert!(error.contains("robot.toml: mode 0666 lets others write; run `chmod go-w "), "{error}");
+    mode(&path, 0o644);
+    let error = start(&text.replace("\"state\"", "\"robot.key/state\"")).unwrap_err();
+    assert!(error.contains("node.state_dir: ") && error.contains("cannot be used"), "{error}");
+    let error = start(&"#".repeat((1 << 20) + 1)).unwrap_err();
+    assert!(error.contains("is longer than 1048576 bytes"), "{error}");
+}
+
+#[test]
 fn schema_and_class_bind_the_program() {
     let files = Files::new("schema");
     let path = files.dir.path().join("robot.toml");

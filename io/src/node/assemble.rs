@@ -13,7 +13,7 @@ use crate::pipeline::deliver::{self, DeliverStage, Route};
 use crate::pipeline::receive::{self, Filter, ReceiveOutputs, ReceiveStage};
 use crate::pipeline::send::{Outlet, SendStage};
 use crate::pipeline::verify::{self, SenderClock, TopicRule, VerifyStage};
-use crate::security::boot::BootCounter;
+use crate::security::boot::{BootCounter, BootError};
 use crate::security::hello::{Handshake, OwnLife};
 use crate::security::{Admission, Enrolment, Identity, Peer, PublicKey, Publishes, Trust, keyfile};
 use crate::transport::buffer::{FrameBuffer, FramePool};
@@ -167,9 +167,15 @@ fn enrolment(config: &NodeConfig, own: &PublicKey) -> Result<Enrolment, NodeErro
 fn own_life(config: &NodeConfig) -> Result<OwnLife, NodeError> {
     let epoch = match &config.state_dir {
         Some(dir) => {
-            make_private_dir(dir)
-                .map_err(|error| NodeError::System { action: "make node.state_dir", error })?;
-            BootCounter::advance(&dir.join("boot"))?
+            private_dir(dir).map_err(|(problem, hint)| {
+                config.error("node.state_dir", format!("{}: {problem}", dir.display()), hint)
+            })?;
+            BootCounter::advance(&dir.join("boot")).map_err(|error| match error {
+                BootError::File(error) => {
+                    NodeError::Config(config.error("node.state_dir", error.to_string(), ""))
+                }
+                error => error.into(),
+            })?
         }
         None => Epoch::new(clock::wall().as_unsigned()),
     };
@@ -187,9 +193,26 @@ fn own_life(config: &NodeConfig) -> Result<OwnLife, NodeError> {
     Ok(OwnLife { epoch, life, boot })
 }
 
-fn make_private_dir(dir: &std::path::Path) -> std::io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
+/// Makes the directory, or checks that nobody else could put another boot counter into it; otherwise
+/// says what is wrong and what to do.
+fn private_dir(dir: &std::path::Path) -> Result<(), (String, String)> {
+    use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    let facts = made.and_then(|()| std::fs::metadata(dir)).map_err(|error| {
+        (format!("cannot be used: {error}"), "name a directory that this node may make".to_owned())
+    })?;
+    // SAFETY: geteuid(2) takes nothing, touches no memory and cannot fail.
+    let us = unsafe { libc::geteuid() };
+    if facts.uid() != us {
+        let problem = format!("belongs to user {}, and this process is user {us}", facts.uid());
+        return Err((problem, format!("run `chown {us} {}`", dir.display())));
+    }
+    let mode = facts.mode() & 0o7777;
+    if mode & 0o022 != 0 {
+        let problem = format!("mode {mode:04o} lets others write");
+        return Err((problem, format!("run `chmod go-w {}`", dir.display())));
+    }
+    Ok(())
 }
 
 fn bind(builder: &NodeBuilder, peers: &[SocketAddr]) -> Result<Endpoint, NodeError> {
