@@ -119,6 +119,38 @@ fn guard(budget: Nanos) -> GuardSpec {
     GuardSpec { budget, hard_limit, ladder: LadderConfig::report_only() }
 }
 
+/// Hangs in its first poll, until it is released, but no longer than 5 s.
+struct Hangs(std::sync::mpsc::Receiver<()>);
+
+impl Stage for Hangs {
+    fn poll(&mut self, _now: Nanos) -> Execution {
+        // The end of the sender releases it too.
+        let _ = self.0.recv_timeout(std::time::Duration::from_secs(5));
+        Execution::Idle
+    }
+}
+
+#[test]
+fn a_stage_that_hangs_does_not_keep_a_node_from_stopping() {
+    let files = tempfile::tempdir().unwrap();
+    let (release, hangs) = std::sync::mpsc::channel();
+    let mut node = Node::builder("hangs")
+        .development()
+        .identity(identity(ROBOT))
+        .panel_dir(files.path())
+        .layout(Layout::Fused)
+        .udp(fresh_address());
+    node.stage("hangs", guard(Nanos::from_millis(1)), Box::new(Hangs(hangs)));
+    let node = node.start().unwrap();
+    let panel = node.panel().clone();
+    assert_eq!(
+        node.stop().unwrap_err(),
+        ["lane lane did not end: one of its stages hangs".to_owned()]
+    );
+    assert_eq!(panel.state(), State::Failed);
+    drop(release);
+}
+
 #[test]
 fn a_start_that_fails_leaves_nothing_behind_wherever_it_fails() {
     alone("a_start_that_fails_leaves_nothing_behind_wherever_it_fails", || {

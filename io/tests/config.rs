@@ -13,6 +13,7 @@ use sinew_io::node::{
 };
 use sinew_io::security::{Identity, keyfile};
 use sinew_rt::clock::{self, Nanos};
+use sinew_rt::kernel::RtThrottling;
 use sinew_rt::thread::Strictness;
 use sinew_rt::wait::Wait;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -85,6 +86,12 @@ const KEYS: &[(&str, &str, &str, Holds)] = &[
     ("budgets", "verify_us", "verify_us = 7", |c| c.budgets.verify == Nanos::from_micros(7)),
     ("budgets", "deliver_us", "deliver_us = 7", |c| c.budgets.deliver == Nanos::from_micros(7)),
     ("budgets", "send_us", "send_us = 7", |c| c.budgets.send == Nanos::from_micros(7)),
+    ("admission", "peer_checks_per_s", "peer_checks_per_s = 7", |c| c.admission.pair_per_s == 7),
+    ("admission", "peer_burst", "peer_burst = 7", |c| c.admission.pair_burst == 7),
+    ("admission", "strangers_checks_per_s", "strangers_checks_per_s = 7", |c| {
+        c.admission.strangers_per_s == 7
+    }),
+    ("admission", "strangers_burst", "strangers_burst = 7", |c| c.admission.strangers_burst == 7),
     ("peer", "publishes", "publishes = [\"a\", \"b\"]", |c| {
         c.peers.iter().any(|peer| peer.publishes == ["a", "b"])
     }),
@@ -170,7 +177,7 @@ const WRONG: &[(&str, &str)] = &[
     ),
     (
         "[nod]\nname = \"a\"",
-        "robot.toml:1: unknown field `nod`, expected one of `node`, `transport`, `realtime`, `budgets`, `peer`, `topic`; did you mean `node`?",
+        "robot.toml:1: unknown field `nod`, expected one of `node`, `transport`, `realtime`, `budgets`, `admission`, `peer`, `topic`; did you mean `node`?",
     ),
     (
         "[node]\nname = \"a\"\n[transport]\ntcp = 3",
@@ -217,6 +224,10 @@ const WRONG: &[(&str, &str)] = &[
     (
         "[node]\nname = \"a\"",
         "robot.toml:1: node.state_dir: a production node needs a place for its boot counter; set node.state_dir to a directory that only this node uses",
+    ),
+    (
+        "[node]\nname = \"a\"\n[admission]\npeer_burst = 0",
+        "robot.toml:4: admission.peer_burst: nobody would ever be heard; use at least 1",
     ),
     ("[node]\nname = \"a\"\nname = \"b\"", "robot.toml:3: duplicate key"),
     ("[node\nname = \"a\"", "robot.toml:1: unclosed table, expected `]`"),
@@ -454,6 +465,38 @@ fn publishes_and_cluster_decide_who_is_heard() {
 }
 
 #[test]
+fn what_others_can_write_is_refused() {
+    use std::os::unix::fs::PermissionsExt;
+    let files = Files::new("private");
+    let (path, state) = (files.dir.path().join("robot.toml"), files.dir.path().join("state"));
+    let mode = |path: &Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let start = |text: &str| -> Result<(), String> {
+        std::fs::write(&path, text).unwrap();
+        let node = Node::from_config(&path).map_err(|error| error.to_string())?;
+        let node = node.panel_dir(files.dir.path()).start();
+        node.map_err(|error| error.to_string())?.stop().map_err(|panics| panics.join(" "))
+    };
+    let text = files.robot.replace("[transport]", "state_dir = \"state\"\n[transport]");
+    start(&text).unwrap();
+    mode(&state, 0o770);
+    let error = start(&text).unwrap_err();
+    let line = 1 + text.split("state_dir").next().unwrap().matches('\n').count();
+    assert!(error.contains(&format!("robot.toml:{line}: node.state_dir: ")), "{error}");
+    assert!(error.contains("state: mode 0770 lets others write; run `chmod go-w "), "{error}");
+    mode(&state, 0o700);
+    mode(&path, 0o666);
+    let error = start(&text).unwrap_err();
+    assert!(error.contains("robot.toml: mode 0666 lets others write; run `chmod go-w "), "{error}");
+    mode(&path, 0o644);
+    let error = start(&text.replace("\"state\"", "\"robot.key/state\"")).unwrap_err();
+    assert!(error.contains("node.state_dir: ") && error.contains("cannot be used"), "{error}");
+    let error = start(&"#".repeat((1 << 20) + 1)).unwrap_err();
+    assert!(error.contains("is longer than 1048576 bytes"), "{error}");
+}
+
+#[test]
 fn schema_and_class_bind_the_program() {
     let files = Files::new("schema");
     let path = files.dir.path().join("robot.toml");
@@ -493,6 +536,23 @@ fn the_longest_names_fit_the_panel() {
     let _reader = node.latest::<Sample>(&topic).unwrap();
     let _publisher = node.publisher::<Sample>(&topic).unwrap();
     node.start().unwrap().stop().unwrap();
+}
+
+#[test]
+fn a_lane_may_not_spin_for_good_where_the_kernel_throttles_it_whatever_the_mode() {
+    if RtThrottling::current().spin_allowed().is_ok() {
+        println!("SKIPPED: this kernel does not throttle real-time threads");
+        return;
+    }
+    let mut files = Files::new("throttled");
+    files.robot =
+        files.robot.replace("[realtime]\n", "[realtime]\nwait = \"spin\"\nlayout = \"fused\"\n");
+    let path = files.dir.path().join("robot.toml");
+    std::fs::write(&path, &files.robot).unwrap();
+    let node = Node::from_config(&path).unwrap().panel_dir(files.dir.path());
+    let error = node.start().unwrap_err();
+    let NodeError::Refused(refused) = &error else { panic!("{error}") };
+    assert_eq!(refused[0].what, "realtime.wait");
 }
 
 #[test]

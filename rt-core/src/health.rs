@@ -66,6 +66,12 @@ impl Health {
         self.word.load(Ordering::Acquire) & (PANICKED | DEAD) != 0
     }
 
+    /// Whether a thread of the node ended by a panic, which nothing forgives.
+    #[must_use]
+    pub fn dead(&self) -> bool {
+        self.word.load(Ordering::Acquire) & DEAD != 0
+    }
+
     /// Whether the supervisor found a hang that stops, since the last [`rearm`](Self::rearm).
     #[must_use]
     pub fn hung(&self) -> bool {
@@ -118,6 +124,7 @@ mod tests {
     fn no_rearm_forgives_a_dead_thread() {
         let health = Health::new();
         health.set_dead();
+        assert!(health.dead());
         health.rearm();
         assert_eq!((health.level(), health.panicked()), (Level::SafeStop, true));
     }
@@ -162,6 +169,7 @@ mod tests {
             health.moved(Level::Ok, Level::Late);
             health.moved(Level::Late, Level::Ok);
             assert_eq!((health.level(), health.panicked()), (Level::SafeStop, panicked));
+            assert!(!health.dead());
             health.rearm();
             assert_eq!((health.level(), health.panicked()), (Level::Ok, false));
             assert_eq!(health.rearms(), 1);

@@ -102,6 +102,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn every_reason_is_on_the_page_about_the_message_path() {
+        let page = include_str!("../../../docs/message-path.md");
+        for reason in DropReason::ALL {
+            assert!(page.contains(&format!("`{}`", reason.as_str())), "{reason:?}");
+        }
+    }
+
+    #[test]
     fn names_are_unique_and_indices_are_places() {
         let names: std::collections::BTreeSet<_> =
             DropReason::ALL.iter().map(|reason| reason.as_str()).collect();

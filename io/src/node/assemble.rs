@@ -13,7 +13,7 @@ use crate::pipeline::deliver::{self, DeliverStage, Route};
 use crate::pipeline::receive::{self, Filter, ReceiveOutputs, ReceiveStage};
 use crate::pipeline::send::{Outlet, SendStage};
 use crate::pipeline::verify::{self, SenderClock, TopicRule, VerifyStage};
-use crate::security::boot::BootCounter;
+use crate::security::boot::{BootCounter, BootError};
 use crate::security::hello::{Handshake, OwnLife};
 use crate::security::{Admission, Enrolment, Identity, Peer, PublicKey, Publishes, Trust, keyfile};
 use crate::transport::buffer::{FrameBuffer, FramePool};
@@ -71,7 +71,7 @@ pub(super) fn start(mut builder: NodeBuilder) -> Result<Node, NodeError> {
     panel.set_identity(&who.identity.public().to_did());
     panel.set_layout(&plan.to_string());
 
-    let process = Process::prepare(config, builder.spins_in_bursts);
+    let process = Process::prepare(config, builder.spins_in_bursts)?;
     let strictness = config.strictness();
     if strictness == Strictness::Require && !process.refused.is_empty() {
         return Err(NodeError::Refused(process.refused));
@@ -172,9 +172,15 @@ fn enrolment(config: &NodeConfig, own: &PublicKey) -> Result<Enrolment, NodeErro
 fn own_life(config: &NodeConfig) -> Result<OwnLife, NodeError> {
     let epoch = match &config.state_dir {
         Some(dir) => {
-            make_private_dir(dir)
-                .map_err(|error| NodeError::System { action: "make node.state_dir", error })?;
-            BootCounter::advance(&dir.join("boot"))?
+            private_dir(dir).map_err(|(problem, hint)| {
+                config.error("node.state_dir", format!("{}: {problem}", dir.display()), hint)
+            })?;
+            BootCounter::advance(&dir.join("boot")).map_err(|error| match error {
+                BootError::File(error) => {
+                    NodeError::Config(config.error("node.state_dir", error.to_string(), ""))
+                }
+                error => error.into(),
+            })?
         }
         None => Epoch::new(clock::wall().as_unsigned()),
     };
@@ -192,9 +198,26 @@ fn own_life(config: &NodeConfig) -> Result<OwnLife, NodeError> {
     Ok(OwnLife { epoch, life, boot })
 }
 
-fn make_private_dir(dir: &std::path::Path) -> std::io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
+/// Makes the directory, or checks that nobody else could put another boot counter into it; otherwise
+/// says what is wrong and what to do.
+fn private_dir(dir: &std::path::Path) -> Result<(), (String, String)> {
+    use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    let facts = made.and_then(|()| std::fs::metadata(dir)).map_err(|error| {
+        (format!("cannot be used: {error}"), "name a directory that this node may make".to_owned())
+    })?;
+    // SAFETY: geteuid(2) takes nothing, touches no memory and cannot fail.
+    let us = unsafe { libc::geteuid() };
+    if facts.uid() != us {
+        let problem = format!("belongs to user {}, and this process is user {us}", facts.uid());
+        return Err((problem, format!("run `chown {us} {}`", dir.display())));
+    }
+    let mode = facts.mode() & 0o7777;
+    if mode & 0o022 != 0 {
+        let problem = format!("mode {mode:04o} lets others write");
+        return Err((problem, format!("run `chmod go-w {}`", dir.display())));
+    }
+    Ok(())
 }
 
 fn bind(builder: &NodeBuilder, peers: &[SocketAddr]) -> Result<Endpoint, NodeError> {
@@ -234,22 +257,24 @@ struct Process {
 }
 
 impl Process {
-    fn prepare(config: &NodeConfig, spins_in_bursts: bool) -> Self {
-        let mut refused = Vec::new();
+    /// Whatever the strictness, a lane may not spin for good where the kernel would stop it for a
+    /// part of each second.
+    fn prepare(config: &NodeConfig, spins_in_bursts: bool) -> Result<Self, NodeError> {
         if config.realtime.wait.holds_core()
             && !spins_in_bursts
             && let Err(SpinRefused { reason, fix }) = RtThrottling::current().spin_allowed()
         {
-            refused.push(Refusal {
+            return Err(NodeError::Refused(vec![Refusal {
                 what: "realtime.wait".to_owned(),
                 wanted: "spin".to_owned(),
                 got: "throttled".to_owned(),
                 reason,
                 fix: format!("{fix}, or set realtime.wait = \"spin-then-park\""),
-            });
+            }]));
         }
         let memory = config.realtime.lock_memory.then(|| memory::prepare(&MemoryPlan::default()));
-        refused.extend(memory.iter().flat_map(|report| report.refused.iter().cloned()));
+        let mut refused: Vec<_> =
+            memory.iter().flat_map(|report| report.refused.iter().cloned()).collect();
         let power = config.realtime.cpu_latency_us.and_then(|us| {
             CpuLatencyHold::acquire(us)
                 .map_err(|error| {
@@ -263,7 +288,7 @@ impl Process {
                 })
                 .ok()
         });
-        Self { memory, power, refused }
+        Ok(Self { memory, power, refused })
     }
 }
 
@@ -374,7 +399,7 @@ fn wire_up(
     };
 
     let homes: Vec<_> = config.peers.iter().map(|peer| peer.address).collect();
-    let admission = Admission::new(builder.limits, homes.len(), now);
+    let admission = Admission::new(config.admission, homes.len(), now);
     let receive = ReceiveStage {
         transport: endpoint.receiver,
         pool: FramePool::new(slots, FrameBuffer::new),
@@ -463,6 +488,7 @@ fn wire_up(
         health: health.clone(),
         peers: names.iter().map(gauges).collect::<Result<_, _>>()?,
         handshakes: panel.counter("handshake.frames")?,
+        lost: panel.counter("handshake.lost")?,
         hangs: panel.counter("supervisor.hangs")?,
         drops: Drops::register(panel, "handshake", housekeeping::REASONS, &names)?,
     };

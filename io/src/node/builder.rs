@@ -29,7 +29,6 @@ pub struct NodeBuilder {
     pub(super) config: NodeConfig,
     pub(super) identity: Option<Identity>,
     pub(super) memory: Option<(MemoryNetwork, SocketAddr)>,
-    pub(super) limits: AdmissionLimits,
     pub(super) panel_dir: Option<PathBuf>,
     pub(super) spins_in_bursts: bool,
     pub(super) subscriptions: Vec<Subscription>,
@@ -75,7 +74,6 @@ impl NodeBuilder {
             config,
             identity: None,
             memory: None,
-            limits: AdmissionLimits::default(),
             panel_dir: None,
             spins_in_bursts: false,
             subscriptions: Vec::new(),
@@ -178,7 +176,7 @@ impl NodeBuilder {
     /// Sets how many signature checks a second each sender may cost.
     #[must_use]
     pub fn admission(mut self, limits: AdmissionLimits) -> Self {
-        self.limits = limits;
+        self.config.admission = limits;
         self
     }
 

@@ -2,6 +2,7 @@
 
 use super::place::{ConfigError, Places};
 use crate::pipeline::STRANGER;
+use crate::security::AdmissionLimits;
 use sinew_rt::clock::Nanos;
 use sinew_rt::thread::{Priority, Strictness};
 use sinew_rt::topology::CoreId;
@@ -192,6 +193,8 @@ pub struct NodeConfig {
     pub realtime: RealTimeConfig,
     /// Execution times allowed.
     pub budgets: Budgets,
+    /// Signature checks that each sender may cost.
+    pub admission: AdmissionLimits,
     /// Whom it knows.
     pub peers: Vec<PeerConfig>,
     /// Topics declared up front; code may declare more.
@@ -213,6 +216,7 @@ impl NodeConfig {
             bind: None,
             realtime: RealTimeConfig::default(),
             budgets: Budgets::default(),
+            admission: AdmissionLimits::default(),
             peers: Vec::new(),
             topics: Vec::new(),
             places: Places::default(),

@@ -4,12 +4,15 @@ use super::config::{
     Auth, Budgets, Layout, Mode, NodeConfig, PeerConfig, RealTimeConfig, TopicClass, TopicConfig,
 };
 use super::place::{ConfigError, Places, line_of, readable};
+use crate::security::AdmissionLimits;
 use serde::Deserialize;
 use sinew_rt::clock::Nanos;
 use sinew_rt::thread::{Priority, Strictness};
 use sinew_rt::topology::CoreId;
 use sinew_rt::wait::Wait;
+use std::io::Read;
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -23,6 +26,8 @@ struct File {
     realtime: RealTime,
     #[serde(default)]
     budgets: BudgetSection,
+    #[serde(default)]
+    admission: AdmissionSection,
     #[serde(default)]
     peer: Vec<Spanned<Peer>>,
     #[serde(default)]
@@ -97,6 +102,15 @@ struct BudgetSection {
     send_us: Option<Spanned<u32>>,
 }
 
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AdmissionSection {
+    peer_checks_per_s: Option<Spanned<u32>>,
+    peer_burst: Option<Spanned<u32>>,
+    strangers_checks_per_s: Option<Spanned<u32>>,
+    strangers_burst: Option<Spanned<u32>>,
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Peer {
@@ -122,13 +136,43 @@ struct Topic {
 /// # Errors
 /// The first problem, with file, line and what to do.
 pub fn load(path: &Path) -> Result<NodeConfig, ConfigError> {
-    let text = std::fs::read_to_string(path).map_err(|error| ConfigError {
+    let text = read(path).map_err(|(problem, hint)| ConfigError {
         file: None,
         key: path.display().to_string(),
-        problem: format!("cannot be read: {error}"),
-        hint: "give the path of a sinew.toml".to_owned(),
+        problem,
+        hint,
     })?;
     parse(&text, path)
+}
+
+/// The longest configuration file, in bytes.
+const FILE_MAX: u64 = 1 << 20;
+
+/// Reads a file that only this user or root can change: whoever writes it names the peers. The checks
+/// are made on the open file. Otherwise says what is wrong and what to do.
+fn read(path: &Path) -> Result<String, (String, String)> {
+    let failed = |error: std::io::Error| {
+        (format!("cannot be read: {error}"), "give the path of a sinew.toml".to_owned())
+    };
+    let file = std::fs::File::open(path).map_err(failed)?;
+    let facts = file.metadata().map_err(failed)?;
+    // SAFETY: geteuid(2) takes nothing, touches no memory and cannot fail.
+    let us = unsafe { libc::geteuid() };
+    if ![us, 0].contains(&facts.uid()) {
+        let problem = format!("belongs to user {}, and this process is user {us}", facts.uid());
+        return Err((problem, format!("run `chown {us} {}`", path.display())));
+    }
+    let mode = facts.mode() & 0o7777;
+    if mode & 0o022 != 0 {
+        let problem = format!("mode {mode:04o} lets others write");
+        return Err((problem, format!("run `chmod go-w {}`", path.display())));
+    }
+    let mut text = String::new();
+    file.take(FILE_MAX + 1).read_to_string(&mut text).map_err(failed)?;
+    if text.len() as u64 > FILE_MAX {
+        return Err((format!("is longer than {FILE_MAX} bytes"), "give a sinew.toml".to_owned()));
+    }
+    Ok(text)
 }
 
 /// Checks the text of a configuration file that stands, or would stand, at `path`.
@@ -172,6 +216,7 @@ fn convert(file: File, lines: &mut Lines<'_>, base: &Path) -> Result<NodeConfig,
     config.bind = file.transport.map(|udp| lines.take("transport.bind", udp.bind));
     config.realtime = realtime(file.realtime, lines)?;
     config.budgets = budgets(file.budgets, lines)?;
+    config.admission = admission(file.admission, lines)?;
     for (n, peer) in file.peer.into_iter().enumerate() {
         let peer = lines.take(format!("peer.{n}"), peer);
         config.peers.push(PeerConfig {
@@ -257,6 +302,37 @@ fn budgets(file: BudgetSection, lines: &mut Lines<'_>) -> Result<Budgets, Config
         match lines.take(key, value) {
             0 => return Err(lines.places.error(key, "a budget of 0 µs", "use at least 1")),
             us => *budget = Nanos::from_micros(i64::from(us)),
+        }
+    }
+    Ok(config)
+}
+
+fn admission(
+    file: AdmissionSection,
+    lines: &mut Lines<'_>,
+) -> Result<AdmissionLimits, ConfigError> {
+    let mut config = AdmissionLimits::default();
+    let fields = [
+        ("admission.peer_checks_per_s", file.peer_checks_per_s, &mut config.pair_per_s),
+        ("admission.peer_burst", file.peer_burst, &mut config.pair_burst),
+        (
+            "admission.strangers_checks_per_s",
+            file.strangers_checks_per_s,
+            &mut config.strangers_per_s,
+        ),
+        ("admission.strangers_burst", file.strangers_burst, &mut config.strangers_burst),
+    ];
+    for (key, value, limit) in fields {
+        let Some(value) = value else { continue };
+        match lines.take(key, value) {
+            0 => {
+                return Err(lines.places.error(
+                    key,
+                    "nobody would ever be heard",
+                    "use at least 1",
+                ));
+            }
+            count => *limit = count,
         }
     }
     Ok(config)

@@ -41,6 +41,7 @@ pub(crate) const REASONS: &[DropReason] = &[
     DropReason::BadKind,
     DropReason::UnknownKey,
     DropReason::OtherCluster,
+    DropReason::QueueFull,
 ];
 
 /// What the panel shows about one peer.
@@ -63,6 +64,8 @@ pub(super) struct Housekeeping {
     pub(super) health: Arc<Health>,
     pub(super) peers: Vec<PeerGauges>,
     pub(super) handshakes: Counter,
+    /// Handshake frames of ours that the transport did not take.
+    pub(super) lost: Counter,
     pub(super) hangs: Counter,
     pub(super) drops: Drops,
 }
@@ -126,12 +129,13 @@ impl Housekeeping {
             self.take_in(frame, now);
         }
         while let Some((peer, frame)) = self.handshake.poll(now, &mut random) {
-            self.transport.send(peer, &[&frame]);
+            self.send(peer, &frame);
         }
         let hangs = self.supervisor.check(now);
         self.hangs.add(hangs.len() as u64);
         self.panel.heartbeat(now);
-        if self.health.panicked() {
+        // A loop's panic is not the end: it stops its robot, and can be re-armed.
+        if self.health.dead() {
             self.panel.set_state(State::Failed);
         }
         let next = now + PERIOD;
@@ -151,17 +155,25 @@ impl Housekeeping {
         let received = Received { bytes: slot.frame(), at: slot.received_at };
         match self.handshake.handle(now, received, &streams) {
             Ok(Outcome::Reply { peer, frame }) => {
-                self.transport.send(peer, &[&frame]);
+                self.send(peer, &frame);
                 self.handshakes.increment();
             }
             Ok(Outcome::Life(life)) => {
-                // When the verify stage is behind, the next Hello, a second later, says it again.
-                // The verify stage comes first: what the panel shows is already in force.
-                let _ = self.lives.push(life);
+                // The verify stage comes first: what the panel shows is already in force. When that
+                // stage is behind, the next Hello, a second later, says it again.
+                if self.lives.push(life).is_err() {
+                    return self.drops.count(slot.charged_to(), DropReason::QueueFull);
+                }
                 self.show(&life, slot.received_at);
                 self.handshakes.increment();
             }
             Err(reason) => self.drops.count(slot.charged_to(), reason),
+        }
+    }
+
+    fn send(&mut self, peer: PeerIndex, frame: &[u8]) {
+        if self.transport.send(peer, &[frame]) == 0 {
+            self.lost.increment();
         }
     }
 

@@ -77,7 +77,7 @@ pub enum NodeError {
     #[error(transparent)]
     Thread(#[from] ThreadError),
     /// The kernel refused something that the configuration requires.
-    #[error("the kernel refused what realtime.strictness = \"require\" asks for: {}", list(.0))]
+    #[error("the kernel refused what the configuration requires: {}", list(.0))]
     Refused(Vec<Refusal>),
     /// The system refused something else.
     #[error("cannot {action}: {error}")]

@@ -22,6 +22,12 @@ use std::sync::Arc;
 /// How long a stopping node finishes what is in its rings.
 const DRAIN_LIMIT: Nanos = Nanos::from_millis(200);
 
+/// How long after its part of that a lane may take to leave the poll that it is in.
+const GRACE: Nanos = Nanos::from_secs(1);
+
+/// How often a stopping node looks whether a lane has ended.
+const LOOK: std::time::Duration = std::time::Duration::from_millis(1);
+
 /// What the machine granted, as read back at the start.
 #[derive(Clone, Debug)]
 pub struct StartReport {
@@ -42,7 +48,8 @@ pub struct StartReport {
 }
 
 /// A running node. Dropping it stops it: lanes finish what is in their rings for up to 200 ms, and
-/// every thread, socket, slot, mapping and file of it is gone when the drop returns.
+/// every thread, socket, slot, mapping and file of it is gone when the drop returns. Only a lane whose
+/// stage hangs is left behind after another second: it ends by itself if its stage ever returns.
 #[derive(Debug)]
 pub struct Node {
     pub(super) lanes: LaneSet,
@@ -114,7 +121,8 @@ impl Node {
     /// Stops the node and says how its lanes ended.
     ///
     /// # Errors
-    /// The messages of the panics that ended lanes.
+    /// The messages of the panics that ended lanes, and which lanes did not end because a stage
+    /// hangs.
     pub fn stop(mut self) -> Result<(), Vec<String>> {
         self.end()
     }
@@ -168,14 +176,24 @@ impl LaneSet {
     }
 
     /// Ends the lanes one after the other, so that each finds what the one before it has still put
-    /// into its ring, and gives the messages of those that panicked. Each has its part of the limit.
+    /// into its ring, and gives the messages of those that panicked or hang. Each has its part of the limit.
     fn stop(&mut self) -> Vec<String> {
         let (start, share) = (clock::now(), DRAIN_LIMIT / self.lanes.len().max(1) as i64);
         let mut panics = Vec::new();
         for ((gate, lane), n) in self.lanes.drain(..).zip(1..) {
-            gate.stop(start + share * n);
+            let drain_until = start + share * n;
+            gate.stop(drain_until);
             lane.wake();
-            panics.extend(lane.join().err());
+            while !lane.is_finished() && clock::now() < drain_until + GRACE {
+                std::thread::sleep(LOOK);
+            }
+            if lane.is_finished() {
+                panics.extend(lane.join().err());
+            } else {
+                // Dropping its handle detaches the thread; a join would hang with it.
+                let name = &lane.applied().requested.name;
+                panics.push(format!("lane {name} did not end: one of its stages hangs"));
+            }
         }
         panics
     }
