@@ -81,7 +81,13 @@ fn pass_traffic(layout: Layout) {
 
     // A loop publishes from its own thread, which is under the same rules.
     let mut number = 0;
-    let arm = ControlLoop::new("arm").rate_hz(1_000).beside(&robot).on_safe_stop(|_| {});
+    let arm = ControlLoop::new("arm")
+        .rate_hz(1_000)
+        .beside(&robot)
+        // However late it is here: a loop in safe stop would publish nothing.
+        .trip(LadderConfig::report_only())
+        .hard_limit(Nanos::from_secs(10))
+        .on_safe_stop(|_| {});
     let arm = arm
         .spawn(robot.panel(), move |_| {
             number += 1;
