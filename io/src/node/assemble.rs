@@ -8,7 +8,7 @@ use super::housekeeping::{self, Housekeeping, HousekeepingThread, PeerGauges};
 use super::plan::{self, Plan, StageName};
 use super::running::{LaneSet, Node, StartReport};
 use crate::delivery::StreamTable;
-use crate::pipeline::Drops;
+use crate::pipeline::FRAMES_PER_POLL;
 use crate::pipeline::deliver::{self, DeliverStage, Route};
 use crate::pipeline::receive::{self, Filter, ReceiveOutputs, ReceiveStage};
 use crate::pipeline::send::{Outlet, SendStage};
@@ -47,9 +47,10 @@ const RING: usize = 256;
 /// Frames from elsewhere that may wait for the verify stage: more would mean that strangers spend
 /// faster than their bucket fills.
 const STRANGERS_RING: usize = 64;
-/// Verified frames that may wait for the deliver stage: it takes a batch at a time and is quicker
-/// than any signature.
+/// Verified frames that may wait for a deliver stage on the same lane, which takes in each pass as
+/// many as the verify stage gives in one.
 const VERIFIED_RING: usize = 64;
+const _: () = assert!(VERIFIED_RING >= FRAMES_PER_POLL);
 /// Handshake frames that may wait for housekeeping.
 const HANDSHAKE_RING: usize = 64;
 /// Lives that may wait for the verify stage.
@@ -382,11 +383,14 @@ fn wire_up(
     let now = clock::now();
 
     // Four rings may be full at once, and each socket holds a batch ready.
-    let rings = RING + STRANGERS_RING + VERIFIED_RING + HANDSHAKE_RING;
+    // A deliver stage on another lane may come to run only when the verify stage has no more work.
+    let one_lane = lanes.of(Verify) == lanes.of(Deliver);
+    let verified_ring = if one_lane { VERIFIED_RING } else { RING };
+    let rings = RING + STRANGERS_RING + verified_ring + HANDSHAKE_RING;
     let slots = rings + (names.len() + 1) * BATCH;
     let (trusted, trusted_in) = lanes.ring(Receive, Verify, RING);
     let (strangers, strangers_in) = lanes.ring(Receive, Verify, STRANGERS_RING);
-    let (verified, verified_in) = lanes.ring(Verify, Deliver, VERIFIED_RING);
+    let (verified, verified_in) = lanes.ring(Verify, Deliver, verified_ring);
     // A lane that spins makes no system call, not even to wake housekeeping, which looks by itself
     // every 20 ms. The handshake's clock samples are taken on the lane, so they stay exact.
     let (handshakes, handshakes_in) = match lanes.doorbell(Receive) {
