@@ -64,10 +64,10 @@ pub struct AdmissionLimits {
 }
 
 impl Default for AdmissionLimits {
-    /// 4,000 a second (burst 32) for each peer, 100 a second (burst 16) for all strangers. The burst
-    /// of one peer is what can stand before the next set-point of another: 32 checks, under 2 ms.
+    /// 4,000 a second (burst 256) for each peer, 100 a second (burst 16) for all strangers. The burst
+    /// is what a peer at 1 kHz sends while a stalled lane does not look for a quarter of a second.
     fn default() -> Self {
-        Self { pair_per_s: 4_000, pair_burst: 32, strangers_per_s: 100, strangers_burst: 16 }
+        Self { pair_per_s: 4_000, pair_burst: 256, strangers_per_s: 100, strangers_burst: 16 }
     }
 }
 
