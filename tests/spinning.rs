@@ -17,7 +17,7 @@ use sinew::rt::wait::Wait;
 use std::net::UdpSocket;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use support::alone::{is_alone, pass_on, run, variant};
+use support::alone::{Ended, is_alone, pass_on, run, variant};
 use support::arena::{CLUSTER, CONTROLLER, EPOCH, LIFE, ROBOT, UNLIMITED, peer};
 use support::forge::{Forger, Seen, identity, kind_of};
 use support::{Sample, beside, fresh_address, granted, lane_core, skipped, until};
@@ -29,6 +29,12 @@ const ROUNDS: u64 = 2_000;
 /// What a spinning lane may call: its own receive and its own send.
 const OWN_CALLS: [libc::c_long; 4] =
     [libc::SYS_recvfrom, libc::SYS_recvmmsg, libc::SYS_sendto, libc::SYS_sendmmsg];
+
+/// How the process ends when the burst is over: nothing runs after it.
+const AT_THE_END: libc::c_long = libc::SYS_exit_group;
+
+/// Exit code of a process whose burst was over before its work was.
+const OUT_OF_TIME: i32 = 75;
 
 /// The lane may spin for so long, by construction: the kernel stops it after 0.95 s.
 const BURST: Nanos = Nanos::from_millis(850);
@@ -49,7 +55,7 @@ impl Jail {
     fn filter() -> seccompiler::BpfProgram {
         use seccompiler::{SeccompAction, SeccompFilter};
         SeccompFilter::new(
-            OWN_CALLS.iter().map(|call| (*call, Vec::new())).collect(),
+            OWN_CALLS.iter().chain([&AT_THE_END]).map(|call| (*call, Vec::new())).collect(),
             SeccompAction::KillProcess,
             SeccompAction::Allow,
             std::env::consts::ARCH.try_into().unwrap(),
@@ -73,7 +79,10 @@ impl Stage for Jail {
             self.installed.store(1 + u64::from(errno), Ordering::Relaxed);
             return Execution::Idle;
         }
-        assert!(now < self.until, "the burst is over");
+        if now > self.until {
+            // SAFETY: ends the process without running anything else of it.
+            unsafe { libc::_exit(OUT_OF_TIME) };
+        }
         let Some(sample) = self.samples.pop() else { return Execution::Idle };
         if self.misbehaves && sample.value.number == 100 {
             // SAFETY: getpid takes nothing and touches no memory.
@@ -92,14 +101,14 @@ fn a_spinning_lane_makes_no_system_call_but_its_own_receive_and_send() {
     if is_alone() {
         return live_in_jail(&variant());
     }
-    let well_behaved = run(IN_JAIL, "well-behaved");
+    let well_behaved = in_time("well-behaved");
     pass_on(&well_behaved);
     assert!(well_behaved.status.success(), "{}: {}", well_behaved.status, well_behaved.output);
     if well_behaved.output.contains("SKIPPED") {
         return;
     }
     assert!(well_behaved.output.contains("echoes"), "{}", well_behaved.output);
-    let misbehaved = run(IN_JAIL, "misbehaved");
+    let misbehaved = in_time("misbehaved");
     assert_eq!(
         misbehaved.signal(),
         Some(libc::SIGSYS),
@@ -108,6 +117,17 @@ fn a_spinning_lane_makes_no_system_call_but_its_own_receive_and_send() {
         misbehaved.output
     );
     assert!(!misbehaved.output.contains("echoes"));
+}
+
+/// On a busy machine a burst may be over before two thousand messages have gone through: another try.
+fn in_time(variant: &str) -> Ended {
+    for _ in 0..5 {
+        let ended = run(IN_JAIL, variant);
+        if ended.status.code() != Some(OUT_OF_TIME) {
+            return ended;
+        }
+    }
+    panic!("in five bursts of {BURST} the {variant} lane did not get its work done");
 }
 
 /// Ends the process, at once and without asking the lane: it may make no system call to end.
