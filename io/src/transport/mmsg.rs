@@ -103,7 +103,7 @@ impl ReceiveBatch {
 
 impl ReceiveBatch {
     /// The same for one datagram of a connected socket, as paced traffic comes: `recv` has no
-    /// headers to copy, and so takes two thirds of the time of a `recvmmsg` of one.
+    /// headers to copy, and so takes less time than a `recvmmsg` of one.
     fn receive_one(
         &mut self,
         socket: BorrowedFd<'_>,
