@@ -144,10 +144,8 @@ fn a_stage_that_hangs_does_not_keep_a_node_from_stopping() {
     node.stage("hangs", guard(Nanos::from_millis(1)), Box::new(Hangs(hangs)));
     let node = node.start().unwrap();
     let panel = node.panel().clone();
-    assert_eq!(
-        node.stop().unwrap_err(),
-        ["lane lane did not end: one of its stages hangs".to_owned()]
-    );
+    let errors = node.stop().unwrap_err();
+    assert!(matches!(&*errors, [only] if only.starts_with("lane lane did not end")), "{errors:?}");
     assert_eq!(panel.state(), State::Failed);
     drop(release);
 }

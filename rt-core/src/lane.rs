@@ -1,8 +1,9 @@
 //! A lane: one pinned real-time thread that runs stages in order, each under its guard.
 //!
 //! A stage does a bounded piece of work each time it is polled. A lane polls its stages in order,
-//! reads the clock once at each boundary between them, and waits when none had work. The same
-//! stages run on one lane or on several, and in a simulator without any.
+//! reads the clock once at each boundary between them, and waits when none had work. Lanes of one
+//! priority that share a core take turns after each pass. The same stages run on one lane or on
+//! several, and in a simulator without any.
 
 use crate::clock::{self, Nanos};
 use crate::guard::{self, Execution, Guard};
@@ -271,14 +272,17 @@ impl Body {
     fn run(&mut self, gate: &Gate) {
         loop {
             let worked = as_lane(|| self.pass());
-            if gate.is_stopping() {
-                if !worked || clock::now() >= gate.drain_until() {
-                    return;
-                }
-                continue;
+            if gate.is_stopping() && (!worked || clock::now() >= gate.drain_until()) {
+                return;
             }
             if worked {
                 self.idle_since = None;
+                if !self.wait.holds_core() {
+                    // SCHED_FIFO never takes the core from a lane in favour of one of the same
+                    // priority: without this a flooded receive lane would starve the lane that
+                    // verifies. To the end of the queue of equals (sched_yield(2)).
+                    std::thread::yield_now();
+                }
                 continue;
             }
             match self.wait {

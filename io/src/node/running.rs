@@ -176,7 +176,7 @@ impl LaneSet {
     }
 
     /// Ends the lanes one after the other, so that each finds what the one before it has still put
-    /// into its ring, and gives the messages of those that panicked or hang. Each has its part of the limit.
+    /// into its ring, and gives the messages of those that panicked or did not end. Each has its part of the limit.
     fn stop(&mut self) -> Vec<String> {
         let (start, share) = (clock::now(), DRAIN_LIMIT / self.lanes.len().max(1) as i64);
         let mut panics = Vec::new();
@@ -191,8 +191,11 @@ impl LaneSet {
                 panics.extend(lane.join().err());
             } else {
                 // Dropping its handle detaches the thread; a join would hang with it.
-                let name = &lane.applied().requested.name;
-                panics.push(format!("lane {name} did not end: one of its stages hangs"));
+                let (name, waited) = (&lane.applied().requested.name, clock::now() - start);
+                panics.push(format!(
+                    "lane {name} did not end within {waited}: one of its stages hangs, or another \
+                     real-time thread does not give up the core"
+                ));
             }
         }
         panics
