@@ -666,7 +666,7 @@ fn strangers_together_get_no_more_than_their_share_and_the_peer_loses_nothing() 
 #[test]
 fn a_peer_beyond_its_rate_is_limited_under_its_own_name() {
     let limits =
-        sinew::io::security::AdmissionLimits { pair_per_s: 0, pair_burst: 20, ..UNLIMITED };
+        sinew::io::security::AdmissionLimits { peer_per_s: 0, peer_burst: 20, ..UNLIMITED };
     let mut arena = Arena::memory("rate", Rules { limits, ..Rules::default() });
     let already = arena.counts()["handshake.frames"]
         + arena.counts().get("handshake.drop.hello_unasked@controller").copied().unwrap_or(0);

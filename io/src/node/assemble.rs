@@ -11,7 +11,7 @@ use crate::delivery::StreamTable;
 use crate::pipeline::deliver::{self, DeliverStage, Route};
 use crate::pipeline::receive::{self, Filter, ReceiveOutputs, ReceiveStage};
 use crate::pipeline::send::{Outlet, SendStage};
-use crate::pipeline::verify::{self, SenderClock, TopicRule, VerifyStage};
+use crate::pipeline::verify::{self, SenderClock, TopicRule, VerifyInputs, VerifyStage};
 use crate::pipeline::{Drops, FRAMES_PER_POLL};
 use crate::security::boot::{BootCounter, BootError};
 use crate::security::hello::{Handshake, OwnLife};
@@ -42,8 +42,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-/// Frames from peers' own addresses that may wait for the verify stage.
-const RING: usize = 256;
+/// Frames from peers' own addresses that may wait for the verify stage, shared out among the peers
+/// ahead of time: what one peer does not use is no other's.
+const PEERS_RINGS: usize = 256;
+/// The least that a peer gets of them, however many peers there are. Each frame takes a slot of the
+/// pool and a handle in the ring, so this is 83 kB a peer.
+const PEER_RING_MIN: usize = 64;
+/// Verified frames that may wait for a deliver stage on another lane, which may come to run only when
+/// the verify stage has no more work.
+const VERIFIED_RING_BETWEEN_LANES: usize = 256;
 /// Frames from elsewhere that may wait for the verify stage: more would mean that strangers spend
 /// faster than their bucket fills.
 const STRANGERS_RING: usize = 64;
@@ -365,6 +372,12 @@ fn pipeline_guard(budget: Nanos) -> GuardSpec {
     }
 }
 
+/// Frames of one peer that may wait for the verify stage.
+const fn peer_ring(peers: usize) -> usize {
+    let share = PEERS_RINGS / if peers == 0 { 1 } else { peers };
+    if share < PEER_RING_MIN { PEER_RING_MIN } else { share }
+}
+
 /// Makes the stages, puts them on their lanes, and connects everything with everything.
 fn wire_up(
     builder: NodeBuilder,
@@ -382,13 +395,14 @@ fn wire_up(
     let mut lanes = Lanes { lanes, plan, panel, health };
     let now = clock::now();
 
-    // Four rings may be full at once, and each socket holds a batch ready.
-    // A deliver stage on another lane may come to run only when the verify stage has no more work.
+    // All rings may be full at once, and each socket holds a batch ready.
     let one_lane = lanes.of(Verify) == lanes.of(Deliver);
-    let verified_ring = if one_lane { VERIFIED_RING } else { RING };
-    let rings = RING + STRANGERS_RING + verified_ring + HANDSHAKE_RING;
+    let verified_ring = if one_lane { VERIFIED_RING } else { VERIFIED_RING_BETWEEN_LANES };
+    let peer_ring = peer_ring(names.len());
+    let rings = names.len() * peer_ring + STRANGERS_RING + verified_ring + HANDSHAKE_RING;
     let slots = rings + (names.len() + 1) * BATCH;
-    let (trusted, trusted_in) = lanes.ring(Receive, Verify, RING);
+    let (from_peers, from_peers_in) =
+        names.iter().map(|_| lanes.ring(Receive, Verify, peer_ring)).unzip();
     let (strangers, strangers_in) = lanes.ring(Receive, Verify, STRANGERS_RING);
     let (verified, verified_in) = lanes.ring(Verify, Deliver, verified_ring);
     // A lane that spins makes no system call, not even to wake housekeeping, which looks by itself
@@ -412,7 +426,7 @@ fn wire_up(
             peers: who.peers.clone(),
             homes,
             admission,
-            outputs: ReceiveOutputs { trusted, strangers, handshakes },
+            outputs: ReceiveOutputs { peers: from_peers, strangers, handshakes },
             frames: panel.counter("receive.frames")?,
             errors: panel.counter("receive.errors")?,
             drops: Drops::register(panel, "receive", receive::REASONS, &names)?,
@@ -423,8 +437,7 @@ fn wire_up(
     let (rules, routes) = subscriptions(builder.subscriptions, config, panel)?;
     let topics: Vec<_> = rules.iter().map(|rule| rule.topic).collect();
     let verify = VerifyStage {
-        trusted: trusted_in,
-        strangers: strangers_in,
+        inputs: VerifyInputs::new(from_peers_in, strangers_in),
         lives: lives_in,
         output: verified,
         own_key: who.identity.public().id(),

@@ -30,8 +30,8 @@ impl Unverified {
 
 /// Where frames go that passed.
 pub(crate) struct ReceiveOutputs {
-    /// From a peer's own address: verified first.
-    pub(crate) trusted: Producer<Unverified>,
+    /// By peer, from that peer's own address: verified first, each peer in its turn.
+    pub(crate) peers: Vec<Producer<Unverified>>,
     /// In a peer's name from another address: verified when nothing else waits.
     pub(crate) strangers: Producer<Unverified>,
     /// Challenges and hellos, for housekeeping.
@@ -123,7 +123,7 @@ impl Filter {
         }
         let output = match (kind, at_home) {
             (FrameKind::Handshake, _) => &mut self.outputs.handshakes,
-            (_, true) => &mut self.outputs.trusted,
+            (_, true) => &mut self.outputs.peers[peer.get()],
             (_, false) => &mut self.outputs.strangers,
         };
         output.push(Unverified(slot)).map_err(|_| (source, DropReason::QueueFull))

@@ -2,7 +2,8 @@
 //!
 //! In this order: the envelope's form, the sender's life (epoch), the window without moving it, the
 //! signature, and only then the window for good; last the permission. A poll checks at most one
-//! signature, so that the socket is read again before the next one.
+//! signature, so that the socket is read again before the next one, and peers take turns, so that
+//! one peer's burst does not stand before another's set-point.
 
 use super::receive::Unverified;
 use super::{Drops, FRAMES_PER_POLL};
@@ -82,10 +83,45 @@ impl SenderClock {
     }
 }
 
+/// Frames that wait to be verified.
+///
+/// The peers take turns, one frame each: a frame waits for those of its own peer before it, and for
+/// each of them and itself at most one of every other peer. Strangers come when no peer waits.
+pub(crate) struct VerifyInputs {
+    /// By peer.
+    peers: Vec<Consumer<Unverified>>,
+    strangers: Consumer<Unverified>,
+    /// The peer to look at first.
+    turn: usize,
+}
+
+impl VerifyInputs {
+    pub(crate) fn new(peers: Vec<Consumer<Unverified>>, strangers: Consumer<Unverified>) -> Self {
+        Self { peers, strangers, turn: 0 }
+    }
+
+    /// The next frame. Wait-free; looks at each ring once at most.
+    pub(super) fn next(&mut self) -> Option<Unverified> {
+        let (before, from) = self.peers.split_at_mut(self.turn);
+        let mut in_turn = (self.turn..).zip(from).chain((0..).zip(before));
+        match in_turn.find_map(|(peer, ring)| Some((peer, ring.pop()?))) {
+            Some((peer, frame)) => {
+                self.turn = (peer + 1) % self.peers.len();
+                Some(frame)
+            }
+            None => self.strangers.pop(),
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        self.peers.iter().chain([&self.strangers]).map(Consumer::len).sum()
+    }
+}
+
 /// The second stage.
 pub(crate) struct VerifyStage {
-    pub(crate) trusted: Consumer<Unverified>,
-    pub(crate) strangers: Consumer<Unverified>,
+    pub(crate) inputs: VerifyInputs,
     /// Lives that the handshake established.
     pub(crate) lives: Consumer<PeerLife>,
     pub(crate) output: Producer<VerifiedFrame>,
@@ -133,7 +169,7 @@ impl Stage for VerifyStage {
             self.begin_life(&life);
         }
         for _ in 0..FRAMES_PER_POLL {
-            let Some(frame) = self.trusted.pop().or_else(|| self.strangers.pop()) else { break };
+            let Some(frame) = self.inputs.next() else { break };
             let slot = frame.into_slot();
             released.get_or_insert(slot.received_at);
             if self.judge(slot, now) == Cost::Signature {
