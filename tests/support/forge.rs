@@ -7,8 +7,8 @@ use sinew::io::security::Identity;
 use sinew::io::wire::hello::{HelloFields, encode_challenge, encode_hello};
 use sinew::io::wire::{
     BootId, Challenge, Class, ClusterName, Domain, EnvelopeFields, Epoch, FRAME_MAX, Frame,
-    HandshakeMessage, KeyId, LifeId, Nonce, SchemaId, Sequence, SigningContext, StreamStart,
-    TopicId, decode, envelope,
+    HandshakeMessage, KeyId, LifeId, Nonce, Sequence, SigningContext, StreamStart, TopicId, decode,
+    envelope,
 };
 use sinew::rt::clock::{self, Nanos};
 use zerocopy::IntoBytes;
@@ -44,7 +44,7 @@ impl Forger {
             source: self.key(),
             destination: KeyId::EVERYONE,
             topic: TopicId::of(topic),
-            schema: SchemaId::from_raw(schema_id::<Sample>()),
+            schema: schema_id::<Sample>(),
             epoch: Epoch::new(epoch),
             sequence: Sequence::new(sequence),
             sent_at: clock::now(),

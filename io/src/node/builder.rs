@@ -237,7 +237,7 @@ impl NodeBuilder {
             return Err(self.twice(topic, "published"));
         }
         let (ring, source) = ring::channel(PUBLISHER_RING);
-        let schema = SchemaId::from_raw(schema_id::<T>());
+        let schema = schema_id::<T>();
         self.publications.push(Publication { topic, schema, source: Box::new(source) });
         Ok(Publisher { ring, doorbell: self.send_doorbell.clone() })
     }
@@ -252,7 +252,7 @@ impl NodeBuilder {
         if self.subscriptions.iter().any(|subscription| subscription.topic == topic) {
             return Err(self.twice(topic, "subscribed"));
         }
-        let schema = SchemaId::from_raw(schema_id::<T>());
+        let schema = schema_id::<T>();
         self.subscriptions.push(Subscription { topic, schema, sink });
         Ok(())
     }

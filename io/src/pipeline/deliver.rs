@@ -1,6 +1,6 @@
 //! Deliver: puts each verified envelope where its subscriber reads it.
 
-use super::verify::VerifiedFrame;
+use super::verified::VerifiedFrame;
 use super::{Drops, FRAMES_PER_POLL};
 use crate::delivery::DropReason;
 use crate::message::Message;

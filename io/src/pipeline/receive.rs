@@ -23,6 +23,10 @@ use std::sync::Arc;
 pub(crate) struct Unverified(pub(super) FrameSlot);
 
 impl Unverified {
+    pub(crate) fn slot(&self) -> &FrameSlot {
+        &self.0
+    }
+
     pub(crate) fn into_slot(self) -> FrameSlot {
         self.0
     }

@@ -4,6 +4,7 @@
 use super::deliver::{self, DeliverStage, QueueSink, Queued, Route};
 use super::receive::{self, Filter, ReceiveOutputs, ReceiveStage, Unverified};
 use super::send::{Outgoing, Outlet, SendStage};
+use super::verified::VerifiedFrame;
 use super::verify::{self, SenderClock, TopicRule, VerifyInputs, VerifyStage};
 use super::{Drops, FRAMES_PER_POLL};
 use crate::delivery::StreamTable;
@@ -16,8 +17,8 @@ use crate::transport::memory::MemoryNetwork;
 use crate::transport::{BATCH, Endpoint, Transmit};
 use crate::wire::envelope::encode;
 use crate::wire::{
-    Class, ClusterName, Domain, EnvelopeFields, Epoch, FRAME_MAX, KeyId, SchemaId, Sequence,
-    SigningContext, StreamStart, TopicId,
+    Class, ClusterName, Domain, EnvelopeFields, Epoch, FRAME_MAX, KeyId, Sequence, SigningContext,
+    StreamStart, TopicId,
 };
 use proptest::prelude::*;
 use sinew_rt::clock::Nanos;
@@ -85,7 +86,7 @@ fn fields(topic: &str, sequence: u64) -> EnvelopeFields {
         source: identity().public().id(),
         destination: KeyId::EVERYONE,
         topic: TopicId::of(topic),
-        schema: SchemaId::from_raw(schema_id::<Word>()),
+        schema: schema_id::<Word>(),
         epoch: Epoch::new(1),
         sequence: Sequence::new(sequence),
         sent_at: Nanos::ZERO,
@@ -139,7 +140,7 @@ fn waiting() -> impl Strategy<Value = Vec<Waiting>> {
 fn verify_stage(
     panel: &Panel,
     room: usize,
-) -> (VerifyStage, Producer<Unverified>, Consumer<verify::VerifiedFrame>) {
+) -> (VerifyStage, Producer<Unverified>, Consumer<VerifiedFrame>) {
     let (input, input_in) = ring::channel(256);
     let (stage, verified) = verify_stage_behind(panel, vec![input_in], room);
     (stage, input, verified)
@@ -150,7 +151,7 @@ fn verify_stage_behind(
     panel: &Panel,
     inputs: Vec<Consumer<Unverified>>,
     room: usize,
-) -> (VerifyStage, Consumer<verify::VerifiedFrame>) {
+) -> (VerifyStage, Consumer<VerifiedFrame>) {
     let peers = inputs.len() as u8;
     let (_, strangers_in) = ring::channel(1);
     let (_, lives_in) = ring::channel(1);
@@ -399,14 +400,14 @@ fn deliver_stage(
     panel: &Panel,
     peers: u8,
     topic: &str,
-    input: Consumer<verify::VerifiedFrame>,
+    input: Consumer<VerifiedFrame>,
     producer: Producer<Queued<Word>>,
 ) -> DeliverStage {
     DeliverStage {
         input,
         routes: vec![Route {
             topic: TopicId::of(topic),
-            schema: SchemaId::from_raw(schema_id::<Word>()),
+            schema: schema_id::<Word>(),
             sink: Box::new(QueueSink::<Word> { producer }),
             delivered: panel.counter("delivered").unwrap(),
             foreign_schema: panel.gauge("foreign").unwrap(),
