@@ -5,9 +5,10 @@ use super::NodeError;
 use super::builder::{NodeBuilder, Publication, Subscription};
 use super::config::{Auth, Mode, NodeConfig, TopicConfig};
 use super::housekeeping::{self, Housekeeping, HousekeepingThread, PeerGauges};
+use super::log::{self, Log};
 use super::plan::{self, Plan, StageName};
 use super::running::{LaneSet, Node, StartReport};
-use crate::delivery::StreamTable;
+use crate::delivery::{DropReason, StreamTable};
 use crate::pipeline::deliver::{self, DeliverStage, Route};
 use crate::pipeline::receive::{self, Filter, ReceiveOutputs, ReceiveStage};
 use crate::pipeline::send::{Outlet, SendStage};
@@ -316,6 +317,7 @@ struct Lanes<'a> {
     plan: &'a Plan,
     panel: &'a Panel,
     health: &'a Arc<Health>,
+    log: Log,
 }
 
 impl Lanes<'_> {
@@ -359,8 +361,21 @@ impl Lanes<'_> {
             problem: error.to_string(),
             hint: String::new(),
         })?;
-        self.lanes[lane].push(stage, guard.with_health(self.health.clone()));
+        let log = self.log.stage(self.plan.lanes[lane].name, name);
+        self.lanes[lane].push_logged(stage, guard.with_health(self.health.clone()), log);
         Ok(())
+    }
+
+    /// The drop counters of a stage, which tell of the first drop of each kind.
+    fn drops(
+        &mut self,
+        on: StageName,
+        reasons: &'static [DropReason],
+        peers: &[String],
+    ) -> Result<Drops, NodeError> {
+        let source = format!("{}/{on}", self.plan.lanes[self.of(on)].name);
+        let log = self.log.drops(&source, reasons, peers);
+        Ok(Drops::register(self.panel, &on.to_string(), reasons, peers)?.logged(log))
     }
 }
 
@@ -392,7 +407,11 @@ fn wire_up(
     let config = &builder.config;
     let names: Vec<String> = config.peers.iter().map(|peer| peer.name.clone()).collect();
     let lanes = make_lanes(config, plan, &mut endpoint)?;
-    let mut lanes = Lanes { lanes, plan, panel, health };
+    let sink = match builder.log {
+        Some(sink) => sink,
+        None => log::stderr(config.name.clone(), panel.counter("log.lost")?),
+    };
+    let mut lanes = Lanes { lanes, plan, panel, health, log: Log::new(sink) };
     let now = clock::now();
 
     // All rings may be full at once, and each socket holds a batch ready.
@@ -429,7 +448,7 @@ fn wire_up(
             outputs: ReceiveOutputs { peers: from_peers, strangers, handshakes },
             frames: panel.counter("receive.frames")?,
             errors: panel.counter("receive.errors")?,
-            drops: Drops::register(panel, "receive", receive::REASONS, &names)?,
+            drops: lanes.drops(Receive, receive::REASONS, &names)?,
         },
     };
     lanes.seat(Receive, "receive", pipeline_guard(config.budgets.receive), Box::new(receive))?;
@@ -448,14 +467,14 @@ fn wire_up(
         rules,
         peers: who.peers.clone(),
         checked: panel.counter("verify.signatures_checked")?,
-        drops: Drops::register(panel, "verify", verify::REASONS, &names)?,
+        drops: lanes.drops(Verify, verify::REASONS, &names)?,
     };
     lanes.seat(Verify, "verify", pipeline_guard(config.budgets.verify), Box::new(verify))?;
 
     let deliver = DeliverStage {
         input: verified_in,
         routes,
-        drops: Drops::register(panel, "deliver", deliver::REASONS, &names)?,
+        drops: lanes.drops(Deliver, deliver::REASONS, &names)?,
     };
     lanes.seat(Deliver, "deliver", pipeline_guard(config.budgets.deliver), Box::new(deliver))?;
 
@@ -494,6 +513,7 @@ fn wire_up(
         action: "supervise the stages",
         error: std::io::Error::other(error),
     })?;
+    let Lanes { lanes, mut log, .. } = lanes;
     let housekeeping = Housekeeping {
         handshake: Handshake::new(who.identity, who.peers, &who.cluster, who.own, now),
         frames: handshakes_in,
@@ -507,9 +527,11 @@ fn wire_up(
         handshakes: panel.counter("handshake.frames")?,
         lost: panel.counter("handshake.lost")?,
         hangs: panel.counter("supervisor.hangs")?,
-        drops: Drops::register(panel, "handshake", housekeeping::REASONS, &names)?,
+        drops: Drops::register(panel, "handshake", housekeeping::REASONS, &names)?
+            .logged(log.drops("housekeeping/handshake", housekeeping::REASONS, &names)),
+        log,
     };
-    Ok((lanes.lanes, housekeeping))
+    Ok((lanes, housekeeping))
 }
 
 /// The lanes without stages; the one that receives sleeps in the transport's poll.

@@ -28,6 +28,7 @@ mod builder;
 mod config;
 mod file;
 mod housekeeping;
+mod log;
 mod place;
 mod plan;
 mod running;

@@ -84,7 +84,7 @@ impl Stage for ReceiveStage {
         let received = transport.receive(pool, now, &mut accept, &mut starved);
         if starved > 0 {
             filter.frames.add(starved);
-            filter.drops.add(None, DropReason::PoolEmpty, starved);
+            filter.drops.add(None, DropReason::PoolEmpty, starved, now);
         }
         if received.errors > 0 {
             filter.errors.add(received.errors);
@@ -101,7 +101,7 @@ impl Filter {
     pub(crate) fn judge(&mut self, slot: FrameSlot, now: Nanos) {
         self.frames.increment();
         if let Err((source, reason)) = self.pass(slot, now) {
-            self.drops.count(source, reason);
+            self.drops.count(source, reason, now);
         }
     }
 

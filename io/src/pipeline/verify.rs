@@ -172,7 +172,7 @@ impl VerifyStage {
         let source = frame.slot().charged_to();
         let mut cost = Cost::Cheap;
         if let Err(reason) = self.pass(frame, now, &mut cost) {
-            self.drops.count(source, reason);
+            self.drops.count(source, reason, now);
         }
         cost
     }
