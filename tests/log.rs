@@ -9,6 +9,7 @@ use sinew::rt::guard::{Execution, GuardSpec};
 use sinew::rt::ladder::LadderConfig;
 use sinew::rt::lane::Stage;
 use sinew::rt::log::{Line, Severity};
+use sinew::rt::panel::State;
 use std::sync::mpsc::{self, Receiver};
 use support::arena::{CLUSTER, CONTROLLER, ROBOT, counts, peer};
 use support::forge::{Forger, identity};
@@ -56,6 +57,28 @@ fn a_stage_that_hangs_is_named_with_its_lane_while_it_still_hangs() {
     assert!(line.text.contains(", since ") && line.text.contains("may be for 10.000 ms"), "{line}");
     drop(release);
     node.stop().unwrap();
+}
+
+#[test]
+fn whoever_takes_the_log_and_hangs_does_not_keep_a_node_from_stopping() {
+    let files = tempfile::tempdir().unwrap();
+    let (release, hangs) = mpsc::channel::<()>();
+    let (told, lines) = mpsc::channel();
+    let (node, _) = node("stuck", &files);
+    let mut node = node.log(move |line| {
+        drop(told.send(line));
+        // A watchdog: the node shall not wait for it.
+        let _ = hangs.recv_timeout(std::time::Duration::from_secs(10));
+    });
+    node.stage("mine", guard(Nanos::new(1), Nanos::from_secs(10)), Box::new(Overruns(Nanos::ZERO)));
+    let node = node.udp(fresh_address()).start().unwrap();
+    lines.recv().unwrap();
+    let panel = node.panel().clone();
+    let errors = node.stop().unwrap_err();
+    let stuck = |only: &String| only.starts_with("housekeeping did not end within ");
+    assert!(matches!(&*errors, [only] if stuck(only)), "{errors:?}");
+    assert_eq!(panel.state(), State::Failed);
+    drop(release);
 }
 
 /// Does nothing, a thousand times a second, which is too slow for a budget of one nanosecond.

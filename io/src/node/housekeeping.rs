@@ -4,6 +4,7 @@
 //! stages that hang, makes the log's lines, and keeps the panel's heartbeat. It talks to lanes only through rings.
 
 use super::log::Log;
+use super::running::join_housekeeping;
 use crate::delivery::DropReason;
 use crate::pipeline::Drops;
 use crate::pipeline::receive::Unverified;
@@ -116,11 +117,11 @@ impl HousekeepingThread {
         self.thread.is_finished()
     }
 
-    /// Ends the thread.
+    /// Ends the thread, and waits for that for a second at most.
     pub(super) fn stop(self) -> Result<(), String> {
         self.stopping.store(true, Ordering::Release);
         self.doorbell.ring();
-        self.thread.join().map_err(|error| error.to_string())
+        join_housekeeping(self.thread)
     }
 }
 
