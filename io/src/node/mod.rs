@@ -31,7 +31,11 @@ mod housekeeping;
 mod log;
 mod place;
 mod plan;
+mod process;
 mod running;
+mod seats;
+mod topics;
+mod who;
 
 pub use builder::{NodeBuilder, Publisher, PublisherFull};
 pub use config::{
