@@ -21,7 +21,8 @@ pub(crate) fn identity(seed: u8) -> Identity {
 /// The boot id of this machine: frames from "another process on this host" carry it.
 pub(crate) fn this_boot() -> BootId {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
-    BootId::parse(&text).unwrap()
+    let digits = text.trim().replace('-', "");
+    BootId(u128::from_str_radix(&digits, 16).unwrap().to_be_bytes())
 }
 
 pub(crate) struct Forger {

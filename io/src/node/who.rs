@@ -8,6 +8,7 @@ use crate::security::hello::OwnLife;
 use crate::security::{Enrolment, Identity, Peer, PublicKey, Publishes, keyfile};
 use crate::wire::{BootId, ClusterName, Epoch, LifeId, TopicId};
 use sinew_rt::clock;
+use sinew_rt::panel::ProcessIdentity;
 use std::sync::Arc;
 
 /// Who this node is, whom it knows, and which of its lives begins.
@@ -76,12 +77,12 @@ fn own_life(config: &NodeConfig) -> Result<OwnLife, NodeError> {
         }
         None => Epoch::new(clock::wall().as_unsigned()),
     };
-    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
-    let boot = boot.map_err(|error| NodeError::System { action: "read the boot id", error })?;
-    let boot = BootId::parse(boot.trim()).ok_or_else(|| NodeError::System {
-        action: "read the boot id",
-        error: std::io::Error::other("it is not a UUID"),
-    })?;
+    // Of this process as its panel has it, so that both say the same.
+    let boot =
+        BootId::new(ProcessIdentity::current().boot_id).ok_or_else(|| NodeError::System {
+            action: "read /proc/sys/kernel/random/boot_id",
+            error: std::io::Error::other("there is none, or it is not a UUID"),
+        })?;
     let mut life = LifeId::default();
     getrandom::fill(&mut life.0).map_err(|error| NodeError::System {
         action: "draw random bytes",
@@ -110,4 +111,20 @@ fn private_dir(dir: &std::path::Path) -> Result<(), (String, String)> {
         return Err((problem, format!("run `chmod go-w {}`", dir.display())));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::Mode;
+
+    #[test]
+    fn a_life_names_the_boot_that_the_kernel_names() {
+        let mut config = NodeConfig::new("robot");
+        config.mode = Mode::Development;
+        let printed = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+        let digits: String =
+            own_life(&config).unwrap().boot.0.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(digits, printed.trim().replace('-', ""));
+    }
 }
