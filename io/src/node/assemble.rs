@@ -13,7 +13,7 @@ use super::topics::{publications, subscriptions};
 use super::who::Who;
 use crate::delivery::StreamTable;
 use crate::pipeline::deliver::{self, DeliverStage};
-use crate::pipeline::receive::{self, Filter, ReceiveOutputs, ReceiveStage};
+use crate::pipeline::receive::{self, Filter, ReceiveOutputs, ReceiveStage, Unverified};
 use crate::pipeline::send::SendStage;
 use crate::pipeline::verify::{self, SenderClock, VerifyInputs, VerifyStage};
 use crate::pipeline::{Drops, FRAMES_PER_POLL};
@@ -39,7 +39,7 @@ use std::sync::Arc;
 /// ahead of time: what one peer does not use is no other's.
 const PEERS_RINGS: usize = 256;
 /// The least that a peer gets of them, however many peers there are. Each frame takes a slot of the
-/// pool and a handle in the ring, so this is 83 kB a peer.
+/// pool and a handle in the ring, so this is 83 kB a peer (64 × (1,280 + 16) bytes).
 const PEER_RING_MIN: usize = 64;
 /// Verified frames that may wait for a deliver stage on another lane, which may come to run only when
 /// the verify stage has no more work.
@@ -161,6 +161,10 @@ const fn peer_ring(peers: usize) -> usize {
     let share = PEERS_RINGS / if peers == 0 { 1 } else { peers };
     if share < PEER_RING_MIN { PEER_RING_MIN } else { share }
 }
+
+// What docs/message-path.md says of a peer's memory.
+const _: () = assert!(peer_ring(1) == 256 && peer_ring(4) == 64 && peer_ring(64) == 64);
+const _: () = assert!(size_of::<Unverified>() == 16 && BATCH * size_of::<FrameBuffer>() == 40_960);
 
 /// Makes the stages, puts them on their lanes, and connects everything with everything.
 fn wire_up(
