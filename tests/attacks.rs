@@ -8,7 +8,7 @@
 mod support;
 
 use sinew::io::message::{Message, schema_id};
-use sinew::io::wire::{Class, KeyId, SchemaId, TopicId};
+use sinew::io::wire::{Class, KeyId, TopicId};
 use sinew::rt::clock::{self, Nanos};
 use support::arena::over_each_transport;
 use support::arena::{Arena, CLUSTER, CONTROLLER, EPOCH, From, LIFE, ROBOT, Rules, UNLIMITED};
@@ -488,7 +488,7 @@ impl Message for Impostor {
 fn another_schema_is_dropped_and_the_panel_names_both() {
     over_each_transport("schema", |arena| {
         let mut fields = arena.controller.fields("setpoint", arena.epoch, 1);
-        fields.schema = SchemaId::from_raw(schema_id::<Impostor>());
+        fields.schema = schema_id::<Impostor>();
         let frame = arena.controller.signed(&fields, Impostor([1; 256]).as_bytes());
         arena.send(From::Home, &frame);
         // The right schema's name over a payload of another length.
@@ -497,8 +497,8 @@ fn another_schema_is_dropped_and_the_panel_names_both() {
         arena.expect(0, &[("deliver.drop.schema_mismatch@controller", 2)]);
         let snapshot = arena.robot.panel().snapshot().unwrap();
         let gauge = |name: &str| snapshot.gauge(name).map(i64::cast_unsigned);
-        assert_eq!(gauge("foreign_schema/setpoint"), Some(schema_id::<Impostor>()));
-        assert_eq!(gauge("schema/setpoint"), Some(schema_id::<Sample>()));
+        assert_eq!(gauge("foreign_schema/setpoint"), Some(schema_id::<Impostor>().get()));
+        assert_eq!(gauge("schema/setpoint"), Some(schema_id::<Sample>().get()));
     });
 }
 
@@ -666,7 +666,7 @@ fn strangers_together_get_no_more_than_their_share_and_the_peer_loses_nothing() 
 #[test]
 fn a_peer_beyond_its_rate_is_limited_under_its_own_name() {
     let limits =
-        sinew::io::security::AdmissionLimits { pair_per_s: 0, pair_burst: 20, ..UNLIMITED };
+        sinew::io::security::AdmissionLimits { peer_per_s: 0, peer_burst: 20, ..UNLIMITED };
     let mut arena = Arena::memory("rate", Rules { limits, ..Rules::default() });
     let already = arena.counts()["handshake.frames"]
         + arena.counts().get("handshake.drop.hello_unasked@controller").copied().unwrap_or(0);

@@ -4,6 +4,8 @@
 //! fingerprint of its layout. Two programs that disagree about a message therefore disagree about
 //! its schema, and say so when they link instead of misreading each other's bytes.
 
+use crate::wire::SchemaId;
+use crate::wire::names::hash64;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 // Messages are sent as they lie in memory, and the wire is little-endian.
@@ -58,11 +60,8 @@ pub fn schema_text<M: Message>() -> String {
 /// The schema's identity on the wire: the first 64 bits, little-endian, of BLAKE3 over
 /// [`schema_text`]. Allocates; call it at start-up.
 #[must_use]
-pub fn schema_id<M: Message>() -> u64 {
-    let hash = blake3::hash(schema_text::<M>().as_bytes());
-    let mut id = [0; 8];
-    id.copy_from_slice(&hash.as_bytes()[..8]);
-    u64::from_le_bytes(id)
+pub fn schema_id<M: Message>() -> SchemaId {
+    SchemaId::from_raw(hash64(blake3::Hasher::new().update(schema_text::<M>().as_bytes())))
 }
 
 #[cfg(test)]
@@ -98,6 +97,6 @@ mod tests {
     fn the_identity_is_the_same_on_every_build() {
         // Held fixed because it is on the wire: a change breaks every node already deployed.
         assert_eq!(schema_text::<Pose>(), "Pose@1 size=48 align=8");
-        assert_eq!(schema_id::<Pose>().to_le_bytes(), [88, 215, 36, 1, 194, 32, 74, 67]);
+        assert_eq!(schema_id::<Pose>().get().to_le_bytes(), [88, 215, 36, 1, 194, 32, 74, 67]);
     }
 }

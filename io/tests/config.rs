@@ -86,8 +86,8 @@ const KEYS: &[(&str, &str, &str, Holds)] = &[
     ("budgets", "verify_us", "verify_us = 7", |c| c.budgets.verify == Nanos::from_micros(7)),
     ("budgets", "deliver_us", "deliver_us = 7", |c| c.budgets.deliver == Nanos::from_micros(7)),
     ("budgets", "send_us", "send_us = 7", |c| c.budgets.send == Nanos::from_micros(7)),
-    ("admission", "peer_checks_per_s", "peer_checks_per_s = 7", |c| c.admission.pair_per_s == 7),
-    ("admission", "peer_burst", "peer_burst = 7", |c| c.admission.pair_burst == 7),
+    ("admission", "peer_checks_per_s", "peer_checks_per_s = 7", |c| c.admission.peer_per_s == 7),
+    ("admission", "peer_burst", "peer_burst = 7", |c| c.admission.peer_burst == 7),
     ("admission", "strangers_checks_per_s", "strangers_checks_per_s = 7", |c| {
         c.admission.strangers_per_s == 7
     }),

@@ -11,7 +11,7 @@ use sinew_rt::clock::Nanos;
 use zeroize::Zeroizing;
 
 const LIMITS: AdmissionLimits =
-    AdmissionLimits { pair_per_s: 10, pair_burst: 5, strangers_per_s: 10, strangers_burst: 3 };
+    AdmissionLimits { peer_per_s: 10, peer_burst: 5, strangers_per_s: 10, strangers_burst: 3 };
 
 fn ms(n: i64) -> Nanos {
     Nanos::from_millis(n)

@@ -33,7 +33,7 @@ fn fields(source: KeyId) -> EnvelopeFields {
         source,
         destination: KeyId::EVERYONE,
         topic: TopicId::of("arm/setpoint"),
-        schema: SchemaId::of("JointSetpoint@1", "f64"),
+        schema: SchemaId::from_raw(0xe37b_5ec0_e505_d26d),
         epoch: Epoch::new(3),
         sequence: Sequence::new(9),
         sent_at: Nanos::new(-5),

@@ -58,7 +58,7 @@ fn envelope_frame(payload: usize, signed: bool) -> Vec<u8> {
         source: KeyId::from_raw(11),
         destination: KeyId::EVERYONE,
         topic: TopicId::of("a"),
-        schema: SchemaId::of("A@1", ""),
+        schema: SchemaId::from_raw(4),
         epoch: Epoch::new(1),
         sequence: Sequence::FIRST,
         sent_at: Nanos::ZERO,

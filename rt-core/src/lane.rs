@@ -8,6 +8,8 @@
 use crate::clock::{self, Nanos};
 use crate::guard::{self, Execution, Guard};
 use crate::health::Health;
+use crate::ladder::Level;
+use crate::log::{self, LogReader, LogSender, RateLimit, Severity, Template};
 use crate::thread::{self, Applied, RtThread, ThreadError, ThreadSpec};
 use crate::wait::{Doorbell, Wait};
 use std::cell::Cell;
@@ -149,6 +151,31 @@ pub fn own_call<R>(call: impl FnOnce() -> R) -> R {
 struct Seat {
     stage: Box<dyn Stage>,
     guard: Guard,
+    log: Option<LogSender>,
+}
+
+static OVERRAN: Template =
+    Template::new(Severity::Warn, "took {ns} of {ns}; its level is now {name}");
+
+/// Records of one stage that may wait for housekeeping.
+const STAGE_LOG: usize = 16;
+
+/// The ends through which a stage's overruns are told off the lane: one for [`Lane::push_logged`], one
+/// for housekeeping. `source` names lane and stage. Allocates.
+#[must_use]
+pub fn stage_log(source: &str, limit: RateLimit) -> (LogSender, LogReader) {
+    let (sender, reader) = log::channel(source, STAGE_LOG, limit);
+    (sender, reader.with_names(Level::ALL.iter().map(ToString::to_string).collect()))
+}
+
+impl Seat {
+    #[cold]
+    fn overran(&mut self, now: Nanos, took: Nanos) {
+        let (budget, level) = (self.guard.budget().as_nanos(), self.guard.level());
+        if let Some(log) = &mut self.log {
+            log.send(now, &OVERRAN, [took.as_nanos(), budget, level as i64, 0]);
+        }
+    }
 }
 
 /// A lane that has not started: a thread to be, a wait, and stages in order.
@@ -181,7 +208,12 @@ impl Lane {
 
     /// Appends a stage; stages are polled in the order in which they were added.
     pub fn push(&mut self, stage: Box<dyn Stage>, guard: Guard) {
-        self.seats.push(Seat { stage, guard });
+        self.seats.push(Seat { stage, guard, log: None });
+    }
+
+    /// The same for a stage whose overruns shall be told through `log`, from [`stage_log`].
+    pub fn push_logged(&mut self, stage: Box<dyn Stage>, guard: Guard, log: LogSender) {
+        self.seats.push(Seat { stage, guard, log: Some(log) });
     }
 
     /// The bell that wakes this lane: give it to whoever feeds one of its stages.
@@ -311,8 +343,11 @@ impl Body {
         for seat in &mut self.seats {
             seat.guard.enter(now);
             let execution = seat.stage.poll(now);
-            now = clock::now();
+            let entered_at = std::mem::replace(&mut now, clock::now());
             seat.guard.leave(now, execution);
+            if now - entered_at > seat.guard.budget() {
+                seat.overran(now, now - entered_at);
+            }
             worked |= execution != Execution::Idle;
         }
         for seat in &mut self.seats {

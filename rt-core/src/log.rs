@@ -4,14 +4,14 @@
 //! use sinew_rt::clock::Nanos;
 //! use sinew_rt::log::{self, RateLimit, Severity, Template};
 //!
-//! static LATE: Template = Template::new(Severity::Warn, "stage took {} ns of {} ns");
+//! static LATE: Template = Template::new(Severity::Warn, "stage took {ns} of {ns}");
 //!
 //! let (mut sender, mut reader) = log::channel("lane-0", 256, RateLimit::default());
 //! sender.send(Nanos::from_millis(3), &LATE, [61_000, 50_000, 0, 0]); // on the lane
 //!
 //! let mut lines = Vec::new();
 //! reader.drain(Nanos::from_millis(5), |line| lines.push(line.to_string()));
-//! assert_eq!(lines, ["[0.003000] warn lane-0: stage took 61000 ns of 50000 ns"]);
+//! assert_eq!(lines, ["[0.003000] warn lane-0: stage took 61.0 µs of 50.0 µs"]);
 //! ```
 //!
 //! Nothing disappears silently: records that found the ring full are counted and reported by the
@@ -51,7 +51,9 @@ impl fmt::Display for Severity {
 /// Values that a record carries.
 pub const VALUES: usize = 4;
 
-/// A line with up to [`VALUES`] places `{}` for numbers. Always a `static`: lanes send its address.
+/// A line with up to [`VALUES`] places for values: `{}` for a number, `{ns}` for a length of time in
+/// nanoseconds, `{name}` for a number that stands for one of the reader's
+/// [names](LogReader::with_names). Always a `static`: lanes send its address.
 #[derive(Debug)]
 pub struct Template {
     severity: Severity,
@@ -62,14 +64,18 @@ impl Template {
     /// A template; in a `static`, a wrong one is an error at compile time.
     ///
     /// # Panics
-    /// When `text` has more than [`VALUES`] places `{}`.
+    /// When `text` has more than [`VALUES`] places, or one that is none of the three.
     #[must_use]
     pub const fn new(severity: Severity, text: &'static str) -> Self {
         let bytes = text.as_bytes();
-        let (mut places, mut i) = (0, 1);
+        let (mut places, mut i) = (0, 0);
         while i < bytes.len() {
-            if bytes[i - 1] == b'{' && bytes[i] == b'}' {
+            if bytes[i] == b'{' {
                 places += 1;
+                let (_, rest) = bytes.split_at(i + 1);
+                let known = matches!(rest, [b'}', ..] | [b'n', b's', b'}', ..])
+                    || matches!(rest, [b'n', b'a', b'm', b'e', b'}', ..]);
+                assert!(known, "a place is {{}}, {{ns}} or {{name}}");
             }
             i += 1;
         }
@@ -131,6 +137,7 @@ pub struct LogReader {
     lost: Arc<AtomicU64>,
     lost_reported: u64,
     limit: RateLimit,
+    names: Vec<String>,
     /// One per template ever seen; as many as the program has.
     windows: Vec<Window>,
 }
@@ -169,11 +176,18 @@ pub fn channel(source: &str, capacity: usize, limit: RateLimit) -> (LogSender, L
     let (producer, ring) = rtrb::RingBuffer::new(capacity);
     let lost = Arc::new(AtomicU64::new(0));
     let sender = LogSender { ring: producer, lost: Arc::clone(&lost) };
-    let (source, windows) = (source.to_owned(), Vec::new());
-    (sender, LogReader { source, ring, lost, lost_reported: 0, limit, windows })
+    let (source, names, windows) = (source.to_owned(), Vec::new(), Vec::new());
+    (sender, LogReader { source, ring, lost, lost_reported: 0, limit, names, windows })
 }
 
 impl LogReader {
+    /// What the numbers in places `{name}` stand for, from 0 on.
+    #[must_use]
+    pub fn with_names(mut self, names: Vec<String>) -> Self {
+        self.names = names;
+        self
+    }
+
     /// Formats what has arrived and hands it to `emit`, line by line: at most one ring full of
     /// records, then what was suppressed in windows that are over, then what was lost. Allocates:
     /// never on a lane.
@@ -181,12 +195,22 @@ impl LogReader {
         // A sender that keeps up with us must not hold us here for ever.
         for _ in 0..self.ring.buffer().capacity() {
             let Ok(record) = self.ring.pop() else { break };
-            if self.admits(&record, &mut emit) {
-                emit(self.line(record.at, record.template.severity, fill(&record)));
-            }
+            self.take(&record, &mut emit);
         }
         self.close_windows(now, false, &mut emit);
         self.report_losses(now, &mut emit);
+    }
+
+    /// Takes in a record of this end's own, as if the lane had sent it: what only housekeeping can
+    /// know of the lane. Allocates.
+    pub fn note(
+        &mut self,
+        at: Nanos,
+        template: &'static Template,
+        values: [i64; VALUES],
+        mut emit: impl FnMut(Line),
+    ) {
+        self.take(&Record { at, template, values }, &mut emit);
     }
 
     /// [`drain`](Self::drain), and then reports every suppressed record without waiting for the end
@@ -204,6 +228,32 @@ impl LogReader {
 
     fn line(&self, at: Nanos, severity: Severity, text: String) -> Line {
         Line { at, severity, source: self.source.clone(), text }
+    }
+
+    fn take(&mut self, record: &Record, emit: &mut impl FnMut(Line)) {
+        if self.admits(record, emit) {
+            emit(self.line(record.at, record.template.severity, self.fill(record)));
+        }
+    }
+
+    /// The template with its places filled in order.
+    fn fill(&self, record: &Record) -> String {
+        let mut text = String::new();
+        let mut rest = record.template.text;
+        for value in record.values {
+            let Some((before, place)) = rest.split_once('{') else { break };
+            let (place, after) = place.split_once('}').unwrap_or((place, ""));
+            let name = usize::try_from(value).ok().and_then(|n| self.names.get(n));
+            text.push_str(before);
+            match (place, name) {
+                ("ns", _) => text.push_str(&Nanos::new(value).to_string()),
+                ("name", Some(name)) => text.push_str(name),
+                _ => text.push_str(&value.to_string()),
+            }
+            rest = after;
+        }
+        text.push_str(rest);
+        text
     }
 
     /// Counts the record against its template's window, which begins anew when it is over.
@@ -260,17 +310,6 @@ impl LogReader {
     }
 }
 
-/// The template with its places filled in order.
-fn fill(record: &Record) -> String {
-    let mut parts = record.template.text.split("{}");
-    let mut text = parts.next().unwrap_or_default().to_owned();
-    for (value, part) in record.values.iter().zip(parts) {
-        text.push_str(&value.to_string());
-        text.push_str(part);
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -300,6 +339,29 @@ mod tests {
             ["-7 of 9223372036854775807 ns", "started", "12, 3 and 4."]
         );
         assert_eq!(drain(&mut reader, ms(5)), [""; 0]);
+    }
+
+    #[test]
+    fn lengths_of_time_and_names_are_written_out() {
+        static NAMED: Template = Template::new(Severity::Info, "{name} for {ns}, not {name} or {}");
+        let (mut sender, reader) = channel("lane", 8, RateLimit::default());
+        let mut reader = reader.with_names(vec!["here".to_owned()]);
+        assert!(sender.send(ms(1), &NAMED, [0, 1_500_000, -1, 7]));
+        assert_eq!(drain(&mut reader, ms(2)), ["here for 1.500 ms, not -1 or 7"]);
+    }
+
+    #[test]
+    fn what_the_reader_notes_itself_counts_against_the_same_limit() {
+        let limit = RateLimit { lines: 2, window: ms(100) };
+        let (mut sender, mut reader) = channel("lane", 8, limit);
+        let mut texts = Vec::new();
+        for n in 0..2 {
+            assert!(sender.send(ms(n), &PLAIN, [0; VALUES]));
+            reader.note(ms(n), &PLAIN, [0; VALUES], |line| texts.push(line.text));
+        }
+        assert_eq!(texts, ["started", "started"]);
+        let summary = "2 more in 100.000 ms like \"started\"";
+        assert_eq!(drain(&mut reader, ms(100)), [summary]);
     }
 
     #[test]

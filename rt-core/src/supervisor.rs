@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use crate::clock::Nanos;
 use crate::health::Health;
 use crate::ladder::Level;
+use crate::log::{Line, LogReader, Severity, Template};
 use crate::panel::Panel;
 use crate::sequence_lock;
 
@@ -24,6 +25,18 @@ pub struct Hang {
     pub hard_limit: Nanos,
     /// The level that its guard is forced to, as soon as it comes back.
     pub level: Level,
+}
+
+static HANGS: Template =
+    Template::new(Severity::Error, "hangs: inside for {ns}, since {ns}, and may be for {ns}");
+
+impl Hang {
+    /// Tells of the hang that was found at `now` as a line of the stage's own, which `log` names;
+    /// since when is on the monotonic clock, as the time before each line.
+    pub fn note(&self, now: Nanos, log: &mut LogReader, emit: impl FnMut(Line)) {
+        let spans = [self.inside_for, now - self.inside_for, self.hard_limit, Nanos::ZERO];
+        log.note(now, &HANGS, spans.map(Nanos::as_nanos), emit);
+    }
 }
 
 /// The panel has a supervisor already; each of its cells has one writer.

@@ -34,8 +34,8 @@ const IN_FLIGHT: u64 = 16;
 
 /// Everybody may cost any number of signature checks.
 pub(crate) const UNLIMITED: AdmissionLimits = AdmissionLimits {
-    pair_per_s: 1_000_000_000,
-    pair_burst: 1_000_000_000,
+    peer_per_s: 1_000_000_000,
+    peer_burst: 1_000_000_000,
     strangers_per_s: 1_000_000_000,
     strangers_burst: 1_000_000_000,
 };

@@ -7,8 +7,8 @@ use sinew::io::security::Identity;
 use sinew::io::wire::hello::{HelloFields, encode_challenge, encode_hello};
 use sinew::io::wire::{
     BootId, Challenge, Class, ClusterName, Domain, EnvelopeFields, Epoch, FRAME_MAX, Frame,
-    HandshakeMessage, KeyId, LifeId, Nonce, SchemaId, Sequence, SigningContext, StreamStart,
-    TopicId, decode, envelope,
+    HandshakeMessage, KeyId, LifeId, Nonce, Sequence, SigningContext, StreamStart, TopicId, decode,
+    envelope,
 };
 use sinew::rt::clock::{self, Nanos};
 use zerocopy::IntoBytes;
@@ -21,7 +21,8 @@ pub(crate) fn identity(seed: u8) -> Identity {
 /// The boot id of this machine: frames from "another process on this host" carry it.
 pub(crate) fn this_boot() -> BootId {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
-    BootId::parse(&text).unwrap()
+    let digits = text.trim().replace('-', "");
+    BootId(u128::from_str_radix(&digits, 16).unwrap().to_be_bytes())
 }
 
 pub(crate) struct Forger {
@@ -44,7 +45,7 @@ impl Forger {
             source: self.key(),
             destination: KeyId::EVERYONE,
             topic: TopicId::of(topic),
-            schema: SchemaId::from_raw(schema_id::<Sample>()),
+            schema: schema_id::<Sample>(),
             epoch: Epoch::new(epoch),
             sequence: Sequence::new(sequence),
             sent_at: clock::now(),

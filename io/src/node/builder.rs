@@ -3,7 +3,7 @@
 use super::config::{
     Auth, Budgets, Layout, Mode, NodeConfig, PeerConfig, RealTimeConfig, TopicClass, TopicConfig,
 };
-use super::{Node, NodeError, assemble, file};
+use super::{Node, NodeError, assemble, file, log};
 use crate::message::{Message, schema_id};
 use crate::pipeline::deliver::{LatestSink, QueueSink, Queued, Sink};
 use crate::pipeline::send::{Outgoing, Source};
@@ -14,6 +14,7 @@ use sinew_rt::clock::{self, Nanos};
 use sinew_rt::guard::GuardSpec;
 use sinew_rt::lane::Stage;
 use sinew_rt::latest::{self, LatestReader};
+use sinew_rt::log::Line;
 use sinew_rt::ring::{self, Consumer, Producer};
 use sinew_rt::wait::Doorbell;
 use std::net::SocketAddr;
@@ -31,6 +32,8 @@ pub struct NodeBuilder {
     pub(super) memory: Option<(MemoryNetwork, SocketAddr)>,
     pub(super) panel_dir: Option<PathBuf>,
     pub(super) spins_in_bursts: bool,
+    /// Where the log goes; `None` to the standard error.
+    pub(super) log: Option<log::Sink>,
     pub(super) subscriptions: Vec<Subscription>,
     pub(super) publications: Vec<Publication>,
     pub(super) stages: Vec<(String, GuardSpec, Box<dyn Stage>)>,
@@ -76,6 +79,7 @@ impl NodeBuilder {
             memory: None,
             panel_dir: None,
             spins_in_bursts: false,
+            log: None,
             subscriptions: Vec::new(),
             publications: Vec::new(),
             stages: Vec::new(),
@@ -180,7 +184,8 @@ impl NodeBuilder {
         self
     }
 
-    /// Puts the panel into `dir` instead of `/dev/shm/sinew`.
+    /// Puts the panel into `dir` instead of `/dev/shm/sinew` (of users other than root:
+    /// `/dev/shm/sinew-UID`).
     #[must_use]
     pub fn panel_dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.panel_dir = Some(dir.into());
@@ -192,6 +197,18 @@ impl NodeBuilder {
     #[must_use]
     pub fn spins_in_bursts(mut self) -> Self {
         self.spins_in_bursts = true;
+        self
+    }
+
+    /// Gives the lines of the node's log to `sink` instead of printing them on the standard error: a
+    /// stage that hangs, overruns, and the first drop for each reason and peer. Each kind of line is
+    /// limited in its rate, and what was left out is counted in a line of its own.
+    ///
+    /// `sink` runs on the housekeeping thread: while it blocks, no handshake is answered and no hang
+    /// is found.
+    #[must_use]
+    pub fn log(mut self, sink: impl FnMut(Line) + Send + 'static) -> Self {
+        self.log = Some(Box::new(sink));
         self
     }
 
@@ -237,7 +254,7 @@ impl NodeBuilder {
             return Err(self.twice(topic, "published"));
         }
         let (ring, source) = ring::channel(PUBLISHER_RING);
-        let schema = SchemaId::from_raw(schema_id::<T>());
+        let schema = schema_id::<T>();
         self.publications.push(Publication { topic, schema, source: Box::new(source) });
         Ok(Publisher { ring, doorbell: self.send_doorbell.clone() })
     }
@@ -252,7 +269,7 @@ impl NodeBuilder {
         if self.subscriptions.iter().any(|subscription| subscription.topic == topic) {
             return Err(self.twice(topic, "subscribed"));
         }
-        let schema = SchemaId::from_raw(schema_id::<T>());
+        let schema = schema_id::<T>();
         self.subscriptions.push(Subscription { topic, schema, sink });
         Ok(())
     }

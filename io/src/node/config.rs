@@ -115,8 +115,9 @@ impl Default for RealTimeConfig {
     }
 }
 
-/// Above the kernel's threaded interrupts (50), below its watchdogs and migration threads (99).
-const DEFAULT_PRIORITY: Priority = match Priority::new(75) {
+/// The SCHED_FIFO priority of lanes that are not told another: above the kernel's threaded interrupts
+/// (50), below its watchdogs and migration threads (99).
+pub const DEFAULT_PRIORITY: Priority = match Priority::new(75) {
     Ok(priority) => priority,
     Err(_) => Priority::MIN,
 };

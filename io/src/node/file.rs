@@ -313,8 +313,8 @@ fn admission(
 ) -> Result<AdmissionLimits, ConfigError> {
     let mut config = AdmissionLimits::default();
     let fields = [
-        ("admission.peer_checks_per_s", file.peer_checks_per_s, &mut config.pair_per_s),
-        ("admission.peer_burst", file.peer_burst, &mut config.pair_burst),
+        ("admission.peer_checks_per_s", file.peer_checks_per_s, &mut config.peer_per_s),
+        ("admission.peer_burst", file.peer_burst, &mut config.peer_burst),
         (
             "admission.strangers_checks_per_s",
             file.strangers_checks_per_s,

@@ -1,8 +1,10 @@
 //! Housekeeping: everything of a node that is not hard real time, on one normal thread.
 //!
 //! It answers and sends handshakes, tells the verify stage whose life each peer is in, looks for
-//! stages that hang, and keeps the panel's heartbeat. It talks to lanes only through rings.
+//! stages that hang, makes the log's lines, and keeps the panel's heartbeat. It talks to lanes only through rings.
 
+use super::log::Log;
+use super::running::join_housekeeping;
 use crate::delivery::DropReason;
 use crate::pipeline::Drops;
 use crate::pipeline::receive::Unverified;
@@ -68,6 +70,7 @@ pub(super) struct Housekeeping {
     pub(super) lost: Counter,
     pub(super) hangs: Counter,
     pub(super) drops: Drops,
+    pub(super) log: Log,
 }
 
 /// The thread, until it is stopped.
@@ -97,6 +100,7 @@ impl HousekeepingThread {
                     bell.awake();
                 }
             }
+            work.log.finish(clock::now());
         };
         let thread = spawn(spec, move || {
             // Nobody would answer handshakes or find hangs: as bad as the loss of a lane.
@@ -113,11 +117,11 @@ impl HousekeepingThread {
         self.thread.is_finished()
     }
 
-    /// Ends the thread.
+    /// Ends the thread, and waits for that for a second at most.
     pub(super) fn stop(self) -> Result<(), String> {
         self.stopping.store(true, Ordering::Release);
         self.doorbell.ring();
-        self.thread.join().map_err(|error| error.to_string())
+        join_housekeeping(self.thread)
     }
 }
 
@@ -133,6 +137,8 @@ impl Housekeeping {
         }
         let hangs = self.supervisor.check(now);
         self.hangs.add(hangs.len() as u64);
+        hangs.iter().for_each(|hang| self.log.hang(hang, now));
+        self.log.drain(now);
         self.panel.heartbeat(now);
         // A loop's panic is not the end: it stops its robot, and can be re-armed.
         if self.health.dead() {
@@ -162,12 +168,12 @@ impl Housekeeping {
                 // The verify stage comes first: what the panel shows is already in force. When that
                 // stage is behind, the next Hello, a second later, says it again.
                 if self.lives.push(life).is_err() {
-                    return self.drops.count(slot.charged_to(), DropReason::QueueFull);
+                    return self.drops.count(slot.charged_to(), DropReason::QueueFull, now);
                 }
                 self.show(&life, slot.received_at);
                 self.handshakes.increment();
             }
-            Err(reason) => self.drops.count(slot.charged_to(), reason),
+            Err(reason) => self.drops.count(slot.charged_to(), reason, now),
         }
     }
 

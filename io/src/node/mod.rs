@@ -28,14 +28,19 @@ mod builder;
 mod config;
 mod file;
 mod housekeeping;
+mod log;
 mod place;
 mod plan;
+mod process;
 mod running;
+mod seats;
+mod topics;
+mod who;
 
 pub use builder::{NodeBuilder, Publisher, PublisherFull};
 pub use config::{
-    Auth, Budgets, Layout, MAX_PEER_NAME, MAX_TOPIC_NAME, Mode, NodeConfig, PeerConfig,
-    RealTimeConfig, TopicClass, TopicConfig,
+    Auth, Budgets, DEFAULT_PRIORITY, Layout, MAX_PEER_NAME, MAX_TOPIC_NAME, Mode, NodeConfig,
+    PeerConfig, RealTimeConfig, TopicClass, TopicConfig,
 };
 pub use file::{load, parse};
 pub use place::ConfigError;

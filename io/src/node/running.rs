@@ -12,7 +12,7 @@ use sinew_rt::lane::{Gate, Lane, RunningLane};
 use sinew_rt::memory::MemoryReport;
 use sinew_rt::panel::{Panel, State};
 use sinew_rt::power::CpuLatencyHold;
-use sinew_rt::thread::{Applied, ThreadError};
+use sinew_rt::thread::{Applied, RtThread, ThreadError};
 use sinew_rt::topology::CoreId;
 use sinew_rt::wait::Wait;
 use std::net::SocketAddr;
@@ -22,10 +22,11 @@ use std::sync::Arc;
 /// How long a stopping node finishes what is in its rings.
 const DRAIN_LIMIT: Nanos = Nanos::from_millis(200);
 
-/// How long after its part of that a lane may take to leave the poll that it is in.
+/// How long after its part of that a lane may take to leave the poll that it is in, and housekeeping
+/// to end its turn.
 const GRACE: Nanos = Nanos::from_secs(1);
 
-/// How often a stopping node looks whether a lane has ended.
+/// How often a stopping node looks whether a thread has ended.
 const LOOK: std::time::Duration = std::time::Duration::from_millis(1);
 
 /// What the machine granted, as read back at the start.
@@ -48,8 +49,9 @@ pub struct StartReport {
 }
 
 /// A running node. Dropping it stops it: lanes finish what is in their rings for up to 200 ms, and
-/// every thread, socket, slot, mapping and file of it is gone when the drop returns. Only a lane whose
-/// stage hangs is left behind after another second: it ends by itself if its stage ever returns.
+/// every thread, socket, slot, mapping and file of it is gone when the drop returns. Only a thread that
+/// hangs, in a stage or in what takes the log, is left behind after another second: it ends by itself if
+/// that ever returns.
 #[derive(Debug)]
 pub struct Node {
     pub(super) lanes: LaneSet,
@@ -118,11 +120,10 @@ impl Node {
             || self.housekeeping.as_ref().is_some_and(HousekeepingThread::is_finished)
     }
 
-    /// Stops the node and says how its lanes ended.
+    /// Stops the node and says how its threads ended.
     ///
     /// # Errors
-    /// The messages of the panics that ended lanes, and which lanes did not end because a stage
-    /// hangs.
+    /// The messages of the panics that ended threads, and which did not end because they hang.
     pub fn stop(mut self) -> Result<(), Vec<String>> {
         self.end()
     }
@@ -184,10 +185,7 @@ impl LaneSet {
             let drain_until = start + share * n;
             gate.stop(drain_until);
             lane.wake();
-            while !lane.is_finished() && clock::now() < drain_until + GRACE {
-                std::thread::sleep(LOOK);
-            }
-            if lane.is_finished() {
+            if ends_by(drain_until + GRACE, || lane.is_finished()) {
                 panics.extend(lane.join().err());
             } else {
                 // Dropping its handle detaches the thread; a join would hang with it.
@@ -200,6 +198,28 @@ impl LaneSet {
         }
         panics
     }
+}
+
+/// Waits until `is_finished`, but no longer than until `limit`, and says whether it is.
+fn ends_by(limit: Nanos, is_finished: impl Fn() -> bool) -> bool {
+    while !is_finished() && clock::now() < limit {
+        std::thread::sleep(LOOK);
+    }
+    is_finished()
+}
+
+/// Joins the housekeeping thread, which was told to stop, if it ends.
+pub(super) fn join_housekeeping(thread: RtThread<()>) -> Result<(), String> {
+    let start = clock::now();
+    if ends_by(start + GRACE, || thread.is_finished()) {
+        return thread.join().map_err(|error| error.to_string());
+    }
+    // Dropping its handle detaches the thread, as with a lane.
+    let waited = clock::now() - start;
+    Err(format!(
+        "housekeeping did not end within {waited}: what takes the log hangs, or real-time threads do \
+         not give up the core"
+    ))
 }
 
 impl Drop for LaneSet {

@@ -1,7 +1,10 @@
-//! What became of frames that were not delivered, by reason and source, in the panel.
+//! What became of frames that were not delivered, by reason and source, in the panel; the first of
+//! each kind also in the log.
 
 use crate::delivery::DropReason;
 use crate::security::PeerIndex;
+use sinew_rt::clock::Nanos;
+use sinew_rt::log::{self, LogReader, LogSender, RateLimit, Severity, Template};
 use sinew_rt::panel::{Counter, Panel, PanelError};
 
 /// The drop counters of one stage: one for each reason that the stage can have and each source.
@@ -10,7 +13,14 @@ pub(crate) struct Drops {
     reasons: &'static [DropReason],
     /// For each source (the strangers first, then the peers) one counter for each reason.
     counters: Vec<Vec<Counter>>,
+    log: Option<LogSender>,
 }
+
+static FIRST: Template =
+    Template::new(Severity::Warn, "first frame of {name} dropped as {name}; the panel counts them");
+
+/// First drops that may wait for housekeeping.
+const LOG: usize = 32;
 
 impl Drops {
     /// Registers `STAGE.drop.REASON@SOURCE` for every reason and source.
@@ -20,33 +30,65 @@ impl Drops {
         reasons: &'static [DropReason],
         peers: &[String],
     ) -> Result<Self, PanelError> {
-        let sources = std::iter::once(STRANGER).chain(peers.iter().map(String::as_str));
-        let counters = sources
+        let counters = sources(peers)
             .map(|source| {
                 let name =
                     |reason: &DropReason| format!("{stage}.drop.{}@{source}", reason.as_str());
                 reasons.iter().map(|reason| panel.counter(&name(reason))).collect()
             })
             .collect::<Result<_, _>>()?;
-        Ok(Self { reasons, counters })
+        Ok(Self { reasons, counters, log: None })
+    }
+
+    /// Tells the first drop for each reason and source through `log`, from [`Drops::log`].
+    pub(crate) fn logged(self, log: LogSender) -> Self {
+        Self { log: Some(log), ..self }
+    }
+
+    /// The ends through which first drops are told off the lane. `source` names lane and stage.
+    pub(crate) fn log(
+        source: &str,
+        limit: RateLimit,
+        reasons: &[DropReason],
+        peers: &[String],
+    ) -> (LogSender, LogReader) {
+        let (sender, reader) = log::channel(source, LOG, limit);
+        // The rows of the counters, then their columns.
+        let names = sources(peers).chain(reasons.iter().map(|reason| reason.as_str()));
+        (sender, reader.with_names(names.map(str::to_owned).collect()))
     }
 
     /// Counts one dropped frame. Wait-free.
-    pub(crate) fn count(&self, source: Option<PeerIndex>, reason: DropReason) {
-        self.add(source, reason, 1);
+    pub(crate) fn count(&mut self, source: Option<PeerIndex>, reason: DropReason, now: Nanos) {
+        self.add(source, reason, 1, now);
     }
 
     /// Counts several frames dropped for one reason.
-    pub(crate) fn add(&self, source: Option<PeerIndex>, reason: DropReason, frames: u64) {
+    pub(crate) fn add(
+        &mut self,
+        source: Option<PeerIndex>,
+        reason: DropReason,
+        frames: u64,
+        now: Nanos,
+    ) {
         let row = source.map_or(0, |peer| peer.get() + 1);
         let column = self.reasons.iter().position(|known| *known == reason);
         debug_assert!(column.is_some(), "{reason:?} is missing from the stage's list of reasons");
-        let counter = column.and_then(|column| self.counters.get(row)?.get(column));
-        if let Some(counter) = counter {
-            counter.add(frames);
+        let Some(column) = column else { return };
+        let Some(counter) = self.counters.get(row).and_then(|row| row.get(column)) else { return };
+        if counter.value() == 0
+            && let Some(log) = &mut self.log
+        {
+            log.send(now, &FIRST, [row as i64, (self.counters.len() + column) as i64, 0, 0]);
         }
+        counter.add(frames);
     }
 }
 
 /// What frames are counted under that did not come from an enrolled peer's own address.
 pub(crate) const STRANGER: &str = "stranger";
+
+/// The rows of the table.
+fn sources(peers: &[String]) -> impl Iterator<Item = &str> {
+    std::iter::once(STRANGER).chain(peers.iter().map(String::as_str))
+}

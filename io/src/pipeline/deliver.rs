@@ -1,6 +1,6 @@
 //! Deliver: puts each verified envelope where its subscriber reads it.
 
-use super::verify::VerifiedFrame;
+use super::verified::VerifiedFrame;
 use super::{Drops, FRAMES_PER_POLL};
 use crate::delivery::DropReason;
 use crate::message::Message;
@@ -83,7 +83,7 @@ impl Stage for DeliverStage {
             let Some(envelope) = self.input.pop() else { break };
             released.get_or_insert(envelope.received_at());
             if let Err(reason) = deliver(&mut self.routes, &envelope, now) {
-                self.drops.count(envelope.charged_to(), reason);
+                self.drops.count(envelope.charged_to(), reason, now);
             }
         }
         released.map_or(Execution::Idle, |released| Execution::Worked { released })

@@ -14,6 +14,7 @@ pub(crate) mod receive;
 pub(crate) mod send;
 #[cfg(test)]
 mod tests;
+mod verified;
 pub(crate) mod verify;
 
 pub(crate) use counters::{Drops, STRANGER};

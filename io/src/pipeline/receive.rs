@@ -23,6 +23,10 @@ use std::sync::Arc;
 pub(crate) struct Unverified(pub(super) FrameSlot);
 
 impl Unverified {
+    pub(crate) fn slot(&self) -> &FrameSlot {
+        &self.0
+    }
+
     pub(crate) fn into_slot(self) -> FrameSlot {
         self.0
     }
@@ -30,8 +34,8 @@ impl Unverified {
 
 /// Where frames go that passed.
 pub(crate) struct ReceiveOutputs {
-    /// From a peer's own address: verified first.
-    pub(crate) trusted: Producer<Unverified>,
+    /// By peer, from that peer's own address: verified first, each peer in its turn.
+    pub(crate) peers: Vec<Producer<Unverified>>,
     /// In a peer's name from another address: verified when nothing else waits.
     pub(crate) strangers: Producer<Unverified>,
     /// Challenges and hellos, for housekeeping.
@@ -80,7 +84,7 @@ impl Stage for ReceiveStage {
         let received = transport.receive(pool, now, &mut accept, &mut starved);
         if starved > 0 {
             filter.frames.add(starved);
-            filter.drops.add(None, DropReason::PoolEmpty, starved);
+            filter.drops.add(None, DropReason::PoolEmpty, starved, now);
         }
         if received.errors > 0 {
             filter.errors.add(received.errors);
@@ -97,7 +101,7 @@ impl Filter {
     pub(crate) fn judge(&mut self, slot: FrameSlot, now: Nanos) {
         self.frames.increment();
         if let Err((source, reason)) = self.pass(slot, now) {
-            self.drops.count(source, reason);
+            self.drops.count(source, reason, now);
         }
     }
 
@@ -123,7 +127,7 @@ impl Filter {
         }
         let output = match (kind, at_home) {
             (FrameKind::Handshake, _) => &mut self.outputs.handshakes,
-            (_, true) => &mut self.outputs.trusted,
+            (_, true) => &mut self.outputs.peers[peer.get()],
             (_, false) => &mut self.outputs.strangers,
         };
         output.push(Unverified(slot)).map_err(|_| (source, DropReason::QueueFull))

@@ -1,10 +1,11 @@
 //! What a poll of each stage may do: a bounded amount, of which at most one signature, whatever waits;
 //! and what does not fit into the next ring is counted.
 
-use super::deliver::{self, DeliverStage, QueueSink, Route};
+use super::deliver::{self, DeliverStage, QueueSink, Queued, Route};
 use super::receive::{self, Filter, ReceiveOutputs, ReceiveStage, Unverified};
 use super::send::{Outgoing, Outlet, SendStage};
-use super::verify::{self, SenderClock, TopicRule, VerifyStage};
+use super::verified::VerifiedFrame;
+use super::verify::{self, SenderClock, TopicRule, VerifyInputs, VerifyStage};
 use super::{Drops, FRAMES_PER_POLL};
 use crate::delivery::StreamTable;
 use crate::message::{Message, schema_id};
@@ -13,11 +14,11 @@ use crate::security::{
 };
 use crate::transport::buffer::{FrameBuffer, FramePool};
 use crate::transport::memory::MemoryNetwork;
-use crate::transport::{BATCH, Transmit};
+use crate::transport::{BATCH, Endpoint, Transmit};
 use crate::wire::envelope::encode;
 use crate::wire::{
-    Class, ClusterName, Domain, EnvelopeFields, Epoch, FRAME_MAX, KeyId, SchemaId, Sequence,
-    SigningContext, StreamStart, TopicId,
+    Class, ClusterName, Domain, EnvelopeFields, Epoch, FRAME_MAX, KeyId, Sequence, SigningContext,
+    StreamStart, TopicId,
 };
 use proptest::prelude::*;
 use sinew_rt::clock::Nanos;
@@ -57,21 +58,27 @@ fn dropped(panel: &Panel, stage: &str) -> u64 {
 }
 
 fn identity() -> Identity {
-    Identity::draw(&mut |secret| secret.fill(2)).unwrap()
+    identity_of(0)
+}
+
+fn identity_of(peer: u8) -> Identity {
+    Identity::draw(&mut |secret| secret.fill(2 + peer)).unwrap()
 }
 
 fn cluster() -> ClusterName {
     ClusterName::new("test").unwrap()
 }
 
-fn enrolment() -> Arc<Enrolment> {
-    let key = *identity().public();
-    let peer = Peer { name: "peer".to_owned(), key, publishes: Publishes::Anything };
-    Arc::new(Enrolment::new(vec![peer]).unwrap())
+fn enrolment(peers: u8) -> Arc<Enrolment> {
+    let peer = |(peer, name): (u8, String)| {
+        let key = *identity_of(peer).public();
+        Peer { name, key, publishes: Publishes::Anything }
+    };
+    Arc::new(Enrolment::new((0..).zip(names(peers)).map(peer).collect()).unwrap())
 }
 
-fn names() -> [String; 1] {
-    ["peer".to_owned()]
+fn names(peers: u8) -> Vec<String> {
+    (0..peers).map(|n| if n == 0 { "peer".to_owned() } else { format!("peer-{n}") }).collect()
 }
 
 fn fields(topic: &str, sequence: u64) -> EnvelopeFields {
@@ -79,7 +86,7 @@ fn fields(topic: &str, sequence: u64) -> EnvelopeFields {
         source: identity().public().id(),
         destination: KeyId::EVERYONE,
         topic: TopicId::of(topic),
-        schema: SchemaId::from_raw(schema_id::<Word>()),
+        schema: schema_id::<Word>(),
         epoch: Epoch::new(1),
         sequence: Sequence::new(sequence),
         sent_at: Nanos::ZERO,
@@ -98,12 +105,18 @@ enum Waiting {
 }
 
 fn frame(what: Waiting, sequence: u64) -> Vec<u8> {
+    frame_of(0, what, sequence)
+}
+
+fn frame_of(peer: u8, what: Waiting, sequence: u64) -> Vec<u8> {
     let mut slot = [0; FRAME_MAX];
     let topic = if what == Waiting::Unsigned { OPEN } else { SIGNED };
-    let mut len = encode(&mut slot, cluster().tag(), &fields(topic, sequence), &[1; 8]).unwrap();
+    let identity = identity_of(peer);
+    let fields = EnvelopeFields { source: identity.public().id(), ..fields(topic, sequence) };
+    let mut len = encode(&mut slot, cluster().tag(), &fields, &[peer; 8]).unwrap();
     if what != Waiting::Unsigned {
         let context = SigningContext::new(Domain::Envelope, &cluster());
-        len = identity().sign_envelope(&context, &mut slot).unwrap();
+        len = identity.sign_envelope(&context, &mut slot).unwrap();
     }
     match what {
         Waiting::Forged => slot[len - 1] ^= 1,
@@ -123,12 +136,23 @@ fn waiting() -> impl Strategy<Value = Vec<Waiting>> {
     prop::collection::vec(one, 0..150)
 }
 
-/// A verify stage behind rings of 256, in front of one of `room`.
+/// A verify stage for one peer behind a ring of 256, in front of one of `room`.
 fn verify_stage(
     panel: &Panel,
     room: usize,
-) -> (VerifyStage, Producer<Unverified>, Consumer<verify::VerifiedFrame>) {
-    let (trusted, trusted_in) = ring::channel(256);
+) -> (VerifyStage, Producer<Unverified>, Consumer<VerifiedFrame>) {
+    let (input, input_in) = ring::channel(256);
+    let (stage, verified) = verify_stage_behind(panel, vec![input_in], room);
+    (stage, input, verified)
+}
+
+/// A verify stage behind these rings of its peers, in front of one of `room`.
+fn verify_stage_behind(
+    panel: &Panel,
+    inputs: Vec<Consumer<Unverified>>,
+    room: usize,
+) -> (VerifyStage, Consumer<VerifiedFrame>) {
+    let peers = inputs.len() as u8;
     let (_, strangers_in) = ring::channel(1);
     let (_, lives_in) = ring::channel(1);
     let (output, verified) = ring::channel(room);
@@ -137,24 +161,53 @@ fn verify_stage(
         .to_vec();
     rules.sort_unstable_by_key(|rule| rule.topic);
     let topics = [OPEN, SIGNED].map(TopicId::of);
-    let mut streams = StreamTable::new(1, &topics).unwrap();
+    let mut streams = StreamTable::new(inputs.len(), &topics).unwrap();
     let starts = topics.map(|topic| StreamStart { topic, next: Sequence::FIRST });
-    streams.new_life(PeerIndex::new(0), Epoch::new(1), starts);
+    for peer in 0..peers {
+        streams.new_life(PeerIndex::new(peer.into()), Epoch::new(1), starts);
+    }
     let stage = VerifyStage {
-        trusted: trusted_in,
-        strangers: strangers_in,
+        inputs: VerifyInputs::new(inputs, strangers_in),
         lives: lives_in,
         output,
         own_key: KeyId::from_raw(1),
         context: SigningContext::new(Domain::Envelope, &cluster()),
-        peers: enrolment(),
-        clocks: vec![SenderClock::Unknown],
+        peers: enrolment(peers),
+        clocks: vec![SenderClock::Unknown; peers.into()],
         rules,
         streams,
         checked: panel.counter("checked").unwrap(),
-        drops: Drops::register(panel, "verify", verify::REASONS, &names()).unwrap(),
+        drops: Drops::register(panel, "verify", verify::REASONS, &names(peers)).unwrap(),
     };
-    (stage, trusted, verified)
+    (stage, verified)
+}
+
+/// A receive stage with these homes of its peers and the ring behind each.
+fn receive_stage(
+    panel: &Panel,
+    endpoint: Endpoint,
+    slots: usize,
+    peers: Vec<(SocketAddr, Producer<Unverified>)>,
+) -> ReceiveStage {
+    let count = peers.len() as u8;
+    let (homes, peers) = peers.into_iter().unzip();
+    let (strangers, _) = ring::channel(1);
+    let (handshakes, _) = ring::channel(1);
+    let limits = AdmissionLimits { peer_burst: 1_000, ..AdmissionLimits::default() };
+    ReceiveStage {
+        transport: endpoint.receiver,
+        pool: FramePool::new(slots, FrameBuffer::new),
+        filter: Filter {
+            cluster: cluster().tag(),
+            peers: enrolment(count),
+            homes,
+            admission: Admission::new(limits, count.into(), NOW),
+            outputs: ReceiveOutputs { peers, strangers, handshakes },
+            frames: panel.counter("frames").unwrap(),
+            errors: panel.counter("errors").unwrap(),
+            drops: Drops::register(panel, "receive", receive::REASONS, &names(count)).unwrap(),
+        },
+    }
 }
 
 fn unverified(pool: &FramePool, bytes: &[u8]) -> Unverified {
@@ -181,7 +234,7 @@ proptest! {
         while left > 0 {
             let checked = counter(&panel, "checked");
             prop_assert_ne!(stage.poll(NOW), Execution::Idle);
-            let taken = left - stage.trusted.len();
+            let taken = left - stage.inputs.waiting();
             prop_assert!((1..=FRAMES_PER_POLL).contains(&taken), "took {taken}");
             prop_assert!(counter(&panel, "checked") - checked <= 1, "more than one signature");
             left -= taken;
@@ -210,18 +263,7 @@ proptest! {
         }
         while verify.poll(NOW) != Execution::Idle {}
         let (producer, mut consumer) = ring::channel(room);
-        let mut stage = DeliverStage {
-            input: verified,
-            routes: vec![Route {
-                topic: TopicId::of(OPEN),
-                schema: SchemaId::from_raw(schema_id::<Word>()),
-                sink: Box::new(QueueSink::<Word> { producer }),
-                delivered: panel.counter("delivered").unwrap(),
-                foreign_schema: panel.gauge("foreign").unwrap(),
-                age: panel.recorder("age", Kind::Age).unwrap(),
-            }],
-            drops: Drops::register(&panel, "deliver", deliver::REASONS, &names()).unwrap(),
-        };
+        let mut stage = deliver_stage(&panel, 1, OPEN, verified, producer);
         let mut left = stage.input.len();
         prop_assert_eq!(left as u64, count);
         while stage.poll(NOW) != Execution::Idle {
@@ -246,24 +288,8 @@ proptest! {
         let network = MemoryNetwork::new();
         let address = |n: u16| SocketAddr::from(([127, 0, 0, 1], n));
         let endpoint = network.bind(address(1), &[address(2)]).unwrap();
-        let (trusted, mut passed) = ring::channel(room);
-        let (strangers, _strangers) = ring::channel(1);
-        let (handshakes, _handshakes) = ring::channel(1);
-        let limits = AdmissionLimits { pair_burst: 1_000, ..AdmissionLimits::default() };
-        let mut stage = ReceiveStage {
-            transport: endpoint.receiver,
-            pool: FramePool::new(slots, FrameBuffer::new),
-            filter: Filter {
-                cluster: cluster().tag(),
-                peers: enrolment(),
-                homes: vec![address(2)],
-                admission: Admission::new(limits, 1, NOW),
-                outputs: ReceiveOutputs { trusted, strangers, handshakes },
-                frames: panel.counter("frames").unwrap(),
-                errors: panel.counter("errors").unwrap(),
-                drops: Drops::register(&panel, "receive", receive::REASONS, &names()).unwrap(),
-            },
-        };
+        let (input, mut passed) = ring::channel(room);
+        let mut stage = receive_stage(&panel, endpoint, slots, vec![(address(2), input)]);
         for sequence in 1..=count {
             let frame = frame(Waiting::Unsigned, sequence);
             prop_assert!(network.inject(address(2), address(1), &frame));
@@ -367,6 +393,96 @@ fn the_shorter_of_the_sender_s_and_the_subscriber_s_lifespan_counts() {
     assert_eq!(expired(SenderClock::Ours, 0, short, &sent), [false, true, true]);
     assert_eq!(expired(SenderClock::Ours, 10_000, short, &sent), [false, true, true]);
     assert_eq!(expired(SenderClock::Ours, 10_000, long, &sent), [false, false, true]);
+}
+
+/// A deliver stage with one queued topic.
+fn deliver_stage(
+    panel: &Panel,
+    peers: u8,
+    topic: &str,
+    input: Consumer<VerifiedFrame>,
+    producer: Producer<Queued<Word>>,
+) -> DeliverStage {
+    DeliverStage {
+        input,
+        routes: vec![Route {
+            topic: TopicId::of(topic),
+            schema: schema_id::<Word>(),
+            sink: Box::new(QueueSink::<Word> { producer }),
+            delivered: panel.counter("delivered").unwrap(),
+            foreign_schema: panel.gauge("foreign").unwrap(),
+            age: panel.recorder("age", Kind::Age).unwrap(),
+        }],
+        drops: Drops::register(panel, "deliver", deliver::REASONS, &names(peers)).unwrap(),
+    }
+}
+
+#[test]
+fn a_peer_s_burst_lets_one_frame_of_every_other_peer_pass_each_round() {
+    const PEERS: u8 = 3;
+    const BURST: u64 = 100;
+    const ROOM: usize = 64;
+    let panel = panel();
+    let network = MemoryNetwork::new();
+    let address = |n: u8| SocketAddr::from(([127, 0, 0, 1], 2 + u16::from(n)));
+    let homes: Vec<_> = (0..PEERS).map(address).collect();
+    let endpoint = network.bind(address(PEERS), &homes).unwrap();
+    let (rings, inputs): (Vec<_>, Vec<_>) = (0..PEERS).map(|_| ring::channel(ROOM)).unzip();
+    let slots = usize::from(PEERS) * ROOM + BATCH;
+    let mut receive =
+        receive_stage(&panel, endpoint, slots, homes.into_iter().zip(rings).collect());
+    let (mut verify, verified) = verify_stage_behind(&panel, inputs, 256);
+    let (producer, mut delivered) = ring::channel(256);
+    let mut deliver = deliver_stage(&panel, PEERS, SIGNED, verified, producer);
+
+    // The first peer's burst is in the node before the others send their one frame each.
+    for sequence in 1..=BURST {
+        let frame = frame_of(0, Waiting::Genuine, sequence);
+        assert!(network.inject(address(0), address(PEERS), &frame));
+    }
+    for peer in 1..PEERS {
+        let frame = frame_of(peer, Waiting::Genuine, 1);
+        assert!(network.inject(address(peer), address(PEERS), &frame));
+    }
+    while receive.poll(NOW) != Execution::Idle {}
+    // The burst found its own ring full, and nobody else's.
+    assert_eq!(counter(&panel, "receive.drop.queue_full@peer"), BURST - ROOM as u64);
+    assert_eq!(dropped(&panel, "receive"), BURST - ROOM as u64);
+
+    // A frame of each peer, one signature a poll: after as many polls as there are peers, each of the
+    // others has its frame delivered.
+    let mut came = Vec::new();
+    for _ in 0..PEERS {
+        let _ = (verify.poll(NOW), deliver.poll(NOW));
+        came.extend(std::iter::from_fn(|| delivered.pop()).map(|queued| queued.value.to_bytes()));
+    }
+    assert_eq!(came, [[0; 8], [1; 8], [2; 8]], "the payloads say whose they are");
+    assert_eq!(verify.inputs.waiting(), ROOM - 1);
+    // What waited behind the burst did not cost the burst more than its place.
+    while verify.poll(NOW) != Execution::Idle {
+        let _ = deliver.poll(NOW);
+    }
+    assert_eq!(counter(&panel, "delivered"), ROOM as u64 + u64::from(PEERS) - 1);
+    assert_eq!(dropped(&panel, "verify"), 0);
+}
+
+#[test]
+fn strangers_are_verified_when_no_peer_waits() {
+    let pool = FramePool::new(8, FrameBuffer::new);
+    let (mut peer, peer_in) = ring::channel(4);
+    let (mut strangers, strangers_in) = ring::channel(4);
+    let mut inputs = VerifyInputs::new(vec![peer_in], strangers_in);
+    let numbered = |number: u8| unverified(&pool, &[number]);
+    strangers.push(numbered(9)).unwrap();
+    peer.push(numbered(1)).unwrap();
+    peer.push(numbered(2)).unwrap();
+    let order: Vec<_> =
+        std::iter::from_fn(|| inputs.next()).map(|frame| frame.into_slot().bytes[0]).collect();
+    assert_eq!(order, [1, 2, 9]);
+    let (mut strangers, strangers_in) = ring::channel(4);
+    let mut alone = VerifyInputs::new(Vec::new(), strangers_in);
+    strangers.push(numbered(9)).unwrap();
+    assert!(alone.next().is_some() && alone.next().is_none(), "a node without peers");
 }
 
 /// Counts frames.

@@ -2,51 +2,22 @@
 //!
 //! In this order: the envelope's form, the sender's life (epoch), the window without moving it, the
 //! signature, and only then the window for good; last the permission. A poll checks at most one
-//! signature, so that the socket is read again before the next one.
+//! signature, so that the socket is read again before the next one, and peers take turns, so that
+//! one peer's burst does not stand before another's set-point.
 
 use super::receive::Unverified;
+use super::verified::VerifiedFrame;
 use super::{Drops, FRAMES_PER_POLL};
 use crate::delivery::{DropReason, StreamTable};
-use crate::security::{Enrolment, PeerIndex, Trust, verify_envelope};
+use crate::security::{Enrolment, PeerIndex, Trust, Verified, verify_envelope};
 use crate::security::{PeerClock, PeerLife};
-use crate::transport::buffer::FrameSlot;
-use crate::wire::{Class, Envelope, Frame, KeyId, SigningContext, TopicId, decode};
+use crate::wire::{Class, Envelope, KeyId, SigningContext, TopicId};
 use sinew_rt::clock::Nanos;
 use sinew_rt::guard::Execution;
 use sinew_rt::lane::Stage;
 use sinew_rt::panel::Counter;
 use sinew_rt::ring::{Consumer, Producer};
 use std::sync::Arc;
-
-/// An envelope that is genuine, new and permitted. Only this stage makes one.
-#[derive(Debug)]
-pub(crate) struct VerifiedFrame {
-    slot: FrameSlot,
-    /// The time of sending on this node's clock, never later than the time of receipt.
-    sent_at: Nanos,
-}
-
-impl VerifiedFrame {
-    /// The envelope; `None` cannot happen, since it decoded before, and is counted if it does.
-    pub(crate) fn envelope(&self) -> Option<Envelope<'_>> {
-        match decode(self.slot.frame()) {
-            Ok(Frame::Clear(envelope)) => Some(envelope),
-            _ => None,
-        }
-    }
-
-    pub(crate) fn sent_at(&self) -> Nanos {
-        self.sent_at
-    }
-
-    pub(crate) fn received_at(&self) -> Nanos {
-        self.slot.received_at
-    }
-
-    pub(crate) fn charged_to(&self) -> Option<PeerIndex> {
-        self.slot.charged_to()
-    }
-}
 
 /// What a subscribed topic demands of its envelopes.
 #[derive(Clone, Debug)]
@@ -82,10 +53,45 @@ impl SenderClock {
     }
 }
 
+/// Frames that wait to be verified.
+///
+/// The peers take turns, one frame each: a frame waits for those of its own peer before it, and for
+/// each of them and itself at most one of every other peer. Strangers come when no peer waits.
+pub(crate) struct VerifyInputs {
+    /// By peer.
+    peers: Vec<Consumer<Unverified>>,
+    strangers: Consumer<Unverified>,
+    /// The peer to look at first.
+    turn: usize,
+}
+
+impl VerifyInputs {
+    pub(crate) fn new(peers: Vec<Consumer<Unverified>>, strangers: Consumer<Unverified>) -> Self {
+        Self { peers, strangers, turn: 0 }
+    }
+
+    /// The next frame. Wait-free; looks at each ring once at most.
+    pub(super) fn next(&mut self) -> Option<Unverified> {
+        let (before, from) = self.peers.split_at_mut(self.turn);
+        let mut in_turn = (self.turn..).zip(from).chain((0..).zip(before));
+        match in_turn.find_map(|(peer, ring)| Some((peer, ring.pop()?))) {
+            Some((peer, frame)) => {
+                self.turn = (peer + 1) % self.peers.len();
+                Some(frame)
+            }
+            None => self.strangers.pop(),
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        self.peers.iter().chain([&self.strangers]).map(Consumer::len).sum()
+    }
+}
+
 /// The second stage.
 pub(crate) struct VerifyStage {
-    pub(crate) trusted: Consumer<Unverified>,
-    pub(crate) strangers: Consumer<Unverified>,
+    pub(crate) inputs: VerifyInputs,
     /// Lives that the handshake established.
     pub(crate) lives: Consumer<PeerLife>,
     pub(crate) output: Producer<VerifiedFrame>,
@@ -133,10 +139,9 @@ impl Stage for VerifyStage {
             self.begin_life(&life);
         }
         for _ in 0..FRAMES_PER_POLL {
-            let Some(frame) = self.trusted.pop().or_else(|| self.strangers.pop()) else { break };
-            let slot = frame.into_slot();
-            released.get_or_insert(slot.received_at);
-            if self.judge(slot, now) == Cost::Signature {
+            let Some(frame) = self.inputs.next() else { break };
+            released.get_or_insert(frame.slot().received_at);
+            if self.judge(frame, now) == Cost::Signature {
                 break;
             }
         }
@@ -163,19 +168,33 @@ impl VerifyStage {
         }
     }
 
-    fn judge(&mut self, slot: FrameSlot, now: Nanos) -> Cost {
-        let source = slot.charged_to();
+    fn judge(&mut self, frame: Unverified, now: Nanos) -> Cost {
+        let source = frame.slot().charged_to();
         let mut cost = Cost::Cheap;
-        if let Err(reason) = self.pass(slot, now, &mut cost) {
-            self.drops.count(source, reason);
+        if let Err(reason) = self.pass(frame, now, &mut cost) {
+            self.drops.count(source, reason, now);
         }
         cost
     }
 
-    fn pass(&mut self, slot: FrameSlot, now: Nanos, cost: &mut Cost) -> Result<(), DropReason> {
-        let Ok(Frame::Clear(envelope)) = decode(slot.frame()) else {
-            return Err(DropReason::Malformed);
-        };
+    fn pass(&mut self, frame: Unverified, now: Nanos, cost: &mut Cost) -> Result<(), DropReason> {
+        let (claimed, received_at) = (frame.slot().peer, frame.slot().received_at);
+        let verified = VerifiedFrame::prove(frame, |envelope| {
+            self.check(envelope, claimed, received_at, now, cost)
+        })?;
+        self.output.push(verified).map_err(|_| DropReason::QueueFull)
+    }
+
+    /// The proof that an envelope in the name of `claimed` is genuine, new and permitted, and when it
+    /// was sent.
+    fn check<'a>(
+        &mut self,
+        envelope: Envelope<'a>,
+        claimed: PeerIndex,
+        received_at: Nanos,
+        now: Nanos,
+        cost: &mut Cost,
+    ) -> Result<(Verified<'a>, Nanos), DropReason> {
         let header = envelope.header;
         let destination = header.destination();
         if destination != KeyId::EVERYONE && destination != self.own_key {
@@ -189,26 +208,25 @@ impl VerifyStage {
             .binary_search_by_key(&header.topic(), |rule| rule.topic)
             .map_err(|_| DropReason::UnknownTopic)?;
         let rule = &self.rules[topic];
-        let peer = self.peers.get(slot.peer).ok_or(DropReason::UnknownKey)?;
+        let peer = self.peers.get(claimed).ok_or(DropReason::UnknownKey)?;
         if rule.trust == Trust::Signed && envelope.signature.is_none() {
             return Err(DropReason::NotSigned);
         }
-        let pending =
-            self.streams.peek(slot.peer, rule.topic, header.epoch(), header.sequence())?;
+        let pending = self.streams.peek(claimed, rule.topic, header.epoch(), header.sequence())?;
         if envelope.signature.is_some() {
             *cost = Cost::Signature;
             self.checked.increment();
         }
-        verify_envelope(rule.trust, &self.context, &peer.key, envelope)?;
+        let verified = verify_envelope(rule.trust, &self.context, &peer.key, envelope)?;
         self.streams.commit(pending)?;
         if !peer.may_publish(rule.topic) {
             return Err(DropReason::NotPermitted);
         }
-        let sent_at = self.clocks[slot.peer.get()].to_ours(header.sent_at(), slot.received_at, now);
+        let sent_at = self.clocks[claimed.get()].to_ours(header.sent_at(), received_at, now);
         let lifespan = [header.lifespan(), rule.lifespan].into_iter().flatten().min();
         if lifespan.is_some_and(|lifespan| now - sent_at > lifespan) {
             return Err(DropReason::Expired);
         }
-        self.output.push(VerifiedFrame { slot, sent_at }).map_err(|_| DropReason::QueueFull)
+        Ok((verified, sent_at))
     }
 }

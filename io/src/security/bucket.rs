@@ -54,9 +54,9 @@ impl TokenBucket {
 pub struct AdmissionLimits {
     /// Checks a second for each peer: more than its topics' rates together. It also bounds what
     /// someone who spoofs the peer's very address can cost.
-    pub pair_per_s: u32,
+    pub peer_per_s: u32,
     /// Checks at once for each peer.
-    pub pair_burst: u32,
+    pub peer_burst: u32,
     /// Checks a second for all strangers together.
     pub strangers_per_s: u32,
     /// Checks at once for all strangers together.
@@ -67,7 +67,7 @@ impl Default for AdmissionLimits {
     /// 4,000 a second (burst 256) for each peer, 100 a second (burst 16) for all strangers. The burst
     /// is what a peer at 1 kHz sends while a stalled lane does not look for a quarter of a second.
     fn default() -> Self {
-        Self { pair_per_s: 4_000, pair_burst: 256, strangers_per_s: 100, strangers_burst: 16 }
+        Self { peer_per_s: 4_000, peer_burst: 256, strangers_per_s: 100, strangers_burst: 16 }
     }
 }
 
@@ -84,7 +84,7 @@ impl Admission {
     /// Full buckets for `peers` peers and the strangers. Allocates.
     #[must_use]
     pub fn new(limits: AdmissionLimits, peers: usize, now: Nanos) -> Self {
-        let peer = TokenBucket::new(limits.pair_per_s, limits.pair_burst, now);
+        let peer = TokenBucket::new(limits.peer_per_s, limits.peer_burst, now);
         let strangers = TokenBucket::new(limits.strangers_per_s, limits.strangers_burst, now);
         Self { strangers, peers: vec![peer; peers].into() }
     }

@@ -1,9 +1,10 @@
 //! The handshake: Challenge and Hello, which say whose life a peer's streams belong to.
 //!
 //! Sans-I/O: frames, `now` and randomness go in; frames to send, events and the next deadline come
-//! out. Each node challenges every enrolled peer, again and again: 50 ms after the start, then at
+//! out. Each node challenges every enrolled peer, again and again: at once, then after 50 ms and at
 //! doubling intervals up to a second until the peer answers, and every second from then on, which
-//! is also the sign of life and the measurement of the clock.
+//! is also the sign of life and the measurement of the clock. A peer that shows a newer life than the
+//! known one is challenged anew at once, but not within 50 ms of the last Challenge.
 //!
 //! - A Challenge draws one Hello if it is signed by an enrolled peer, addressed to us, and newer
 //!   than the last one of that peer (by its epoch and clock, so a recording draws nothing).

@@ -12,7 +12,8 @@ use thiserror::Error;
 /// The longest cluster name, in bytes.
 pub const CLUSTER_NAME_MAX: usize = 64;
 
-fn hash64(hasher: &blake3::Hasher) -> u64 {
+/// The first 64 bits, little-endian: every id on the wire is one of these.
+pub(crate) fn hash64(hasher: &blake3::Hasher) -> u64 {
     let mut first = [0; 8];
     hasher.finalize_xof().fill(&mut first);
     u64::from_le_bytes(first)
@@ -58,7 +59,8 @@ id64! {
 }
 
 id64! {
-    /// A message type: the hash of its name and version (`JointSetpoint@1`) and its layout.
+    /// A message type: [`schema_id`](crate::message::schema_id) makes it from the type's name and
+    /// version (`JointSetpoint@1`) and its layout.
     SchemaId
 }
 
@@ -75,17 +77,6 @@ impl TopicId {
     #[must_use]
     pub fn of(name: &str) -> Self {
         Self(hash64(blake3::Hasher::new().update(name.as_bytes())))
-    }
-}
-
-impl SchemaId {
-    /// The schema called `name` whose bytes are described by `layout` (any text that changes when a
-    /// field's offset, width or unit does). Hashes `name ‖ 0 ‖ layout`.
-    #[must_use]
-    pub fn of(name: &str, layout: &str) -> Self {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(name.as_bytes()).update(&[0]).update(layout.as_bytes());
-        Self(hash64(&hasher))
     }
 }
 
@@ -187,18 +178,10 @@ bytes16! {
 }
 
 impl BootId {
-    /// Reads the text of `/proc/sys/kernel/random/boot_id`: 32 hexadecimal digits, hyphens between
-    /// them, a line feed after. `None` for anything else, and for all zeros.
+    /// The boot id that the kernel prints with these hexadecimal digits; `None` for 0, which is none.
     #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        let mut digits = text.trim_end().bytes().filter(|byte| *byte != b'-');
-        let mut id = [0; 16];
-        for byte in &mut id {
-            let high = char::from(digits.next()?).to_digit(16)?;
-            let low = char::from(digits.next()?).to_digit(16)?;
-            *byte = u8::try_from(high << 4 | low).ok()?;
-        }
-        (digits.next().is_none() && id != [0; 16]).then_some(Self(id))
+    pub fn new(number: u128) -> Option<Self> {
+        (number != 0).then_some(Self(number.to_be_bytes()))
     }
 }
 
@@ -372,8 +355,6 @@ mod tests {
             ClusterName::new("abc").unwrap().tag().get().to_le_bytes(),
             [0x64, 0x37, 0xb3, 0xac]
         );
-        assert_ne!(SchemaId::of("A@1", "f64"), SchemaId::of("A@1", "f32"));
-        assert_ne!(SchemaId::of("A", "bc"), SchemaId::of("Ab", "c"));
     }
 
     #[test]
@@ -398,13 +379,10 @@ mod tests {
     }
 
     #[test]
-    fn a_boot_id_is_read_as_the_kernel_prints_it() {
-        let id = BootId::parse("01234567-89ab-cdef-0123-456789abcdef\n").unwrap();
-        assert_eq!(id.0[..4], [0x01, 0x23, 0x45, 0x67]);
-        assert_eq!(BootId::parse("01234567-89ab-cdef-0123-456789abcde"), None);
-        assert_eq!(BootId::parse("01234567-89ab-cdef-0123-456789abcdef0"), None);
-        assert_eq!(BootId::parse("00000000-0000-0000-0000-000000000000\n"), None);
-        assert_eq!(BootId::parse("g1234567-89ab-cdef-0123-456789abcdef"), None);
+    fn a_boot_id_is_sent_as_the_kernel_prints_it() {
+        let id = BootId::new(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef).unwrap();
+        assert_eq!(id.0[..8], [0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef]);
+        assert_eq!(BootId::new(0), None);
     }
 
     #[test]

@@ -17,7 +17,8 @@ use crate::exit::{Failure, Outcome};
 
 pub(super) fn run(args: &ProcessArgs) -> Outcome {
     let signals = process::catch_signals()?;
-    let mut builder = Node::from_config(&args.config)?;
+    // What goes to the standard error ends the demo; the panel has what the log would say.
+    let mut builder = Node::from_config(&args.config)?.log(|_| ());
     let state = builder.latest::<JointState>(STATE)?;
     let setpoint = builder.publisher::<JointSetpoint>(SETPOINT)?;
     let node = builder.start()?;

@@ -23,7 +23,8 @@ const REMEMBERED: usize = 128;
 
 pub(super) fn run(args: &ProcessArgs) -> Outcome {
     let signals = process::catch_signals()?;
-    let mut builder = Node::from_config(&args.config)?;
+    // What goes to the standard error ends the demo; the panel has what the log would say.
+    let mut builder = Node::from_config(&args.config)?.log(|_| ());
     let setpoint = builder.latest::<JointSetpoint>(SETPOINT)?;
     let state = builder.publisher::<JointState>(STATE)?;
     let node = builder.start()?;

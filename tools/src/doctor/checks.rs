@@ -13,7 +13,7 @@ use super::report::Verdict::{Fail, NotApplicable, Ok, Warn};
 use super::{Check, Facts};
 
 /// The priority that lanes have unless told otherwise: the limits must allow it.
-const LANE_PRIORITY: u64 = 80;
+const LANE_PRIORITY: u64 = sinew_io::node::DEFAULT_PRIORITY.get() as u64;
 
 /// Exit latency of an idle state that is harmless: a tenth of a 100 µs budget.
 const EXIT_LATENCY_LIMIT_US: u64 = 10;

@@ -5,7 +5,7 @@ use sinew_io::message::schema_id;
 use sinew_io::security::PublicKey;
 use sinew_io::wire::envelope::{append_signature, encode};
 use sinew_io::wire::{
-    Class, ClusterName, EnvelopeFields, Epoch, FRAME_MAX, KeyId, SchemaId, Sequence, Slot, TopicId,
+    Class, ClusterName, EnvelopeFields, Epoch, FRAME_MAX, KeyId, Sequence, Slot, TopicId,
 };
 use sinew_rt::clock::{self, Nanos};
 use std::net::{SocketAddr, UdpSocket};
@@ -75,7 +75,7 @@ fn forged(flood: &Flood, n: u64) -> Result<Vec<u8>, String> {
         source: victim.id(),
         destination: KeyId::EVERYONE,
         topic: TopicId::of(PING),
-        schema: SchemaId::from_raw(schema_id::<Load>()),
+        schema: schema_id::<Load>(),
         epoch: Epoch::new(flood.victim_epoch),
         // Ahead of the genuine stream, so that each one gets as far as the signature.
         sequence: Sequence::new(30_000 + n),

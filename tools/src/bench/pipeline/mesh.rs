@@ -108,8 +108,8 @@ impl Mesh {
         if !matches!(leg.pace, Pace::Every(_)) {
             // A measurement at full speed is what the limits are there to stop.
             node = node.admission(AdmissionLimits {
-                pair_per_s: 10_000_000,
-                pair_burst: 10_000,
+                peer_per_s: 10_000_000,
+                peer_burst: 10_000,
                 ..AdmissionLimits::default()
             });
         }

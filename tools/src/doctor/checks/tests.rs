@@ -158,7 +158,10 @@ fn scheduling_fails_when_any_core_refuses() {
 
 #[test]
 fn limits_fail_when_the_priority_or_the_memory_is_not_allowed() {
-    let check = expect(limits, Fail, |facts| facts.privileges.rtprio_limit = Some(79));
+    let enough = u64::from(sinew_io::node::DEFAULT_PRIORITY.get());
+    expect(limits, Ok, |facts| facts.privileges.rtprio_limit = Some(enough));
+    let too_low = |facts: &mut Facts| facts.privileges.rtprio_limit = Some(enough - 1);
+    let check = expect(limits, Fail, too_low);
     assert!(check.fix.unwrap().contains("rtprio 99"));
     let check = expect(limits, Fail, |facts| facts.privileges.memlock_limit_bytes = Some(8 << 20));
     assert!(check.fix.unwrap().contains("memlock unlimited"));

@@ -1,0 +1,137 @@
+//! The lanes of a node while stages are seated on them and connected.
+
+use super::config::NodeConfig;
+use super::log::Log;
+use super::plan::{Plan, StageName};
+use super::{ConfigError, NodeError};
+use crate::delivery::DropReason;
+use crate::pipeline::Drops;
+use crate::transport::Endpoint;
+use crate::transport::park::SocketPark;
+use sinew_rt::clock::Nanos;
+use sinew_rt::guard::{Guard, GuardSpec};
+use sinew_rt::health::Health;
+use sinew_rt::ladder::LadderConfig;
+use sinew_rt::lane::{Lane, Stage};
+use sinew_rt::panel::Panel;
+use sinew_rt::ring::{self, Consumer, Producer};
+use sinew_rt::thread::ThreadSpec;
+use sinew_rt::wait::Doorbell;
+use std::sync::Arc;
+
+/// A stage that is inside for this many budgets hangs.
+const HARD_LIMIT_BUDGETS: i64 = 100;
+
+/// The lanes of the plan while stages are put on them.
+pub(super) struct Lanes<'a> {
+    pub(super) lanes: Vec<Lane>,
+    plan: &'a Plan,
+    panel: &'a Panel,
+    health: &'a Arc<Health>,
+    pub(super) log: Log,
+}
+
+impl<'a> Lanes<'a> {
+    /// The lanes of `plan` without stages.
+    pub(super) fn new(
+        config: &NodeConfig,
+        plan: &'a Plan,
+        endpoint: &mut Endpoint,
+        panel: &'a Panel,
+        health: &'a Arc<Health>,
+        log: Log,
+    ) -> Result<Self, NodeError> {
+        let lanes = make_lanes(config, plan, endpoint)?;
+        Ok(Self { lanes, plan, panel, health, log })
+    }
+
+    pub(super) fn of(&self, stage: StageName) -> usize {
+        self.plan.lanes.iter().position(|lane| lane.stages.contains(&stage)).unwrap_or(0)
+    }
+
+    /// The bell that work for `stage` must ring, when its lane may be asleep.
+    pub(super) fn doorbell(&self, stage: StageName) -> Option<Arc<Doorbell>> {
+        let lane = &self.lanes[self.of(stage)];
+        (!lane.wait().holds_core()).then(|| lane.doorbell())
+    }
+
+    /// A ring from one stage to another, which rings the other's lane if that is another lane.
+    pub(super) fn ring<T>(
+        &self,
+        from: StageName,
+        to: StageName,
+        capacity: usize,
+    ) -> (Producer<T>, Consumer<T>) {
+        match self.doorbell(to) {
+            Some(doorbell) if self.of(from) != self.of(to) => {
+                ring::channel_with_doorbell(capacity, doorbell)
+            }
+            _ => ring::channel(capacity),
+        }
+    }
+
+    pub(super) fn seat(
+        &mut self,
+        on: StageName,
+        name: &str,
+        spec: GuardSpec,
+        stage: Box<dyn Stage>,
+    ) -> Result<(), NodeError> {
+        let lane = self.of(on);
+        let probe = self.panel.probe(name, Some(self.plan.lanes[lane].core.get()))?;
+        let guard = Guard::new(probe, spec).map_err(|error| ConfigError {
+            file: None,
+            key: format!("budget of stage {name}"),
+            problem: error.to_string(),
+            hint: String::new(),
+        })?;
+        let log = self.log.stage(self.plan.lanes[lane].name, name);
+        self.lanes[lane].push_logged(stage, guard.with_health(self.health.clone()), log);
+        Ok(())
+    }
+
+    /// The drop counters of a stage, which tell of the first drop of each kind.
+    pub(super) fn drops(
+        &mut self,
+        on: StageName,
+        reasons: &'static [DropReason],
+        peers: &[String],
+    ) -> Result<Drops, NodeError> {
+        let source = format!("{}/{on}", self.plan.lanes[self.of(on)].name);
+        let log = self.log.drops(&source, reasons, peers);
+        Ok(Drops::register(self.panel, &on.to_string(), reasons, peers)?.logged(log))
+    }
+}
+
+pub(super) fn pipeline_guard(budget: Nanos) -> GuardSpec {
+    GuardSpec {
+        budget,
+        hard_limit: budget * HARD_LIMIT_BUDGETS,
+        ladder: LadderConfig::report_only(),
+    }
+}
+
+/// The lanes without stages; the one that receives sleeps in the transport's poll.
+fn make_lanes(
+    config: &NodeConfig,
+    plan: &Plan,
+    endpoint: &mut Endpoint,
+) -> Result<Vec<Lane>, NodeError> {
+    let wait = config.realtime.wait;
+    let failed = |error| NodeError::System { action: "make the poll of a lane", error };
+    let mut lanes = Vec::with_capacity(plan.lanes.len());
+    for lane in &plan.lanes {
+        let spec = ThreadSpec::new(lane.name)
+            .core(lane.core)
+            .fifo(config.realtime.priority)
+            .strictness(config.strictness());
+        if lane.stages.contains(&StageName::Receive) && !wait.holds_core() {
+            let mut park = SocketPark::new().map_err(failed)?;
+            endpoint.receiver.attach(&mut park).map_err(failed)?;
+            lanes.push(Lane::with_park(spec, wait, park.doorbell(), Box::new(park)));
+        } else {
+            lanes.push(Lane::new(spec, wait));
+        }
+    }
+    Ok(lanes)
+}

@@ -1,0 +1,52 @@
+//! A frame whose envelope was verified, and the one way to get one.
+
+use super::receive::Unverified;
+use crate::delivery::DropReason;
+use crate::security::{PeerIndex, Verified};
+use crate::transport::buffer::FrameSlot;
+use crate::wire::{Envelope, Frame, decode};
+use sinew_rt::clock::Nanos;
+
+/// A frame whose envelope is genuine. Only [`VerifiedFrame::prove`] makes one.
+#[derive(Debug)]
+pub(crate) struct VerifiedFrame {
+    slot: FrameSlot,
+    /// The time of sending on this node's clock, never later than the time of receipt.
+    sent_at: Nanos,
+}
+
+impl VerifiedFrame {
+    /// The frame, if `judge` lets its envelope pass: with the verifier's proof, which the lifetime
+    /// binds to this very envelope, and the time of sending on this node's clock.
+    pub(super) fn prove(
+        frame: Unverified,
+        judge: impl for<'a> FnOnce(Envelope<'a>) -> Result<(Verified<'a>, Nanos), DropReason>,
+    ) -> Result<Self, DropReason> {
+        let slot = frame.into_slot();
+        let Ok(Frame::Clear(envelope)) = decode(slot.frame()) else {
+            return Err(DropReason::Malformed);
+        };
+        let (_proof, sent_at) = judge(envelope)?;
+        Ok(Self { slot, sent_at })
+    }
+
+    /// The envelope; `None` cannot happen, since it decoded before, and is counted if it does.
+    pub(crate) fn envelope(&self) -> Option<Envelope<'_>> {
+        match decode(self.slot.frame()) {
+            Ok(Frame::Clear(envelope)) => Some(envelope),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn sent_at(&self) -> Nanos {
+        self.sent_at
+    }
+
+    pub(crate) fn received_at(&self) -> Nanos {
+        self.slot.received_at
+    }
+
+    pub(crate) fn charged_to(&self) -> Option<PeerIndex> {
+        self.slot.charged_to()
+    }
+}
