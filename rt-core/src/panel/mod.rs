@@ -27,7 +27,7 @@
 //! Native byte order (the magic tells), tables and entries aligned to 64 bytes, text zero-padded
 //! UTF-8. Every number is one atomic word with one writer at a time. `used` of a table is stored with
 //! release after an entry is complete. Words that belong together stand behind a sequence word
-//! ([`crate::sequence_lock`]).
+//! (`sequence_lock.rs`).
 //!
 //! Header, 2,176 bytes at offset 0:
 //!
