@@ -2,7 +2,7 @@
 //!
 //! `scripts/loom` runs this file twice: as it is, and with `--cfg sinew_broken`, which takes the
 //! ordering, the change count and the fence away that the three types rest on. Then each test must
-//! fail, or it proves nothing.
+//! fail, and for the reason it was written for, or it proves nothing.
 #![cfg(loom)]
 
 use loom::sync::Arc;
@@ -13,7 +13,7 @@ use sinew_rt::wait::Doorbell;
 use sinew_rt::{latest, pool::Pool};
 
 #[test]
-#[cfg_attr(sinew_broken, should_panic)]
+#[cfg_attr(sinew_broken, should_panic(expected = "Concurrent read and write accesses"))]
 fn a_newest_value_is_never_torn_and_never_goes_back() {
     loom::model(|| {
         let (mut writer, mut reader) = latest::channel::<[u64; 2]>();
@@ -37,7 +37,7 @@ fn a_newest_value_is_never_torn_and_never_goes_back() {
 }
 
 #[test]
-#[cfg_attr(sinew_broken, should_panic)]
+#[cfg_attr(sinew_broken, should_panic(expected = "lent twice"))]
 fn a_slot_is_lent_to_one_at_a_time() {
     loom::model(|| {
         let pool = Pool::new(2, || AtomicBool::new(false));
@@ -70,7 +70,7 @@ fn a_slot_is_lent_to_one_at_a_time() {
 }
 
 #[test]
-#[cfg_attr(sinew_broken, should_panic)]
+#[cfg_attr(sinew_broken, should_panic(expected = "deadlock"))]
 fn a_wake_up_is_never_lost() {
     loom::model(|| {
         let work = Arc::new(AtomicBool::new(false));
