@@ -190,7 +190,7 @@ fn health_shows_the_worst_guard_and_rearms_them_all() {
     }
     assert_eq!(health.level(), Level::SafeStop);
 
-    health.rearm();
+    health.rearm(health.seen());
     assert_eq!(health.level(), Level::SafeStop, "until the guards followed");
     for guard in &mut guards {
         guard.enter(us(9_000));
@@ -239,10 +239,10 @@ fn a_hang_is_found_once_and_answered_when_the_stage_comes_back() {
     assert_eq!(supervisor.check(us(23_000)).len(), 1, "a second hang");
 
     // A re-arm that comes while it still hangs does not outlive the hang.
-    health.rearm();
+    health.rearm(health.seen());
     assert_eq!(guard.exit(us(24_000), Execution::Idle), Level::SafeStop);
     assert_eq!(health.level(), Level::SafeStop);
-    health.rearm();
+    health.rearm(health.seen());
     guard.enter(us(30_000));
     assert_eq!(guard.exit(us(30_001), Execution::Idle), Level::Ok);
     assert_eq!((health.level(), snapshot(&panel).probes[0].hangs), (Level::Ok, 2));

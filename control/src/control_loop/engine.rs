@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use sinew_rt::clock::{self, Clock, MonotonicClock, Nanos};
 use sinew_rt::guard::{self, Execution, Guard};
-use sinew_rt::health::Health;
+use sinew_rt::health::{Health, Seen};
 use sinew_rt::ladder::Level;
 use sinew_rt::lane;
 use sinew_rt::panel::{Counter, Gauge, Recorder};
@@ -94,11 +94,9 @@ pub(super) struct Engine<B> {
     pub(super) instruments: Instruments,
     pub(super) shared: Arc<Shared>,
     pub(super) safety: Safety,
-    /// The level of `health` that the safety states have heard of.
-    pub(super) level: Level,
+    /// What the safety states have heard of `health`.
+    seen: Seen,
     pub(super) tick: u64,
-    /// Whether the safety states have heard that something panicked, and that something hung.
-    known: (bool, bool),
     rearm: Option<PendingRearm>,
     /// Something in the safe-stop path said that motion must not begin.
     unsafe_to_move: bool,
@@ -142,9 +140,8 @@ impl<B: LoopBody> Engine<B> {
             instruments,
             shared,
             safety: Safety::new(),
-            level: Level::Ok,
+            seen: Seen::default(),
             tick: 0,
-            known: (false, false),
             rearm: None,
             unsafe_to_move: false,
             degraded_told: false,
@@ -227,7 +224,6 @@ impl<B: LoopBody> Engine<B> {
         // First: what else the cycle came to is nothing beside it.
         if outcome.is_err() {
             self.health.set_panicked();
-            self.level = Level::SafeStop;
             self.apply(Event::Panic);
         }
         match cx.inputs {
@@ -257,46 +253,41 @@ impl<B: LoopBody> Engine<B> {
 
     /// Tells the safety states what the guards of this loop, and of all that share its health,
     /// have come to.
-    fn follow_health(&mut self) {
-        let level = self.health.level();
-        let before = std::mem::replace(&mut self.level, level);
-        let (panicked, hung) = (self.health.panicked(), self.health.hung());
-        let (knew_panic, knew_hang) = std::mem::replace(&mut self.known, (panicked, hung));
-        if level == before {
-            // A latch that is closed already can still get a worse reason.
-            match level {
-                Level::SafeStop if panicked && !knew_panic => self.apply(Event::Panic),
-                Level::SafeStop if hung && !knew_hang => self.apply(Event::Hang),
-                _ => {}
-            }
-            return;
-        }
-        match level {
-            Level::SafeStop if panicked => self.apply(Event::Panic),
-            Level::SafeStop if hung => self.apply(Event::Hang),
-            Level::SafeStop => self.apply(Event::TimingSafeStop),
-            Level::Degraded => self.apply(Event::TimingDegraded),
-            Level::Late if before == Level::Ok => self.apply(Event::TimingLate),
-            Level::Late | Level::Ok => self.apply(Event::TimingRecovered),
+    pub(super) fn follow_health(&mut self) {
+        let seen = self.health.seen();
+        let before = std::mem::replace(&mut self.seen, seen);
+        // News even where the latch is closed already: it can still get a worse reason.
+        if seen.panicked_since(before) {
+            self.apply(Event::Panic);
+        } else if seen.hung_since(before) {
+            self.apply(Event::Hang);
+        } else if seen.level() != before.level() {
+            self.apply(match seen.level() {
+                Level::SafeStop => Event::TimingSafeStop,
+                Level::Degraded => Event::TimingDegraded,
+                Level::Late if before.level() == Level::Ok => Event::TimingLate,
+                Level::Late | Level::Ok => Event::TimingRecovered,
+            });
         }
     }
 
     /// Takes a permission that arrived, and uses one that waits once nothing forbids it.
-    fn follow_rearm(&mut self, now: Nanos) {
+    pub(super) fn follow_rearm(&mut self, now: Nanos) {
         if let Some(token) = self.shared.take_rearm() {
             let meant =
                 self.safety.state() == State::SafeStop && token.stop() == self.safety.stops();
             if meant {
-                self.health.rearm();
+                // What happened since `follow_health` looked has no number yet, and nobody's permission.
+                self.health.rearm(self.seen);
                 self.rearm = Some(PendingRearm { token, until: now + REARM_PATIENCE });
             } else {
                 self.apply(Event::Rearm(None));
             }
         }
         let Some(pending) = self.rearm.take() else { return };
-        if self.level != Level::SafeStop && !self.unsafe_to_move {
+        if self.seen.level() != Level::SafeStop && !self.unsafe_to_move {
             self.apply(Event::Rearm(Some(pending.token)));
-            if self.level == Level::Degraded {
+            if self.seen.level() == Level::Degraded {
                 self.apply(Event::TimingDegraded);
             }
         } else if now < pending.until {
