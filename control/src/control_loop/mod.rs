@@ -41,6 +41,11 @@
 //! has missed it: the missed ones are skipped and counted, the phase of those that follow does not
 //! move, and nothing catches up in a burst. A cycle that is woken late runs once, late.
 //!
+//! Two limits make overruns, and overruns climb the trip ladder: the [budget](ControlLoop::budget)
+//! on what a cycle takes, and the [deadline](ControlLoop::deadline) on when it ends, counted from
+//! the instant at which it was due. So a late wake-up counts as much as a long computation: the
+//! plant does not care why its command is late. A cycle that misses both is one overrun.
+//!
 //! # Safe stop
 //!
 //! What leads to safe stop: the trip ladder of the loop's guard (or of any guard that shares its
@@ -120,6 +125,7 @@ pub struct ControlLoop {
     thread: ThreadSpec,
     rate_hz: u32,
     budget: Option<Nanos>,
+    deadline: Option<Nanos>,
     hard_limit: Option<Nanos>,
     safe_stop_budget: Option<Nanos>,
     wake: Option<Wake>,
@@ -140,6 +146,7 @@ impl ControlLoop {
             thread: ThreadSpec::new(name),
             rate_hz: 1_000,
             budget: None,
+            deadline: None,
             hard_limit: None,
             safe_stop_budget: None,
             wake: None,
@@ -191,6 +198,15 @@ impl ControlLoop {
     #[must_use]
     pub fn budget(mut self, budget: Nanos) -> Self {
         self.budget = Some(budget);
+        self
+    }
+
+    /// How long after it was due a cycle may end, however late it was woken; later ones are
+    /// overruns, even within their budget. The period unless told otherwise; at least the budget.
+    /// One period catches the cycles that cost the next one; less bounds the jitter of outputs.
+    #[must_use]
+    pub fn deadline(mut self, deadline: Nanos) -> Self {
+        self.deadline = Some(deadline);
         self
     }
 

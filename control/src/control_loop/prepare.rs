@@ -63,17 +63,17 @@ impl ControlLoop {
         };
         let (probe, stop_probe, instruments) =
             build().map_err(|source| LoopError::Panel { name: name.clone(), source })?;
-        let guard = |probe, spec| {
-            Guard::new(probe, spec)
-                .map_err(|source| LoopError::Guard { name: name.clone(), source })
-        };
+        let refused = |source| LoopError::Guard { name: name.clone(), source };
         let engine = Engine::new(Parts {
             body,
             period,
             hard_limit,
             stop_on_hang: self.ladder.on_hang == Level::SafeStop,
-            guard: guard(probe, spec)?.with_health(health.clone()),
-            stop_guard: guard(stop_probe, stop_spec)?,
+            guard: Guard::new(probe, spec)
+                .and_then(|guard| guard.with_deadline(self.deadline.unwrap_or(period)))
+                .map_err(refused)?
+                .with_health(health.clone()),
+            stop_guard: Guard::new(stop_probe, stop_spec).map_err(refused)?,
             health,
             instruments,
             shared: self.shared,

@@ -240,10 +240,12 @@ pub enum Cause {
     /// The thread was not on the CPU for the part that is over the budget: preempted, throttled,
     /// stolen by a hypervisor, or blocked.
     NotOnCpu = 3,
+    /// It kept its budget and missed its deadline: it began too late.
+    LateRelease = 4,
 }
 
 impl Cause {
-    const ALL: [Self; 3] = [Self::Unknown, Self::OwnOverrun, Self::NotOnCpu];
+    const ALL: [Self; 4] = [Self::Unknown, Self::OwnOverrun, Self::NotOnCpu, Self::LateRelease];
 
     pub(crate) fn from_word(word: u32) -> Option<Self> {
         Self::ALL.into_iter().find(|cause| *cause as u32 == word)
@@ -256,6 +258,7 @@ impl fmt::Display for Cause {
             Self::Unknown => "unknown",
             Self::OwnOverrun => "own overrun",
             Self::NotOnCpu => "not on the CPU",
+            Self::LateRelease => "late release",
         })
     }
 }

@@ -376,7 +376,7 @@ fn trip(cell: &TripCell, probe: usize, torn: &mut u32) -> Result<Option<TripSnap
         duration: nanos(duration),
         budget: nanos(budget),
         release_latency: nanos(release),
-        cause: Cause::from_word(cause).ok_or_else(|| corrupt("cause of a trip", cause, 3))?,
+        cause: Cause::from_word(cause).ok_or_else(|| corrupt("cause of a trip", cause, 4))?,
         level_after: Level::from_word(level).ok_or_else(|| corrupt("level of a trip", level, 3))?,
         cpu_time: nanos(cpu),
         involuntary_switches: involuntary,
