@@ -20,7 +20,8 @@
 //! dropped removes its file. Any other end leaves the evidence: after SIGKILL the file stays, and
 //! the next process of that name renames it to `<name>.crashed.panel` before it creates its own;
 //! a panel dropped while running becomes [`State::Failed`] under that name at once. A panel whose
-//! writer is alive is never replaced: [`PanelError::InUse`].
+//! writer is alive is never replaced: [`PanelError::InUse`]. That holds for a writer of another
+//! version, too: offsets 0 to 55 of the header are the same in all of them.
 //!
 //! # Layout, version 1
 //!
@@ -102,7 +103,7 @@ mod writer;
 use std::fmt;
 use std::path::PathBuf;
 
-pub use error::PanelError;
+pub use error::{PanelError, UnknownVersion};
 pub use files::{default_dir, path_of};
 pub use handles::{Counter, Gauge, Probe, Recorder};
 pub use process::ProcessIdentity;
