@@ -86,6 +86,7 @@ pub use handle::{LoopHandle, Status};
 pub use running::{Report, RunningLoop};
 
 use handle::Shared;
+use running::Finish;
 
 /// The highest rate: a period of 10 µs leaves nothing for a body on any kernel.
 pub const RATE_MAX_HZ: u32 = 100_000;
@@ -285,7 +286,7 @@ impl ControlLoop {
             .map_err(|source| LoopError::Thread { name, source })?;
         brand(panel, &applied);
         prepared.self_test()?;
-        Ok(prepared.run().with(applied))
+        Ok(prepared.run()(applied))
     }
 
     /// Runs `body` on a thread of its own. Returns when that thread has applied and read back its
@@ -300,14 +301,14 @@ impl ControlLoop {
     ) -> Result<RunningLoop, LoopError> {
         let prepared = self.prepare(panel, body)?;
         let name = prepared.name.clone();
-        let handle = LoopHandle { shared: prepared.engine.shared.clone() };
+        let handle = LoopHandle { shared: prepared.engine.parts.shared.clone() };
         let (passed, self_test) = mpsc::sync_channel(1);
         let thread = thread::spawn(prepared.thread.clone(), move || {
             let mut prepared = prepared;
             prepared.self_test()?;
             // Fails only when nobody waits any more, and then the handle says stop.
             let _told = passed.send(());
-            Ok(prepared.run())
+            Ok(Box::new(prepared.run()) as Finish)
         });
         let thread = thread.map_err(|source| LoopError::Thread { name: name.clone(), source })?;
         brand(panel, thread.applied());

@@ -4,11 +4,11 @@ use sinew_rt::clock::Nanos;
 use sinew_rt::guard::{Guard, GuardSpec};
 use sinew_rt::ladder::{LadderConfig, Level};
 use sinew_rt::panel::{Kind, Panel, PanelError};
-use sinew_rt::thread::{Strictness, ThreadSpec};
+use sinew_rt::thread::{Applied, Strictness, ThreadSpec};
 use sinew_rt::topology::CoreId;
 
 use super::engine::{Engine, Instruments, KernelTimer, Parts};
-use super::running::Outcome;
+use super::running::Report;
 use super::{ControlLoop, LoopBody, LoopError, LoopHandle, RATE_MAX_HZ, Wake};
 
 impl ControlLoop {
@@ -114,19 +114,23 @@ impl<B: LoopBody> Prepared<B> {
         Ok(())
     }
 
-    pub(super) fn run(mut self) -> Outcome {
+    /// Runs the loop to its end, and gives a report that lacks what the kernel granted.
+    pub(super) fn run(mut self) -> impl FnOnce(Applied) -> Report {
         self.engine.run(&self.timer);
-        let status = LoopHandle { shared: self.engine.shared.clone() }.status();
-        let instruments = &self.engine.instruments;
-        Outcome {
-            name: self.name,
-            cycles: self.engine.tick,
+        let Self { name, self_test, safe_stop_budget, engine, .. } = self;
+        let Parts { instruments, shared, .. } = engine.parts;
+        let cycles = engine.tick;
+        let status = LoopHandle { shared }.status();
+        move |applied| Report {
+            name,
+            cycles,
             skipped: instruments.skipped.value(),
             safe_stop_panics: instruments.safe_stop_panics.value(),
             wake_up_max: instruments.wake_up.max(),
-            self_test: self.self_test,
-            safe_stop_budget: self.safe_stop_budget,
+            self_test,
+            safe_stop_budget,
             status,
+            applied,
         }
     }
 }
