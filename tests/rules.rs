@@ -277,7 +277,7 @@ fn a_panic_on_a_lane_is_a_latched_safe_stop_and_stop_gives_its_message() {
         let messages = node.stop().unwrap_err();
         assert_eq!(messages, ["the stage has had enough"], "{layout}");
         assert_eq!(panel.state(), State::Failed);
-        health.rearm();
+        health.rearm(health.seen());
         assert_eq!(health.level(), Level::SafeStop, "nobody re-arms a thread that is gone");
         // The evidence stays for whoever looks into it.
         drop(panel);

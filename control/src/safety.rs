@@ -109,7 +109,7 @@ impl RearmToken {
 pub enum Event {
     /// The set-up and the self-test of the safe-stop path succeeded.
     Start,
-    /// A budget was missed, within what the ladder tolerates.
+    /// A budget or deadline was missed, within what the ladder tolerates.
     TimingLate,
     /// The ladder's second rung: missed repeatedly.
     TimingDegraded,

@@ -153,6 +153,7 @@ fn a_safe_stop_path_that_panics_or_dawdles_in_its_self_test_starts_nothing() {
 /// Publishes every half millisecond until told to stop: a controller that can be killed.
 struct Controller {
     alive: Arc<AtomicBool>,
+    published: Arc<AtomicU64>,
     thread: std::thread::JoinHandle<latest::LatestWriter<u64>>,
 }
 
@@ -160,17 +161,20 @@ impl Controller {
     fn start(mut writer: latest::LatestWriter<u64>) -> Self {
         let alive = Arc::new(AtomicBool::new(true));
         let still = alive.clone();
+        let published = Arc::new(AtomicU64::new(0));
+        let published_so_far = published.clone();
         let thread = std::thread::spawn(move || {
             let mut count = 0;
             while still.load(Ordering::Relaxed) {
                 count += 1;
                 let now = clock::now();
                 writer.publish(count, now);
+                published_so_far.store(count, Ordering::Release);
                 clock::sleep_until(now + Nanos::from_micros(500));
             }
             writer
         });
-        Self { alive, thread }
+        Self { alive, published, thread }
     }
 
     fn kill(self) -> latest::LatestWriter<u64> {
@@ -187,8 +191,12 @@ fn a_dead_controller_means_safe_stop_and_a_new_one_with_a_rearm_motion() {
     let mut input = Input::new(reader, max_age).deadline(deadline);
     let fresh = Arc::new(AtomicU64::new(0));
     let seen = fresh.clone();
+    let made_safe = Arc::new(AtomicU64::new(0));
+    let safe_stops = made_safe.clone();
     let running: RunningLoop = tolerant()
-        .on_safe_stop(|_| {})
+        .on_safe_stop(move |_| {
+            safe_stops.fetch_add(1, Ordering::Release);
+        })
         .spawn(&panel(), move |cx| {
             if let Reading::Fresh(..) = cx.read(&mut input) {
                 seen.fetch_add(1, Ordering::Relaxed);
@@ -209,8 +217,9 @@ fn a_dead_controller_means_safe_stop_and_a_new_one_with_a_rearm_motion() {
     assert_eq!((status.cause, status.stops), (Some(StopCause::InputLost), 1));
 
     let controller = Controller::start(writer);
-    let frozen = fresh.load(Ordering::Relaxed);
-    clock::sleep_until(clock::now() + Nanos::from_millis(20));
+    wait_for("fresh input", || controller.published.load(Ordering::Acquire) > 0);
+    let (frozen, stood) = (fresh.load(Ordering::Relaxed), made_safe.load(Ordering::Acquire));
+    wait_for("cycles in safe stop", || made_safe.load(Ordering::Acquire) >= stood + 20);
     assert_eq!(fresh.load(Ordering::Relaxed), frozen, "fresh input does not unlatch");
 
     running.rearm(RearmToken::authorise(status.stops));

@@ -33,6 +33,13 @@
 //! context switch, since a longer pause would have shown as a longer execution. Both rest on instants
 //! of CLOCK_MONOTONIC and on guards that are not nested; under a virtual clock causes mean nothing.
 //!
+//! # Work that was released late
+//!
+//! A budget bounds what the code takes, and says nothing about when it began. With a
+//! [deadline](Guard::with_deadline), which counts from the release, an execution that ends too late is
+//! an overrun too. One that kept its budget then has the cause `LateRelease`: the thread was woken, or
+//! the stage reached, too late.
+//!
 //! # The ladder
 //!
 //! Executions with work, and idle ones that overran, go up and down a [`Ladder`]; idle ones within
@@ -54,7 +61,7 @@ pub use evidence::{after_park, before_park, keep_baseline_fresh};
 /// What one execution may take, and what happens when it takes longer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GuardSpec {
-    /// Longer executions are overruns.
+    /// Longer executions are overruns; for those that end late see [`Guard::with_deadline`].
     pub budget: Nanos,
     /// Whoever is inside for longer than this hangs, says the [supervisor](crate::supervisor).
     pub hard_limit: Nanos,
@@ -91,6 +98,14 @@ pub enum GuardError {
         /// The budget.
         budget: Nanos,
     },
+    /// Then no execution could use up its budget.
+    #[error("the deadline of {deadline} is below the budget of {budget}; raise it")]
+    Deadline {
+        /// The deadline.
+        deadline: Nanos,
+        /// The budget.
+        budget: Nanos,
+    },
     /// The ladder makes no sense.
     #[error(transparent)]
     Ladder(#[from] LadderError),
@@ -102,6 +117,8 @@ pub struct Guard {
     probe: Probe,
     ladder: Ladder,
     budget: Nanos,
+    /// From release to end; [`Nanos::MAX`] for none.
+    deadline: Nanos,
     entered_at: Nanos,
     /// The end and the outcome of an execution whose figures are not written yet.
     left: Option<(Nanos, Execution)>,
@@ -134,6 +151,7 @@ impl Guard {
             probe,
             ladder,
             budget,
+            deadline: Nanos::MAX,
             entered_at: Nanos::ZERO,
             left: None,
             shown: Level::Ok,
@@ -150,6 +168,20 @@ impl Guard {
         health.moved(Level::Ok, self.shown);
         self.health = Some(health);
         self
+    }
+
+    /// Counts an execution with work as an overrun, too, when it ends later than this after the work
+    /// was released. Without it only the budget counts.
+    ///
+    /// # Errors
+    /// When it is below the budget.
+    pub fn with_deadline(mut self, deadline: Nanos) -> Result<Self, GuardError> {
+        let budget = self.budget;
+        if deadline < budget {
+            return Err(GuardError::Deadline { deadline, budget });
+        }
+        self.deadline = deadline;
+        Ok(self)
     }
 
     /// An execution begins. Wait-free.
@@ -173,11 +205,10 @@ impl Guard {
     pub fn leave(&mut self, now: Nanos, execution: Execution) {
         self.probe.leave();
         self.left = Some((now, execution));
-        let duration = now - self.entered_at;
-        if duration > self.budget {
+        if self.overran(now, execution) {
             self.settle();
         } else {
-            note_execution(duration);
+            note_execution(now - self.entered_at);
         }
     }
 
@@ -194,7 +225,7 @@ impl Guard {
                 }
                 Execution::Idle => Nanos::ZERO,
             };
-            if duration > self.budget {
+            if self.overran(now, execution) {
                 self.missed(now, duration, release_latency, execution);
             } else if execution != Execution::Idle {
                 self.ladder.clean();
@@ -275,6 +306,13 @@ impl Guard {
         self.shown = level;
     }
 
+    #[inline]
+    fn overran(&self, now: Nanos, execution: Execution) -> bool {
+        let too_late =
+            matches!(execution, Execution::Worked { released } if now - released > self.deadline);
+        too_late || now - self.entered_at > self.budget
+    }
+
     #[cold]
     fn missed(&mut self, now: Nanos, duration: Nanos, release: Nanos, execution: Execution) {
         let level_after = self.ladder.overrun();
@@ -282,12 +320,18 @@ impl Guard {
         if execution == Execution::Idle {
             self.probe.idle_overran();
         }
+        // Whoever keeps the budget and misses the deadline, which is no shorter, began too late.
+        let cause = if duration <= self.budget {
+            Cause::LateRelease
+        } else {
+            evidence.map_or(Cause::Unknown, |e| e.cause(self.entered_at, now, self.budget))
+        };
         self.probe.tripped(&Trip {
             at: now,
             duration,
             budget: self.budget,
             release_latency: release,
-            cause: evidence.map_or(Cause::Unknown, |e| e.cause(self.entered_at, now, self.budget)),
+            cause,
             level_after,
             cpu_time: evidence.map_or(Nanos::ZERO, |e| e.cpu_time),
             involuntary_switches: evidence.map_or(0, |e| e.involuntary_switches),

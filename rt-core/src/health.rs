@@ -1,9 +1,8 @@
 //! One word that says how well all guarded stages of a node are doing, so that a control loop can
 //! see a degraded pipeline with a single load.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-
 use crate::ladder::Level;
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// The worst [`Level`] across the guards of a node, whether something panicked, and whether the
 /// supervisor found a hang.
@@ -12,21 +11,30 @@ use crate::ladder::Level;
 /// again when they recover. A guard that is dropped at [`Level::SafeStop`] stays counted: a lane that
 /// died stopped does not become healthy by being gone.
 ///
-/// All methods are wait-free on x86-64 and aarch64 with LSE atomics.
+/// Panics and hangs are counted and never uncounted: a re-arm remembers up to where its caller had
+/// [seen](Self::seen) them, so that one that comes between that look and the re-arm stays latched.
+///
+/// All methods are wait-free on x86-64 and aarch64 with LSE atomics, except that re-arms which
+/// coincide may wait for each other for some nanoseconds.
 #[derive(Debug, Default)]
 pub struct Health {
-    /// 16 bits each: guards at Late, at Degraded, at SafeStop; then the latched bits.
-    word: AtomicU64,
+    /// 16 bits each: guards at Late, at Degraded, at SafeStop.
+    guards: AtomicU64,
+    /// What happened since the beginning: panics in the low half, hangs above, [`DEAD`]. It only
+    /// grows. Four thousand million panics would carry over; nobody re-arms that often.
+    latches: AtomicU64,
+    /// The greatest value of `latches`, without [`DEAD`], that a re-arm has forgiven.
+    forgiven: AtomicU64,
     /// Counts re-arms; every guard follows on its next execution.
     rearms: AtomicU32,
 }
 
-/// A thread ended by a panic: nothing brings it back, so no re-arm clears it.
-const DEAD: u64 = 1 << 61;
-const HUNG: u64 = 1 << 62;
-const PANICKED: u64 = 1 << 63;
-/// What a re-arm clears.
-const LATCHED: u64 = HUNG | PANICKED;
+/// A thread ended by a panic: nothing brings it back, so no re-arm forgives it.
+const DEAD: u64 = 1 << 63;
+const HANG: u64 = 1 << 32;
+const HANGS: u64 = DEAD - HANG;
+const PANIC: u64 = 1;
+const PANICS: u64 = HANG - PANIC;
 
 const fn unit(level: Level) -> u64 {
     match level {
@@ -37,70 +45,137 @@ const fn unit(level: Level) -> u64 {
     }
 }
 
-impl Health {
-    /// Everything well, nothing counted.
-    #[must_use]
-    pub const fn new() -> Self {
-        Self { word: AtomicU64::new(0), rearms: AtomicU32::new(0) }
-    }
+/// What a [`Health`] showed at one moment. The default is that all is well and nothing happened.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Seen {
+    guards: u64,
+    latches: u64,
+    forgiven: u64,
+}
 
+impl Seen {
     /// The worst level of all guards; [`Level::SafeStop`] after a panic or a stopping hang.
     #[inline]
     #[must_use]
-    pub fn level(&self) -> Level {
-        let word = self.word.load(Ordering::Acquire);
-        if word & (LATCHED | DEAD | 0xffff << 32) != 0 {
+    pub const fn level(self) -> Level {
+        if self.latches > self.forgiven || self.guards & 0xffff << 32 != 0 {
             Level::SafeStop
-        } else if word & 0xffff << 16 != 0 {
+        } else if self.guards & 0xffff << 16 != 0 {
             Level::Degraded
-        } else if word & 0xffff != 0 {
+        } else if self.guards & 0xffff != 0 {
             Level::Late
         } else {
             Level::Ok
         }
     }
 
-    /// Whether a loop panicked since the last [`rearm`](Self::rearm), or a thread ended by a panic.
+    /// Whether a loop panicked and no re-arm forgave it, or a thread ended by a panic.
+    #[inline]
+    #[must_use]
+    pub const fn panicked(self) -> bool {
+        self.latches & (DEAD | PANICS) > self.forgiven & PANICS
+    }
+
+    /// Whether a thread of the node ended by a panic, which nothing forgives.
+    #[must_use]
+    pub const fn dead(self) -> bool {
+        self.latches & DEAD != 0
+    }
+
+    /// Whether the supervisor found a hang that stops, and no re-arm forgave it.
+    #[inline]
+    #[must_use]
+    pub const fn hung(self) -> bool {
+        self.latches & HANGS > self.forgiven & HANGS
+    }
+
+    /// Whether there is a panic here that `earlier` did not show.
+    #[inline]
+    #[must_use]
+    pub const fn panicked_since(self, earlier: Self) -> bool {
+        self.panicked() && self.latches & (DEAD | PANICS) > earlier.latches & (DEAD | PANICS)
+    }
+
+    /// Whether there is a hang here that `earlier` did not show.
+    #[inline]
+    #[must_use]
+    pub const fn hung_since(self, earlier: Self) -> bool {
+        self.hung() && self.latches & HANGS > earlier.latches & HANGS
+    }
+}
+
+impl Health {
+    /// Everything well, nothing counted.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// One look at everything, for [`rearm`](Self::rearm).
+    #[inline]
+    #[must_use]
+    pub fn seen(&self) -> Seen {
+        // First what is forgiven: it never exceeds what had happened by then, so whatever the
+        // second load finds beyond it is latched.
+        let forgiven = self.forgiven.load(Ordering::Acquire);
+        let latches = self.latches.load(Ordering::Acquire);
+        Seen { guards: self.guards.load(Ordering::Acquire), latches, forgiven }
+    }
+
+    /// The worst level of all guards; [`Level::SafeStop`] after a panic or a stopping hang.
+    #[inline]
+    #[must_use]
+    pub fn level(&self) -> Level {
+        self.seen().level()
+    }
+
+    /// Whether a loop panicked and no [`rearm`](Self::rearm) forgave it, or a thread ended by a
+    /// panic.
     #[must_use]
     pub fn panicked(&self) -> bool {
-        self.word.load(Ordering::Acquire) & (PANICKED | DEAD) != 0
+        self.seen().panicked()
     }
 
     /// Whether a thread of the node ended by a panic, which nothing forgives.
     #[must_use]
     pub fn dead(&self) -> bool {
-        self.word.load(Ordering::Acquire) & DEAD != 0
+        self.seen().dead()
     }
 
-    /// Whether the supervisor found a hang that stops, since the last [`rearm`](Self::rearm).
+    /// Whether the supervisor found a hang that stops, and no [`rearm`](Self::rearm) forgave it.
     #[must_use]
     pub fn hung(&self) -> bool {
-        self.word.load(Ordering::Acquire) & HUNG != 0
+        self.seen().hung()
     }
 
     /// Says that a thread of the node ended by a panic. The level stays [`Level::SafeStop`]: work
     /// that nobody does any more cannot be re-armed, only a new node can do it.
     pub fn set_dead(&self) {
-        self.word.fetch_or(DEAD, Ordering::AcqRel);
+        self.latches.fetch_or(DEAD, Ordering::AcqRel);
     }
 
-    /// Latches "something panicked": the level is [`Level::SafeStop`] until [`rearm`](Self::rearm).
+    /// Latches "something panicked": the level is [`Level::SafeStop`] until a
+    /// [`rearm`](Self::rearm) by somebody who saw it.
     pub fn set_panicked(&self) {
-        self.word.fetch_or(PANICKED, Ordering::AcqRel);
+        self.latches.fetch_add(PANIC, Ordering::AcqRel);
     }
 
     /// Latches "something hangs", likewise. The supervisor calls it, since a stage that hangs
     /// cannot.
     pub fn set_hung(&self) {
-        self.word.fetch_or(HUNG, Ordering::AcqRel);
+        self.latches.fetch_add(HANG, Ordering::AcqRel);
     }
 
-    /// The explicit re-arm of a whole node: clears the latches of panic and hang, and makes every
-    /// guard that carries this `Health` re-arm itself on its next execution. Until they did, the
-    /// level stays what it is, and after [`set_dead`](Self::set_dead) it stays
-    /// [`Level::SafeStop`] for good.
-    pub fn rearm(&self) {
-        self.word.fetch_and(!LATCHED, Ordering::AcqRel);
+    /// The explicit re-arm of a whole node by somebody who looked at `seen`: forgives the panics
+    /// and hangs that it shows and none since, and makes every guard that carries this `Health`
+    /// re-arm itself on its next execution. Until they did, the level stays what it is, and after
+    /// [`set_dead`](Self::set_dead) it stays [`Level::SafeStop`] for good.
+    pub fn rearm(&self, seen: Seen) {
+        // The known-broken variant, which forgives what nobody saw, is what the loom test must
+        // catch.
+        #[cfg(sinew_broken)]
+        let seen = Seen { latches: self.latches.load(Ordering::Acquire), ..seen };
+        self.forgiven.fetch_max(seen.latches & !DEAD, Ordering::AcqRel);
         self.rearms.fetch_add(1, Ordering::AcqRel);
     }
 
@@ -112,7 +187,7 @@ impl Health {
 
     /// Moves one guard from one level to another, in one atomic step.
     pub(crate) fn moved(&self, from: Level, to: Level) {
-        self.word.fetch_add(unit(to).wrapping_sub(unit(from)), Ordering::AcqRel);
+        self.guards.fetch_add(unit(to).wrapping_sub(unit(from)), Ordering::AcqRel);
     }
 }
 
@@ -125,7 +200,7 @@ mod tests {
         let health = Health::new();
         health.set_dead();
         assert!(health.dead());
-        health.rearm();
+        health.rearm(health.seen());
         assert_eq!((health.level(), health.panicked()), (Level::SafeStop, true));
     }
 
@@ -154,7 +229,7 @@ mod tests {
                 let health = Health::new();
                 health.moved(from, to);
                 health.moved(to, from);
-                assert_eq!(health.word.into_inner(), 0, "{from} to {to}");
+                assert_eq!(health.guards.into_inner(), 0, "{from} to {to}");
             }
         }
     }
@@ -170,9 +245,38 @@ mod tests {
             health.moved(Level::Late, Level::Ok);
             assert_eq!((health.level(), health.panicked()), (Level::SafeStop, panicked));
             assert!(!health.dead());
-            health.rearm();
+            health.rearm(health.seen());
             assert_eq!((health.level(), health.panicked()), (Level::Ok, false));
             assert_eq!(health.rearms(), 1);
         }
+    }
+
+    #[test]
+    fn what_happened_since_the_look_outlasts_the_rearm() {
+        for since in [Health::set_panicked as fn(&Health), Health::set_hung, Health::set_dead] {
+            for before in [Health::set_panicked as fn(&Health), Health::set_hung] {
+                let health = Health::new();
+                before(&health);
+                let seen = health.seen();
+                since(&health);
+                health.rearm(seen);
+                assert_eq!(health.level(), Level::SafeStop);
+                let now = health.seen();
+                assert!(now.panicked_since(seen) || now.hung_since(seen));
+            }
+        }
+    }
+
+    #[test]
+    fn an_old_look_takes_back_no_rearm_and_what_was_forgiven_is_no_news() {
+        let health = Health::new();
+        health.set_hung();
+        let old = health.seen();
+        health.set_panicked();
+        health.rearm(health.seen());
+        health.rearm(old);
+        assert_eq!((health.level(), health.panicked(), health.hung()), (Level::Ok, false, false));
+        assert!(!health.seen().panicked_since(Seen::default()));
+        assert!(!health.seen().hung_since(Seen::default()));
     }
 }

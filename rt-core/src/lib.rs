@@ -16,7 +16,11 @@ pub mod panel;
 pub mod pool;
 pub mod power;
 pub mod ring;
+#[cfg(loom)]
 pub mod sequence_lock;
+#[cfg(not(loom))]
+#[expect(unreachable_pub, reason = "public only for the tests under the model checker")]
+mod sequence_lock;
 pub mod supervisor;
 mod sync;
 pub mod thread;

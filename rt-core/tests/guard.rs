@@ -106,11 +106,34 @@ fn overruns_climb_the_ladder_and_leave_a_record_each() {
 }
 
 #[test]
+fn a_deadline_below_the_budget_is_refused() {
+    let error = guard(&panel(), "arm").with_deadline(us(49)).expect_err("nobody could meet both");
+    assert_eq!(error, GuardError::Deadline { deadline: us(49), budget: us(50) });
+}
+
+#[test]
 fn exactly_the_budget_is_within_it() {
     let panel = panel();
     let mut guard = guard(&panel, "verify");
     assert_eq!(execute(&mut guard, us(0), us(0), us(50)), Level::Ok);
     assert_eq!(execute(&mut guard, us(100), us(0), us(50) + Nanos::new(1)), Level::Late);
+}
+
+#[test]
+fn with_a_deadline_work_that_begins_too_late_is_an_overrun_of_its_own_cause() {
+    let panel = panel();
+    let mut guard = guard(&panel, "arm").with_deadline(us(200)).expect("above the budget");
+    assert_eq!(execute(&mut guard, us(1_000), us(150), us(50)), Level::Ok, "exactly in time");
+    assert_eq!(execute(&mut guard, us(2_000), us(151), us(50)), Level::Late);
+    assert_eq!(execute(&mut guard, us(3_000), us(201), us(0)), Level::Degraded);
+    guard.enter(us(4_000));
+    assert_eq!(guard.exit(us(4_050), Execution::Idle), Level::Degraded, "nothing was due");
+    let shown = snapshot(&panel);
+    let trips: Vec<_> =
+        shown.trips.iter().map(|t| (t.cause, t.duration, t.release_latency)).collect();
+    let late = Cause::LateRelease;
+    assert_eq!(trips, [(late, us(50), us(151)), (late, us(0), us(201))]);
+    assert_eq!((shown.probes[0].executions, shown.probes[0].overruns), (3, 2));
 }
 
 #[test]
@@ -190,7 +213,7 @@ fn health_shows_the_worst_guard_and_rearms_them_all() {
     }
     assert_eq!(health.level(), Level::SafeStop);
 
-    health.rearm();
+    health.rearm(health.seen());
     assert_eq!(health.level(), Level::SafeStop, "until the guards followed");
     for guard in &mut guards {
         guard.enter(us(9_000));
@@ -239,10 +262,10 @@ fn a_hang_is_found_once_and_answered_when_the_stage_comes_back() {
     assert_eq!(supervisor.check(us(23_000)).len(), 1, "a second hang");
 
     // A re-arm that comes while it still hangs does not outlive the hang.
-    health.rearm();
+    health.rearm(health.seen());
     assert_eq!(guard.exit(us(24_000), Execution::Idle), Level::SafeStop);
     assert_eq!(health.level(), Level::SafeStop);
-    health.rearm();
+    health.rearm(health.seen());
     guard.enter(us(30_000));
     assert_eq!(guard.exit(us(30_001), Execution::Idle), Level::Ok);
     assert_eq!((health.level(), snapshot(&panel).probes[0].hangs), (Level::Ok, 2));

@@ -74,7 +74,7 @@ fn a_million_guarded_executions_allocate_nothing() {
             guard::before_park();
             guard::after_park(clock::now());
             guard::keep_baseline_fresh(clock::now(), Nanos::ZERO);
-            health.rearm();
+            health.rearm(health.seen());
             guard.rearm();
         }
     }

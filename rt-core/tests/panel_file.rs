@@ -203,6 +203,57 @@ fn a_live_name_is_refused_and_a_stopped_one_is_free_again() {
     assert!(names(&dir).is_empty(), "never ran, so there is nothing to keep");
 }
 
+/// The panel of a process, as a program of another version would lay it out: the same up to the
+/// writer's identity, and nothing known behind.
+fn of_version(version: u32, start_ticks: u64) -> Vec<u8> {
+    let dir = dir();
+    let panel = Panel::create(&spec(&dir, "robot")).expect("created");
+    let mut bytes = fs::read(panel.path().expect("a file")).expect("readable");
+    bytes[8..12].copy_from_slice(&version.to_ne_bytes());
+    bytes[12..24].fill(0x5a);
+    bytes[32..40].copy_from_slice(&start_ticks.to_ne_bytes());
+    bytes[56..].fill(0xa5);
+    bytes
+}
+
+#[test]
+fn a_live_process_of_another_version_keeps_its_name_and_is_not_called_dead() {
+    let me = ProcessIdentity::current();
+    for version in [0, 2, u32::MAX] {
+        let dir = dir();
+        let path = dir.path().join("robot.panel");
+        let theirs = of_version(version, me.start_ticks);
+        fs::write(&path, &theirs).expect("written");
+
+        let error = Panel::create(&spec(&dir, "robot")).expect_err("in use");
+        assert!(matches!(error, PanelError::InUseByOther { pid, .. } if pid == me.pid), "{error}");
+        let says = format!("layout version {version}; this program reads version 1");
+        assert!(error.to_string().contains(&says), "{error}");
+        assert_eq!(names(&dir), ["robot.panel"]);
+        assert!(fs::read(&path).expect("readable") == theirs, "nobody touched it");
+
+        let listed = PanelReader::list(dir.path()).expect("readable");
+        assert!(listed[0].is_alive());
+        let unknown = listed[0].unknown_version.expect("of another version");
+        assert_eq!(unknown.to_string(), says);
+        let error = PanelReader::open(&path).expect_err("unknown layout");
+        assert_eq!(error.to_string(), format!("the panel has {says}"));
+    }
+}
+
+#[test]
+fn a_dead_process_of_another_version_leaves_evidence_and_its_name() {
+    let dir = dir();
+    let another_life = ProcessIdentity::current().start_ticks + 1;
+    let theirs = of_version(2, another_life);
+    fs::write(dir.path().join("robot.panel"), &theirs).expect("written");
+    assert!(!PanelReader::list(dir.path()).expect("readable")[0].is_alive());
+    let _panel = Panel::create(&spec(&dir, "robot")).expect("the name is free");
+    assert_eq!(names(&dir), ["robot.crashed.panel", "robot.panel"]);
+    let kept = fs::read(dir.path().join("robot.crashed.panel")).expect("readable");
+    assert!(kept == theirs);
+}
+
 #[test]
 fn a_panel_dropped_while_running_is_kept_as_evidence_and_frees_its_name() {
     let dir = dir();

@@ -13,6 +13,25 @@ use sinew::io::wire::{
 use sinew::rt::clock::{self, Nanos};
 use zerocopy::IntoBytes;
 
+/// Offsets in a frame, as wire.rs documents them.
+pub(crate) const VERSION_AT: usize = 2;
+pub(crate) const KIND_AT: usize = 3;
+pub(crate) const CLUSTER_AT: usize = 4;
+pub(crate) const SENDER_AT: usize = 8;
+pub(crate) const ENVELOPE_AT: usize = 16;
+pub(crate) const TOPIC_AT: usize = ENVELOPE_AT + 16;
+pub(crate) const CLASS_AT: usize = ENVELOPE_AT + 60;
+pub(crate) const FLAGS_AT: usize = ENVELOPE_AT + 61;
+pub(crate) const PAYLOAD_AT: usize = ENVELOPE_AT + 64;
+pub(crate) const SIGNATURE_LEN: usize = 64;
+
+/// The frame with other bytes at one place.
+pub(crate) fn with(frame: &[u8], at: usize, bytes: &[u8]) -> Vec<u8> {
+    let mut frame = frame.to_vec();
+    frame[at..at + bytes.len()].copy_from_slice(bytes);
+    frame
+}
+
 /// The same identity for the same number: a node and a forger can hold one key.
 pub(crate) fn identity(seed: u8) -> Identity {
     Identity::draw(&mut |secret| secret.fill(seed)).unwrap()

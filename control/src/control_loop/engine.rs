@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use sinew_rt::clock::{self, Clock, MonotonicClock, Nanos};
 use sinew_rt::guard::{self, Execution, Guard};
-use sinew_rt::health::Health;
+use sinew_rt::health::{Health, Seen};
 use sinew_rt::ladder::Level;
 use sinew_rt::lane;
 use sinew_rt::panel::{Counter, Gauge, Recorder};
@@ -81,8 +81,9 @@ struct PendingRearm {
     until: Nanos,
 }
 
+/// What an engine is made of.
 #[derive(Debug)]
-pub(super) struct Engine<B> {
+pub(super) struct Parts<B> {
     pub(super) body: B,
     pub(super) period: Nanos,
     pub(super) hard_limit: Nanos,
@@ -93,58 +94,28 @@ pub(super) struct Engine<B> {
     pub(super) health: Arc<Health>,
     pub(super) instruments: Instruments,
     pub(super) shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+pub(super) struct Engine<B> {
+    pub(super) parts: Parts<B>,
     pub(super) safety: Safety,
-    /// The level of `health` that the safety states have heard of.
-    pub(super) level: Level,
+    /// What the safety states have heard of the health.
+    seen: Seen,
     pub(super) tick: u64,
-    /// Whether the safety states have heard that something panicked, and that something hung.
-    known: (bool, bool),
     rearm: Option<PendingRearm>,
     /// Something in the safe-stop path said that motion must not begin.
     unsafe_to_move: bool,
     degraded_told: bool,
 }
 
-/// What an engine is made of.
-pub(super) struct Parts<B> {
-    pub(super) body: B,
-    pub(super) period: Nanos,
-    pub(super) hard_limit: Nanos,
-    pub(super) stop_on_hang: bool,
-    pub(super) guard: Guard,
-    pub(super) stop_guard: Guard,
-    pub(super) health: Arc<Health>,
-    pub(super) instruments: Instruments,
-    pub(super) shared: Arc<Shared>,
-}
-
 impl<B: LoopBody> Engine<B> {
     pub(super) fn new(parts: Parts<B>) -> Self {
-        let Parts {
-            body,
-            period,
-            hard_limit,
-            stop_on_hang,
-            guard,
-            stop_guard,
-            health,
-            instruments,
-            shared,
-        } = parts;
         Self {
-            body,
-            period,
-            hard_limit,
-            stop_on_hang,
-            guard,
-            stop_guard,
-            health,
-            instruments,
-            shared,
+            parts,
             safety: Safety::new(),
-            level: Level::Ok,
+            seen: Seen::default(),
             tick: 0,
-            known: (false, false),
             rearm: None,
             unsafe_to_move: false,
             degraded_told: false,
@@ -161,9 +132,9 @@ impl<B: LoopBody> Engine<B> {
     /// Cycles until somebody asks for the end.
     pub(super) fn run(&mut self, timer: &impl Timer) {
         self.apply(Event::Start);
-        let mut schedule = Schedule::new(timer.now() + self.period, self.period);
+        let mut schedule = Schedule::new(timer.now() + self.parts.period, self.parts.period);
         let mut skipped = 0;
-        while !self.shared.is_stopping() {
+        while !self.parts.shared.is_stopping() {
             let due = schedule.due();
             guard::before_park();
             timer.sleep_towards(due);
@@ -173,7 +144,7 @@ impl<B: LoopBody> Engine<B> {
                 break;
             }
             skipped = schedule.advance(timer.now());
-            self.instruments.skipped.add(skipped);
+            self.parts.instruments.skipped.add(skipped);
         }
         self.apply(Event::StopRequested);
         let now = timer.now();
@@ -184,10 +155,10 @@ impl<B: LoopBody> Engine<B> {
     /// One cycle; `true` when the body asks for the end.
     fn cycle(&mut self, timer: &impl Timer, due: Nanos, woke: Nanos, skipped: u64) -> bool {
         self.tick += 1;
-        self.instruments.wake_up.record(woke - due, woke);
+        self.parts.instruments.wake_up.record(woke - due, woke);
         let start = timer.now();
-        self.guard.enter(start);
-        if woke - due > self.hard_limit && self.stop_on_hang {
+        self.parts.guard.enter(start);
+        if woke - due > self.parts.hard_limit && self.parts.stop_on_hang {
             self.apply(Event::Hang);
         }
         self.follow_health();
@@ -200,8 +171,8 @@ impl<B: LoopBody> Engine<B> {
         let end = timer.now();
         // Cycles without the body would fill histogram and ladder with executions of nothing.
         let execution = if moving { Execution::Worked { released: due } } else { Execution::Idle };
-        self.guard.exit(end, execution);
-        if end - start > self.hard_limit && self.stop_on_hang {
+        self.parts.guard.exit(end, execution);
+        if end - start > self.parts.hard_limit && self.parts.stop_on_hang {
             self.apply(Event::Hang);
         }
         self.follow_health();
@@ -217,7 +188,7 @@ impl<B: LoopBody> Engine<B> {
 
     /// The body's part of a cycle, and what follows from it.
     fn move_on(&mut self, cx: &mut Cycle) {
-        let Self { body, degraded_told, .. } = self;
+        let Self { parts: Parts { body, .. }, degraded_told, .. } = self;
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             if cx.state.is_degraded() && !std::mem::replace(degraded_told, true) {
                 body.degraded(cx);
@@ -226,8 +197,7 @@ impl<B: LoopBody> Engine<B> {
         }));
         // First: what else the cycle came to is nothing beside it.
         if outcome.is_err() {
-            self.health.set_panicked();
-            self.level = Level::SafeStop;
+            self.parts.health.set_panicked();
             self.apply(Event::Panic);
         }
         match cx.inputs {
@@ -246,57 +216,52 @@ impl<B: LoopBody> Engine<B> {
     /// The safe-stop path under its own guard.
     fn make_safe(&mut self, timer: &impl Timer, cx: &mut Cycle) -> Result<(), Panicked> {
         let start = timer.now();
-        self.stop_guard.enter(start);
-        let outcome = catch_unwind(AssertUnwindSafe(|| self.body.safe_stop(cx)));
-        self.stop_guard.exit(timer.now(), Execution::Worked { released: start });
+        self.parts.stop_guard.enter(start);
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.parts.body.safe_stop(cx)));
+        self.parts.stop_guard.exit(timer.now(), Execution::Worked { released: start });
         outcome.map_err(|_| {
-            self.instruments.safe_stop_panics.increment();
+            self.parts.instruments.safe_stop_panics.increment();
             Panicked
         })
     }
 
     /// Tells the safety states what the guards of this loop, and of all that share its health,
     /// have come to.
-    fn follow_health(&mut self) {
-        let level = self.health.level();
-        let before = std::mem::replace(&mut self.level, level);
-        let (panicked, hung) = (self.health.panicked(), self.health.hung());
-        let (knew_panic, knew_hang) = std::mem::replace(&mut self.known, (panicked, hung));
-        if level == before {
-            // A latch that is closed already can still get a worse reason.
-            match level {
-                Level::SafeStop if panicked && !knew_panic => self.apply(Event::Panic),
-                Level::SafeStop if hung && !knew_hang => self.apply(Event::Hang),
-                _ => {}
-            }
-            return;
-        }
-        match level {
-            Level::SafeStop if panicked => self.apply(Event::Panic),
-            Level::SafeStop if hung => self.apply(Event::Hang),
-            Level::SafeStop => self.apply(Event::TimingSafeStop),
-            Level::Degraded => self.apply(Event::TimingDegraded),
-            Level::Late if before == Level::Ok => self.apply(Event::TimingLate),
-            Level::Late | Level::Ok => self.apply(Event::TimingRecovered),
+    pub(super) fn follow_health(&mut self) {
+        let seen = self.parts.health.seen();
+        let before = std::mem::replace(&mut self.seen, seen);
+        // News even where the latch is closed already: it can still get a worse reason.
+        if seen.panicked_since(before) {
+            self.apply(Event::Panic);
+        } else if seen.hung_since(before) {
+            self.apply(Event::Hang);
+        } else if seen.level() != before.level() {
+            self.apply(match seen.level() {
+                Level::SafeStop => Event::TimingSafeStop,
+                Level::Degraded => Event::TimingDegraded,
+                Level::Late if before.level() == Level::Ok => Event::TimingLate,
+                Level::Late | Level::Ok => Event::TimingRecovered,
+            });
         }
     }
 
     /// Takes a permission that arrived, and uses one that waits once nothing forbids it.
-    fn follow_rearm(&mut self, now: Nanos) {
-        if let Some(token) = self.shared.take_rearm() {
+    pub(super) fn follow_rearm(&mut self, now: Nanos) {
+        if let Some(token) = self.parts.shared.take_rearm() {
             let meant =
                 self.safety.state() == State::SafeStop && token.stop() == self.safety.stops();
             if meant {
-                self.health.rearm();
+                // What happened since `follow_health` looked has no number yet, and nobody's permission.
+                self.parts.health.rearm(self.seen);
                 self.rearm = Some(PendingRearm { token, until: now + REARM_PATIENCE });
             } else {
                 self.apply(Event::Rearm(None));
             }
         }
         let Some(pending) = self.rearm.take() else { return };
-        if self.level != Level::SafeStop && !self.unsafe_to_move {
+        if self.seen.level() != Level::SafeStop && !self.unsafe_to_move {
             self.apply(Event::Rearm(Some(pending.token)));
-            if self.level == Level::Degraded {
+            if self.seen.level() == Level::Degraded {
                 self.apply(Event::TimingDegraded);
             }
         } else if now < pending.until {
@@ -312,11 +277,12 @@ impl<B: LoopBody> Engine<B> {
             return;
         }
         if state == State::SafeStop {
-            self.instruments.safe_stops.increment();
+            self.parts.instruments.safe_stops.increment();
         }
-        self.instruments.safety.set(i64::from(state.code()));
-        self.instruments.stop_cause.set(self.safety.cause().map_or(0, |c| i64::from(c.code())));
-        self.shared.show(&self.safety);
+        let Parts { instruments, shared, .. } = &self.parts;
+        instruments.safety.set(i64::from(state.code()));
+        instruments.stop_cause.set(self.safety.cause().map_or(0, |c| i64::from(c.code())));
+        shared.show(&self.safety);
     }
 
     fn context(&self, due: Nanos, now: Nanos, skipped: u64) -> Cycle {
@@ -324,7 +290,7 @@ impl<B: LoopBody> Engine<B> {
             tick: self.tick,
             due,
             now,
-            period: self.period,
+            period: self.parts.period,
             skipped,
             state: self.safety.state(),
             inputs: None,

@@ -41,6 +41,11 @@
 //! has missed it: the missed ones are skipped and counted, the phase of those that follow does not
 //! move, and nothing catches up in a burst. A cycle that is woken late runs once, late.
 //!
+//! Two limits make overruns, and overruns climb the trip ladder: the [budget](ControlLoop::budget)
+//! on what a cycle takes, and the [deadline](ControlLoop::deadline) on when it ends, counted from
+//! the instant at which it was due. So a late wake-up counts as much as a long computation: the
+//! plant does not care why its command is late. A cycle that misses both is one overrun.
+//!
 //! # Safe stop
 //!
 //! What leads to safe stop: the trip ladder of the loop's guard (or of any guard that shares its
@@ -81,6 +86,7 @@ pub use handle::{LoopHandle, Status};
 pub use running::{Report, RunningLoop};
 
 use handle::Shared;
+use running::Finish;
 
 /// The highest rate: a period of 10 µs leaves nothing for a body on any kernel.
 pub const RATE_MAX_HZ: u32 = 100_000;
@@ -120,6 +126,7 @@ pub struct ControlLoop {
     thread: ThreadSpec,
     rate_hz: u32,
     budget: Option<Nanos>,
+    deadline: Option<Nanos>,
     hard_limit: Option<Nanos>,
     safe_stop_budget: Option<Nanos>,
     wake: Option<Wake>,
@@ -140,6 +147,7 @@ impl ControlLoop {
             thread: ThreadSpec::new(name),
             rate_hz: 1_000,
             budget: None,
+            deadline: None,
             hard_limit: None,
             safe_stop_budget: None,
             wake: None,
@@ -191,6 +199,15 @@ impl ControlLoop {
     #[must_use]
     pub fn budget(mut self, budget: Nanos) -> Self {
         self.budget = Some(budget);
+        self
+    }
+
+    /// How long after it was due a cycle may end, however late it was woken; later ones are
+    /// overruns, even within their budget. The period unless told otherwise; at least the budget.
+    /// One period catches the cycles that cost the next one; less bounds the jitter of outputs.
+    #[must_use]
+    pub fn deadline(mut self, deadline: Nanos) -> Self {
+        self.deadline = Some(deadline);
         self
     }
 
@@ -269,7 +286,7 @@ impl ControlLoop {
             .map_err(|source| LoopError::Thread { name, source })?;
         brand(panel, &applied);
         prepared.self_test()?;
-        Ok(prepared.run().with(applied))
+        Ok(prepared.run()(applied))
     }
 
     /// Runs `body` on a thread of its own. Returns when that thread has applied and read back its
@@ -284,14 +301,14 @@ impl ControlLoop {
     ) -> Result<RunningLoop, LoopError> {
         let prepared = self.prepare(panel, body)?;
         let name = prepared.name.clone();
-        let handle = LoopHandle { shared: prepared.engine.shared.clone() };
+        let handle = LoopHandle { shared: prepared.engine.parts.shared.clone() };
         let (passed, self_test) = mpsc::sync_channel(1);
         let thread = thread::spawn(prepared.thread.clone(), move || {
             let mut prepared = prepared;
             prepared.self_test()?;
             // Fails only when nobody waits any more, and then the handle says stop.
             let _told = passed.send(());
-            Ok(prepared.run())
+            Ok(Box::new(prepared.run()) as Finish)
         });
         let thread = thread.map_err(|source| LoopError::Thread { name: name.clone(), source })?;
         brand(panel, thread.applied());

@@ -4,11 +4,11 @@ use sinew_rt::clock::Nanos;
 use sinew_rt::guard::{Guard, GuardSpec};
 use sinew_rt::ladder::{LadderConfig, Level};
 use sinew_rt::panel::{Kind, Panel, PanelError};
-use sinew_rt::thread::{Strictness, ThreadSpec};
+use sinew_rt::thread::{Applied, Strictness, ThreadSpec};
 use sinew_rt::topology::CoreId;
 
 use super::engine::{Engine, Instruments, KernelTimer, Parts};
-use super::running::Outcome;
+use super::running::Report;
 use super::{ControlLoop, LoopBody, LoopError, LoopHandle, RATE_MAX_HZ, Wake};
 
 impl ControlLoop {
@@ -63,17 +63,17 @@ impl ControlLoop {
         };
         let (probe, stop_probe, instruments) =
             build().map_err(|source| LoopError::Panel { name: name.clone(), source })?;
-        let guard = |probe, spec| {
-            Guard::new(probe, spec)
-                .map_err(|source| LoopError::Guard { name: name.clone(), source })
-        };
+        let refused = |source| LoopError::Guard { name: name.clone(), source };
         let engine = Engine::new(Parts {
             body,
             period,
             hard_limit,
             stop_on_hang: self.ladder.on_hang == Level::SafeStop,
-            guard: guard(probe, spec)?.with_health(health.clone()),
-            stop_guard: guard(stop_probe, stop_spec)?,
+            guard: Guard::new(probe, spec)
+                .and_then(|guard| guard.with_deadline(self.deadline.unwrap_or(period)))
+                .map_err(refused)?
+                .with_health(health.clone()),
+            stop_guard: Guard::new(stop_probe, stop_spec).map_err(refused)?,
             health,
             instruments,
             shared: self.shared,
@@ -114,19 +114,23 @@ impl<B: LoopBody> Prepared<B> {
         Ok(())
     }
 
-    pub(super) fn run(mut self) -> Outcome {
+    /// Runs the loop to its end, and gives a report that lacks what the kernel granted.
+    pub(super) fn run(mut self) -> impl FnOnce(Applied) -> Report {
         self.engine.run(&self.timer);
-        let status = LoopHandle { shared: self.engine.shared.clone() }.status();
-        let instruments = &self.engine.instruments;
-        Outcome {
-            name: self.name,
-            cycles: self.engine.tick,
+        let Self { name, self_test, safe_stop_budget, engine, .. } = self;
+        let Parts { instruments, shared, .. } = engine.parts;
+        let cycles = engine.tick;
+        let status = LoopHandle { shared }.status();
+        move |applied| Report {
+            name,
+            cycles,
             skipped: instruments.skipped.value(),
             safe_stop_panics: instruments.safe_stop_panics.value(),
             wake_up_max: instruments.wake_up.max(),
-            self_test: self.self_test,
-            safe_stop_budget: self.safe_stop_budget,
+            self_test,
+            safe_stop_budget,
             status,
+            applied,
         }
     }
 }

@@ -8,44 +8,6 @@ use sinew_rt::thread::{Applied, RtThread};
 use super::{LoopError, LoopHandle, Status};
 use crate::safety::RearmToken;
 
-/// What the loop's thread knows when it ends.
-pub(super) struct Outcome {
-    pub(super) name: String,
-    pub(super) cycles: u64,
-    pub(super) skipped: u64,
-    pub(super) safe_stop_panics: u64,
-    pub(super) wake_up_max: Nanos,
-    pub(super) self_test: Nanos,
-    pub(super) safe_stop_budget: Nanos,
-    pub(super) status: Status,
-}
-
-impl Outcome {
-    pub(super) fn with(self, applied: Applied) -> Report {
-        let Self {
-            name,
-            cycles,
-            skipped,
-            safe_stop_panics,
-            wake_up_max,
-            self_test,
-            safe_stop_budget,
-            status,
-        } = self;
-        Report {
-            name,
-            cycles,
-            skipped,
-            safe_stop_panics,
-            wake_up_max,
-            self_test,
-            safe_stop_budget,
-            status,
-            applied,
-        }
-    }
-}
-
 /// How a loop went. The distributions are on the panel.
 #[derive(Clone, Debug)]
 pub struct Report {
@@ -95,12 +57,15 @@ impl fmt::Display for Report {
     }
 }
 
+/// What the loop's thread leaves: a report that lacks what the kernel granted.
+pub(super) type Finish = Box<dyn FnOnce(Applied) -> Report + Send>;
+
 /// A loop on its own thread. Dropping it stops the loop and waits for its thread.
 #[derive(Debug)]
 pub struct RunningLoop {
     pub(super) handle: LoopHandle,
     pub(super) name: String,
-    pub(super) thread: Option<RtThread<Result<Outcome, LoopError>>>,
+    pub(super) thread: Option<RtThread<Result<Finish, LoopError>>>,
 }
 
 impl RunningLoop {
@@ -144,8 +109,8 @@ impl RunningLoop {
         let thread = self.thread.take().expect("only `join` and `drop` take the thread");
         let applied = thread.applied().clone();
         let name = self.name.clone();
-        let outcome = thread.join().map_err(|source| LoopError::Thread { name, source })?;
-        Ok(outcome?.with(applied))
+        let finish = thread.join().map_err(|source| LoopError::Thread { name, source })??;
+        Ok(finish(applied))
     }
 }
 

@@ -5,6 +5,16 @@ use std::path::PathBuf;
 
 use super::Table;
 
+/// A layout that this program does not read. It can still say who writes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("layout version {found}; this program reads version {supported}")]
+pub struct UnknownVersion {
+    /// Version of the file.
+    pub found: u32,
+    /// Version that is understood.
+    pub supported: u32,
+}
+
 /// Why a panel could not be created, filled or read.
 #[derive(Debug, thiserror::Error)]
 pub enum PanelError {
@@ -37,6 +47,20 @@ pub enum PanelError {
         path: PathBuf,
         /// Its writer.
         pid: u32,
+    },
+    /// A live process has a panel of this name, in a layout of another version.
+    #[error(
+        "panel `{}` belongs to running process {pid} and has {version}; stop that process or use \
+         another name",
+        path.display()
+    )]
+    InUseByOther {
+        /// The file.
+        path: PathBuf,
+        /// Its writer.
+        pid: u32,
+        /// What it writes.
+        version: UnknownVersion,
     },
     /// The directory could be changed by others.
     #[error(
@@ -99,13 +123,8 @@ pub enum PanelError {
         found: u64,
     },
     /// A layout of another version.
-    #[error("the panel has layout version {found}; this program reads version {supported}")]
-    Version {
-        /// Version of the file.
-        found: u32,
-        /// Version that is understood.
-        supported: u32,
-    },
+    #[error("the panel has {0}")]
+    Version(UnknownVersion),
     /// A table that does not lie within the file.
     #[error(
         "corrupt panel: table of {capacity} {table} at offset {offset} does not fit its {file_len} bytes, or is not aligned"

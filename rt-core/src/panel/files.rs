@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use super::PanelError;
 use super::layout::{Geometry, Header, MAX_CAPACITY, Text};
 use super::mapping::Mapping;
-use super::process::ProcessIdentity;
 use super::reader::identity_of;
 
 const SUFFIX: &str = ".panel";
@@ -213,10 +212,14 @@ fn move_dead_aside(path: &Path) -> Result<(), PanelError> {
         Err(error) => return Err(io_error("look at panel", path)(error)),
         Ok(_) => {}
     }
-    if let Some(ProcessIdentity { pid, .. }) =
-        identity_of(path).ok().filter(ProcessIdentity::is_alive)
+    if let Ok((process, unknown_version)) = identity_of(path)
+        && process.is_alive()
     {
-        return Err(PanelError::InUse { path: path.to_owned(), pid });
+        let (path, pid) = (path.to_owned(), process.pid);
+        return Err(match unknown_version {
+            None => PanelError::InUse { path, pid },
+            Some(version) => PanelError::InUseByOther { path, pid, version },
+        });
     }
     fs::rename(path, crashed_path(path)).map_err(io_error("move aside dead panel", path))
 }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering, fence};
 use zerocopy::{FromBytes, IntoBytes, KnownLayout};
 
 use super::mapping::{Cell, Mapping};
-use super::{PanelError, Table};
+use super::{PanelError, ProcessIdentity, Table, UnknownVersion};
 use crate::histogram::COUNTS_LEN;
 
 /// First eight bytes of a panel: `SINEWPNL` on a little-endian host. Stored last at creation, so a
@@ -84,6 +84,8 @@ pub(crate) struct TableEntry {
     pub(crate) reserved: AtomicU32,
 }
 
+/// The fields up to `boot_id` lie and mean the same in every version, so that whoever cannot read a
+/// panel can still say who writes it.
 #[derive(FromBytes, IntoBytes, KnownLayout)]
 #[repr(C, align(64))]
 pub(crate) struct Header {
@@ -105,6 +107,31 @@ pub(crate) struct Header {
     pub(crate) text_sequence: AtomicU64,
     pub(crate) text: [AtomicU64; TEXT_WORDS],
     pub(crate) reserved_end: [AtomicU64; 1],
+}
+
+impl Header {
+    /// The header of a panel, of which only the fields up to `boot_id` may be relied on.
+    pub(crate) fn of_any_version(mapping: &Mapping) -> Result<&Self, PanelError> {
+        let too_short =
+            || PanelError::TooShort { need: size_of::<Self>() as u64, got: mapping.len() as u64 };
+        let header = mapping.at::<Self>(0).ok_or_else(too_short)?;
+        let magic = header.magic.load(Ordering::Relaxed);
+        fence(Ordering::Acquire);
+        if magic != MAGIC {
+            return Err(PanelError::NotAPanel { found: magic });
+        }
+        Ok(header)
+    }
+
+    /// Who wrote the panel.
+    pub(crate) fn process(&self) -> ProcessIdentity {
+        let half = |index: usize| u128::from(self.boot_id[index].load(Ordering::Relaxed));
+        ProcessIdentity {
+            pid: self.pid.load(Ordering::Relaxed),
+            start_ticks: self.process_start.load(Ordering::Relaxed),
+            boot_id: half(0) | half(1) << 64,
+        }
+    }
 }
 
 /// Words of [`ProbeCell::config`].
@@ -226,17 +253,11 @@ impl Geometry {
 
     /// Checks everything that a header says against the length of the mapping.
     pub(crate) fn check(mapping: &Mapping) -> Result<Self, PanelError> {
-        let too_short =
-            || PanelError::TooShort { need: size_of::<Header>() as u64, got: mapping.len() as u64 };
-        let header = mapping.at::<Header>(0).ok_or_else(too_short)?;
-        let magic = header.magic.load(Ordering::Relaxed);
-        fence(Ordering::Acquire);
-        if magic != MAGIC {
-            return Err(PanelError::NotAPanel { found: magic });
-        }
+        let header = Header::of_any_version(mapping)?;
         let version = header.version.load(Ordering::Relaxed);
         if version != VERSION {
-            return Err(PanelError::Version { found: version, supported: VERSION });
+            let version = UnknownVersion { found: version, supported: VERSION };
+            return Err(PanelError::Version(version));
         }
         let header_len = u64::from(header.header_len.load(Ordering::Relaxed));
         expect("header length", header_len, size_of::<Header>() as u64)?;

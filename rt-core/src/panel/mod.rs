@@ -20,14 +20,15 @@
 //! dropped removes its file. Any other end leaves the evidence: after SIGKILL the file stays, and
 //! the next process of that name renames it to `<name>.crashed.panel` before it creates its own;
 //! a panel dropped while running becomes [`State::Failed`] under that name at once. A panel whose
-//! writer is alive is never replaced: [`PanelError::InUse`].
+//! writer is alive is never replaced: [`PanelError::InUse`]. That holds for a writer of another
+//! version, too: offsets 0 to 55 of the header are the same in all of them.
 //!
 //! # Layout, version 1
 //!
 //! Native byte order (the magic tells), tables and entries aligned to 64 bytes, text zero-padded
 //! UTF-8. Every number is one atomic word with one writer at a time. `used` of a table is stored with
 //! release after an entry is complete. Words that belong together stand behind a sequence word
-//! ([`crate::sequence_lock`]).
+//! (`sequence_lock.rs`).
 //!
 //! Header, 2,176 bytes at offset 0:
 //!
@@ -102,7 +103,7 @@ mod writer;
 use std::fmt;
 use std::path::PathBuf;
 
-pub use error::PanelError;
+pub use error::{PanelError, UnknownVersion};
 pub use files::{default_dir, path_of};
 pub use handles::{Counter, Gauge, Probe, Recorder};
 pub use process::ProcessIdentity;
@@ -240,10 +241,12 @@ pub enum Cause {
     /// The thread was not on the CPU for the part that is over the budget: preempted, throttled,
     /// stolen by a hypervisor, or blocked.
     NotOnCpu = 3,
+    /// It kept its budget and missed its deadline: it began too late.
+    LateRelease = 4,
 }
 
 impl Cause {
-    const ALL: [Self; 3] = [Self::Unknown, Self::OwnOverrun, Self::NotOnCpu];
+    const ALL: [Self; 4] = [Self::Unknown, Self::OwnOverrun, Self::NotOnCpu, Self::LateRelease];
 
     pub(crate) fn from_word(word: u32) -> Option<Self> {
         Self::ALL.into_iter().find(|cause| *cause as u32 == word)
@@ -256,6 +259,7 @@ impl fmt::Display for Cause {
             Self::Unknown => "unknown",
             Self::OwnOverrun => "own overrun",
             Self::NotOnCpu => "not on the CPU",
+            Self::LateRelease => "late release",
         })
     }
 }

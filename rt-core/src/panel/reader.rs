@@ -5,10 +5,10 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::files::{io_error, is_panel_name};
-use super::layout::Geometry;
+use super::layout::{Geometry, Header};
 use super::mapping::Mapping;
 use super::snapshot::{self, PanelSnapshot};
-use super::{PanelError, ProcessIdentity};
+use super::{PanelError, ProcessIdentity, UnknownVersion};
 
 /// A panel mapped for reading. The writer neither notices nor can be disturbed.
 ///
@@ -31,6 +31,12 @@ impl PanelReader {
     /// When it cannot be opened, is not a panel, or is truncated or corrupt.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, PanelError> {
         let path = path.as_ref();
+        let (file, mapping) = Self::map(path)?;
+        let geometry = Geometry::check(&mapping)?;
+        Ok(Self { file, path: path.to_owned(), mapping, geometry })
+    }
+
+    fn map(path: &Path) -> Result<(fs::File, Mapping), PanelError> {
         // Non-blocking, so that a FIFO of that name does not hang the tool.
         let file = OpenOptions::new()
             .read(true)
@@ -38,14 +44,13 @@ impl PanelReader {
             .open(path)
             .map_err(io_error("open panel", path))?;
         let got = length(&file, path)?;
-        let need = size_of::<super::layout::Header>() as u64;
+        let need = size_of::<Header>() as u64;
         if got < need {
             return Err(PanelError::TooShort { need, got });
         }
         let len = usize::try_from(got).unwrap_or(usize::MAX);
         let mapping = Mapping::read_only(&file, len).map_err(io_error("map panel", path))?;
-        let geometry = Geometry::check(&mapping)?;
-        Ok(Self { file, path: path.to_owned(), mapping, geometry })
+        Ok((file, mapping))
     }
 
     /// The file.
@@ -81,8 +86,11 @@ impl PanelReader {
             let path = entry.map_err(io_error("list directory", dir))?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             if let Some(crashed) = is_panel_name(&name) {
-                let process = identity_of(&path);
-                panels.push(Listed { path, crashed, process });
+                let (process, unknown_version) = match identity_of(&path) {
+                    Ok((process, unknown_version)) => (Ok(process), unknown_version),
+                    Err(error) => (Err(error), None),
+                };
+                panels.push(Listed { path, crashed, process, unknown_version });
             }
         }
         panels.sort_by(|a, b| a.path.cmp(&b.path));
@@ -97,8 +105,10 @@ pub struct Listed {
     pub path: PathBuf,
     /// Whether it is kept as evidence of a crash.
     pub crashed: bool,
-    /// Who wrote it, or why it cannot be read.
+    /// Who wrote it, or why that cannot be said.
     pub process: Result<ProcessIdentity, PanelError>,
+    /// Its layout, where this program does not read it: [`PanelReader::open`] will refuse.
+    pub unknown_version: Option<UnknownVersion>,
 }
 
 impl Listed {
@@ -109,10 +119,17 @@ impl Listed {
     }
 }
 
-/// Who wrote the panel at `path`.
-pub(super) fn identity_of(path: &Path) -> Result<ProcessIdentity, PanelError> {
-    let reader = PanelReader::open(path)?;
-    Ok(snapshot::identity_in(&reader.mapping, &reader.geometry))
+/// Who wrote the panel at `path`; also where it has a layout of another version, and then which.
+pub(super) fn identity_of(
+    path: &Path,
+) -> Result<(ProcessIdentity, Option<UnknownVersion>), PanelError> {
+    let (_file, mapping) = PanelReader::map(path)?;
+    let process = Header::of_any_version(&mapping)?.process();
+    match Geometry::check(&mapping) {
+        Ok(_) => Ok((process, None)),
+        Err(PanelError::Version(unknown)) => Ok((process, Some(unknown))),
+        Err(error) => Err(error),
+    }
 }
 
 fn length(file: &fs::File, path: &Path) -> Result<u64, PanelError> {

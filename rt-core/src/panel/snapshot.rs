@@ -253,7 +253,7 @@ pub(super) fn take(mapping: &Mapping, geometry: &Geometry) -> Result<PanelSnapsh
 
     Ok(PanelSnapshot {
         name: header.name.load(),
-        process: identity_in(mapping, geometry),
+        process: header.process(),
         started_at: Nanos::new(header.started_at.load(Ordering::Relaxed)),
         started_at_wall: Nanos::new(header.started_at_wall.load(Ordering::Relaxed)),
         taken_at: clock::now(),
@@ -273,17 +273,6 @@ pub(super) fn take(mapping: &Mapping, geometry: &Geometry) -> Result<PanelSnapsh
         trips,
         torn,
     })
-}
-
-/// Who the header says wrote the panel.
-pub(super) fn identity_in(mapping: &Mapping, geometry: &Geometry) -> ProcessIdentity {
-    let header = geometry.header(mapping);
-    let half = |index: usize| u128::from(header.boot_id[index].load(Ordering::Relaxed));
-    ProcessIdentity {
-        pid: header.pid.load(Ordering::Relaxed),
-        start_ticks: header.process_start.load(Ordering::Relaxed),
-        boot_id: half(0) | half(1) << 64,
-    }
 }
 
 fn probe(cell: &ProbeCell, histograms: usize, torn: &mut u32) -> Result<ProbeSnapshot, PanelError> {
@@ -376,7 +365,7 @@ fn trip(cell: &TripCell, probe: usize, torn: &mut u32) -> Result<Option<TripSnap
         duration: nanos(duration),
         budget: nanos(budget),
         release_latency: nanos(release),
-        cause: Cause::from_word(cause).ok_or_else(|| corrupt("cause of a trip", cause, 3))?,
+        cause: Cause::from_word(cause).ok_or_else(|| corrupt("cause of a trip", cause, 4))?,
         level_after: Level::from_word(level).ok_or_else(|| corrupt("level of a trip", level, 3))?,
         cpu_time: nanos(cpu),
         involuntary_switches: involuntary,

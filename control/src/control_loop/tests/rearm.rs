@@ -5,7 +5,7 @@ use sinew_rt::latest;
 
 use super::*;
 use crate::input::Input;
-use crate::safety::{RearmToken, StopCause};
+use crate::safety::{Event, RearmToken, StopCause};
 
 /// Trips in cycle 3, and lets the test do something to the handle in a later one.
 fn trip_then(
@@ -225,4 +225,29 @@ fn a_loop_rearmed_while_a_lane_is_still_degraded_starts_degraded() {
         log.iter().filter(|entry| entry.0 == Call::Cycle).map(|entry| (entry.1, entry.4)).collect();
     let degraded = State::DegradedTiming;
     assert_eq!(states, [1, 2, 3, 6, 7, 8].map(|tick| (tick, degraded)));
+}
+
+#[test]
+fn a_panic_or_hang_between_the_look_and_the_rearm_is_not_lost() {
+    for (since, cause) in [
+        (Health::set_panicked as fn(&Health), StopCause::Panic),
+        (Health::set_hung, StopCause::Hang),
+        (Health::set_dead, StopCause::Panic),
+    ] {
+        let rig = Rig::new();
+        let control_loop = ControlLoop::new("arm").health(rig.health.clone());
+        let handle = control_loop.handle();
+        let body = Scripted { script: Box::new(|_, _| {}), log: &rig.log };
+        let mut engine = control_loop.prepare(&rig.panel, body).unwrap().engine;
+        engine.safety.apply(Event::InputLost);
+        handle.rearm(RearmToken::authorise(1));
+
+        engine.follow_health();
+        since(&rig.health);
+        engine.follow_rearm(START);
+        engine.follow_health();
+        engine.follow_rearm(START + MS);
+        let Status { state, cause: found, stops } = handle.status();
+        assert_eq!((state, found, stops), (State::SafeStop, Some(cause), 2));
+    }
 }

@@ -61,5 +61,9 @@ fn what_does_not_fit_is_refused_with_its_numbers() {
         refused(arm().wake(Wake::Hybrid { spin: US * 501 })),
         "loop arm: spinning 501.0 µs of each period of 1.000 ms; use 0 to 500.0 µs or Wake::Sleep"
     );
+    assert_eq!(
+        refused(ControlLoop::new("leg").budget(US * 200).deadline(US * 199)),
+        "loop leg: the deadline of 199.0 µs is below the budget of 200.0 µs; raise it"
+    );
     assert!(refused(arm().budget(Nanos::ZERO)).contains("budget is 0 ns"));
 }

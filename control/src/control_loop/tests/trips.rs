@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use sinew_rt::guard::{Execution, Guard, GuardSpec};
 use sinew_rt::ladder::Level;
 use sinew_rt::latest::{self, LatestReader};
+use sinew_rt::panel::Cause;
 
 use super::*;
 use crate::input::{Input, Reading};
@@ -40,6 +41,42 @@ fn overruns_climb_the_ladder_and_safe_stop_comes_in_the_same_cycle() {
     assert_eq!(snapshot.gauge("arm stop cause"), Some(i64::from(StopCause::Timing.code())));
     assert_eq!(snapshot.probes[0].overruns, 4);
     assert_eq!(snapshot.probes[0].executions, 7, "cycles without the body are not executions");
+}
+
+#[test]
+fn late_wake_ups_climb_the_ladder_like_long_cycles() {
+    let mut rig = Rig::new();
+    rig.ladder = LadderConfig {
+        degrade: Some((2, 10).into()),
+        stop: Some((4, 10).into()),
+        ..LadderConfig::standard()
+    };
+    // Exactly a period late is in time for a body that takes none; a nanosecond more is not.
+    rig.late = [vec![MS; 3], vec![MS + Nanos::new(1); 9]].concat();
+    rig.run(12, |_, _| {});
+    assert_eq!(rig.ticks_of(Call::Cycle), range(1..=7));
+    assert_eq!(rig.ticks_of(Call::Degraded), [6], "told once, in the cycle after the second");
+    assert_eq!(rig.ticks_of(Call::SafeStop), range(7..=12), "from the fourth miss on");
+    assert_eq!(rig.status.get().unwrap().cause, Some(StopCause::Timing));
+    let snapshot = rig.panel.snapshot().unwrap();
+    assert_eq!(snapshot.probes[0].overruns, 4);
+    assert!(snapshot.trips.iter().all(|trip| trip.cause == Cause::LateRelease));
+}
+
+#[test]
+fn a_deadline_counts_from_the_instant_at_which_the_cycle_was_due() {
+    let mut rig = Rig::new();
+    let clock = rig.clock.clone();
+    rig.late = vec![US * 200, US * 200 + Nanos::new(1), US * 299, US * 301];
+    let control_loop = ControlLoop::new("arm").budget(US * 100).deadline(US * 300);
+    rig.run_loop(control_loop, 5, move |call, cx| {
+        if call == Call::Cycle && cx.tick() <= 2 {
+            clock.advance(US * 100);
+        }
+    });
+    let snapshot = rig.panel.snapshot().unwrap();
+    let late: Vec<_> = snapshot.trips.iter().map(|trip| trip.release_latency).collect();
+    assert_eq!(late, [US * 200 + Nanos::new(1), US * 301]);
 }
 
 #[test]
