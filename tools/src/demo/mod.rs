@@ -16,6 +16,7 @@ mod process;
 mod report;
 mod robot;
 mod scratch;
+mod stall;
 mod story;
 mod table;
 
@@ -76,8 +77,8 @@ Exit codes:
   1  a check failed, or Ctrl-C came first. Missed budgets and NOT REAL-TIME are reported and do not
      decide
   2  wrong usage
-  3  this machine cannot run it, and why; or it ran, and all that failed is explained by a thread
-     that the kernel kept from its core for half the deadline or longer
+  3  this machine cannot run it, and why; or it ran, and all that failed is explained by threads
+     that the kernel kept from their cores for half the deadline or longer, when it mattered
 
 Each half is extended by up to 5 s while the pole does not balance yet."
 )]
