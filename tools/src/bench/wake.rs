@@ -32,17 +32,17 @@ const LOOK: Nanos = Nanos::from_millis(100);
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  sinew bench wake --core 1                       10,000 wake-ups at 1 kHz, plain sleep
-  sinew bench wake --core 1 --spin-us 100         sleep until 100 µs before, then spin
+  sinew bench wake                                10,000 wake-ups at 1 kHz, plain sleep
+  sinew bench wake --core 1 --spin-us 100         on core 1; sleep until 100 µs before, then spin
   sinew bench wake --interval-us 997 --json -     out of step with ticks of 1 ms
 
 cyclictest's names: -a core, -i interval in µs, -p priority, -l loops.")]
 pub(crate) struct WakeArgs {
     #[command(flatten)]
     common: Common,
-    /// The core to measure on
-    #[arg(short = 'a', long, default_value_t = 1)]
-    core: u16,
+    /// The core to measure on, by default the first real-time core
+    #[arg(short = 'a', long)]
+    core: Option<u16>,
     /// Period in µs; rounded so that a whole number of periods makes a second
     #[arg(short, long, default_value_t = 1_000,
           value_parser = clap::value_parser!(u32).range(10..=1_000_000))]
@@ -65,7 +65,7 @@ pub(crate) fn run(args: &WakeArgs) -> Outcome {
     let rate_hz = rate_hz(args.interval_us);
     let done = Arc::new(AtomicU64::new(0));
     let body = Counting { left: args.loops, done: done.clone() };
-    let spec = args.common.thread(NAME, args.core)?;
+    let spec = args.common.thread(NAME, super::core_or_default(args.core)?)?;
     let running = control_loop(spec, rate_hz, args.spin_us).spawn_body(&panel, body);
     let running = running.map_err(failure)?;
     let bar = super::progress("wake", args.loops);

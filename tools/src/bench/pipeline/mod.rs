@@ -148,9 +148,7 @@ impl Cores {
     /// Two different cores, unless the user says otherwise or there is only one.
     fn choose(args: &PipelineArgs) -> Result<Self, Failure> {
         let topology = Topology::read().map_err(Failure::machine)?;
-        let mut cores = topology.real_time_cores();
-        let others: Vec<_> = topology.usable_cores().iter().collect();
-        cores.extend(others.into_iter().filter(|core| !cores.contains(core)).collect::<Vec<_>>());
+        let cores = super::measuring_cores(&topology);
         let Some(receiver) = cores.first() else {
             return Err(Failure::machine("this process may use no core"));
         };
