@@ -18,6 +18,7 @@ mod order;
 mod recording;
 mod schedule;
 mod throughput;
+mod turns;
 
 use sinew_rt::topology::{CoreId, Topology};
 
