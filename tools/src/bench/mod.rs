@@ -173,6 +173,7 @@ mod tests {
             &["wake", "-l", "0"],
             &["guard", "--bursts", "0"],
             &["hop", "--rounds", "0"],
+            &["pipeline", "--idle", "--seconds", "0"],
             &["hop", "--part", "everything"],
             &["compare", "--base", "a", "--control", "b", "--subject", "c", "--limit-p50", "-1"],
         ] {

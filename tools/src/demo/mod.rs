@@ -83,8 +83,8 @@ Exit codes:
 Each half is extended by up to 5 s while the pole does not balance yet."
 )]
 pub(crate) struct DemoArgs {
-    /// How long to run, 8 to 86400 (4 with --no-kill)
-    #[arg(long, value_name = "N", default_value_t = 20)]
+    /// How long to run, in seconds: 8 to 86400 (from 4 with --no-kill)
+    #[arg(long, default_value_t = 20)]
     seconds: u32,
     /// How the stages of each process are spread over threads
     #[arg(long, value_enum, default_value_t = LayoutArg::Fused)]

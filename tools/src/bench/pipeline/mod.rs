@@ -90,7 +90,8 @@ pub(crate) struct PipelineArgs {
     #[arg(long)]
     idle: bool,
     /// For how long to watch the idle node, in seconds
-    #[arg(long, default_value_t = 30, requires = "idle")]
+    #[arg(long, default_value_t = 30, requires = "idle",
+          value_parser = clap::value_parser!(u32).range(1..=86_400))]
     seconds: u32,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
