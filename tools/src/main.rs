@@ -65,3 +65,34 @@ fn run(command: Command) -> Outcome {
         Command::Node(args) => node::run(args),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn options(command: &clap::Command, found: &mut Vec<(String, String)>) {
+        for option in command.get_arguments() {
+            if let Some(name) = option.get_long() {
+                let help = option.get_help().map(ToString::to_string).unwrap_or_default();
+                found.push((format!("{} --{name}", command.get_name()), help));
+            }
+        }
+        command.get_subcommands().for_each(|command| options(command, found));
+    }
+
+    #[test]
+    fn an_option_that_is_a_time_has_its_unit_in_its_name_and_in_its_help() {
+        let mut found = Vec::new();
+        options(&Cli::command(), &mut found);
+        let mut times = 0;
+        for (name, help) in &found {
+            for (unit, ending) in [("µs", "-us"), ("in seconds", "seconds")] {
+                assert_eq!(help.contains(unit), name.ends_with(ending), "{name}: {help}");
+                times += u32::from(name.ends_with(ending));
+            }
+        }
+        assert!(times >= 5, "{found:?}");
+    }
+}

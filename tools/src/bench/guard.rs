@@ -47,21 +47,21 @@ const REST: Nanos = Nanos::from_millis(50);
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Example:
-  sinew bench guard --core 1            60 bursts, 120,000 turns of each kind, about 7 s")]
+  sinew bench guard                     60 bursts, 120,000 turns of each kind, about 7 s")]
 pub(crate) struct GuardArgs {
     #[command(flatten)]
     common: Common,
-    /// The core to measure on
-    #[arg(long, default_value_t = 1)]
-    core: u16,
+    /// The core to measure on, by default the first real-time core
+    #[arg(long)]
+    core: Option<u16>,
     /// Bursts of 2,000 turns of each kind; 50 and more are judged
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..10_000))]
     bursts: u32,
 }
 
 pub(crate) fn run(args: &GuardArgs) -> Outcome {
-    let mut run = Run::start(args.common.output.require)?;
-    let spec = args.common.thread("bench-guard", args.core)?;
+    let mut run = Run::start(&args.common.output)?;
+    let spec = args.common.thread("bench-guard", super::core_or_default(args.core)?)?;
     let panel = Panel::anonymous(&PanelSpec::new("bench-guard")).map_err(Failure::machine)?;
     let bursts = u64::from(args.bursts);
     let bar = super::progress("guard", bursts);
@@ -99,7 +99,7 @@ pub(crate) fn run(args: &GuardArgs) -> Outcome {
          clocked passes read the clock {} times, unguarded ones once",
         STAGES + 1
     ));
-    run.finish(args.common.output.json.as_deref())
+    run.finish(&args.common.output)
 }
 
 /// The least that a stage can do: the cost of the guard does not hide behind the work.

@@ -8,6 +8,7 @@ mod ping;
 use clap::ValueEnum;
 use sinew_rt::clock::{self, Nanos};
 use sinew_rt::thread;
+use sinew_rt::topology::{CoreId, Topology};
 
 use super::Common;
 use super::report::Run;
@@ -50,18 +51,18 @@ const PERIODS: [Nanos; 3] =
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  sinew bench hop                            everything, between cores 0 and 1, about 1 minute
+  sinew bench hop                            everything, about 1 minute
   sinew bench hop --part spin,park           only what is judged
   sinew bench hop --rounds 4 --json -        a first look, for a script")]
 pub(crate) struct HopArgs {
     #[command(flatten)]
     common: Common,
-    /// The core of the end that measures
-    #[arg(long, default_value_t = 0)]
-    near: u16,
-    /// The core of the other end
-    #[arg(long, default_value_t = 1)]
-    far: u16,
+    /// The core of the end that measures, by default the second real-time core or else another one
+    #[arg(long)]
+    near: Option<u16>,
+    /// The core of the other end, by default the first real-time core
+    #[arg(long)]
+    far: Option<u16>,
     /// Rounds of each side; 40 and more are judged
     #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..10_000))]
     rounds: u32,
@@ -89,16 +90,12 @@ impl HopArgs {
 }
 
 pub(crate) fn run(args: &HopArgs) -> Outcome {
-    if args.near == args.far {
-        return Err(Failure::usage(format!(
-            "--near and --far are both core {}; a hop takes two cores",
-            args.near
-        )));
-    }
-    let mut run = Run::start(args.common.output.require)?;
+    let topology = Topology::read().map_err(Failure::machine)?;
+    let (near, far) = ends(args.near, args.far, &super::measuring_cores(&topology))?;
+    let mut run = Run::start(&args.common.output)?;
     let pair = Pair {
-        near: args.common.thread("bench-near", args.near)?,
-        far: args.common.thread("bench-far", args.far)?,
+        near: args.common.thread("bench-near", near)?,
+        far: args.common.thread("bench-far", far)?,
     };
     if args.wants(Part::Spin) {
         spinning(&mut run, &pair, args.rounds)?;
@@ -114,7 +111,28 @@ pub(crate) fn run(args: &HopArgs) -> Outcome {
         envelope::<{ framed(256) }>(&mut run, &pair, args.rounds, 256)?;
         envelope::<{ framed(1_024) }>(&mut run, &pair, args.rounds, 1_024)?;
     }
-    run.finish(args.common.output.json.as_deref())
+    run.finish(&args.common.output)
+}
+
+/// The two ends' cores: those that were asked for, and for the others the best of `cores`.
+fn ends(near: Option<u16>, far: Option<u16>, cores: &[CoreId]) -> Result<(u16, u16), Failure> {
+    let best_but = |taken: Option<u16>| {
+        let mut free = cores.iter().map(|core| core.get()).filter(|core| Some(*core) != taken);
+        free.next().ok_or_else(|| {
+            Failure::machine(format!(
+                "a hop takes two cores, and this process may use only {}",
+                taken.map_or("none".to_owned(), |core| format!("core {core}"))
+            ))
+        })
+    };
+    let far = far.map_or_else(|| best_but(near), Ok)?;
+    let near = near.map_or_else(|| best_but(Some(far)), Ok)?;
+    if near == far {
+        return Err(Failure::usage(format!(
+            "--near and --far are both core {near}; a hop takes two cores"
+        )));
+    }
+    Ok((near, far))
 }
 
 /// Alternates the two sides for `rounds` rounds, or until Ctrl-C.
@@ -234,4 +252,25 @@ fn on_one_thread<C: Carrier, const N: usize>(
     let thread = thread.map_err(super::thread_failure)?;
     run.thread(thread.applied());
     thread.join().map_err(Failure::machine)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ends_are_the_best_two_cores_unless_somebody_says_otherwise() {
+        let cores = |numbers: &[u16]| numbers.iter().map(|n| CoreId::new(*n)).collect::<Vec<_>>();
+        let three = cores(&[2, 5, 0]);
+        let good = |near, far| ends(near, far, &three).unwrap();
+        assert_eq!(good(None, None), (5, 2));
+        assert_eq!(good(Some(2), None), (2, 5));
+        assert_eq!(good(None, Some(5)), (2, 5));
+        assert_eq!(good(Some(7), Some(8)), (7, 8), "the thread's start knows which cores exist");
+        let same = ends(Some(2), Some(2), &three).unwrap_err();
+        assert_eq!(same.exit, crate::exit::Exit::Usage);
+        let single = ends(None, None, &cores(&[3])).unwrap_err();
+        assert_eq!(single.exit, crate::exit::Exit::Machine);
+        assert!(single.message.contains("two cores") && single.message.contains("only core 3"));
+    }
 }

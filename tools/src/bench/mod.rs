@@ -16,7 +16,7 @@ use std::sync::{Arc, LazyLock};
 use indicatif::{ProgressBar, ProgressStyle};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use sinew_rt::thread::{Policy, Priority, Strictness, ThreadError, ThreadSpec};
-use sinew_rt::topology::CoreId;
+use sinew_rt::topology::{CoreId, Topology};
 
 use crate::exit::{Failure, Outcome};
 use report::OutputArgs;
@@ -108,6 +108,28 @@ impl Common {
     }
 }
 
+/// The cores to measure on, the best first: those for real-time threads, and behind them the others
+/// that this process may use.
+fn measuring_cores(topology: &Topology) -> Vec<CoreId> {
+    let mut cores = topology.real_time_cores();
+    for core in topology.usable_cores().iter() {
+        if !cores.contains(&core) {
+            cores.push(core);
+        }
+    }
+    cores
+}
+
+/// The core that was asked for, or else the first real-time core.
+pub(crate) fn core_or_default(asked: Option<u16>) -> Result<u16, Failure> {
+    if let Some(core) = asked {
+        return Ok(core);
+    }
+    let topology = Topology::read().map_err(Failure::machine)?;
+    let first = measuring_cores(&topology).first().map(|core| core.get());
+    first.ok_or_else(|| Failure::machine("this process may use no core; check its cpuset"))
+}
+
 /// Why a measuring thread could not be started: a core that this machine has not is a wrong
 /// command line, everything else is the machine's.
 pub(crate) fn thread_failure(error: ThreadError) -> Failure {
@@ -138,7 +160,7 @@ mod tests {
     fn cyclictests_names_mean_what_they_mean_there() {
         let args = parse(&["wake", "-a", "0", "-i", "250", "-p", "90", "-l", "100"]).unwrap();
         let shown = format!("{args:?}");
-        for expected in ["core: 0", "interval_us: 250", "priority: 90", "loops: 100"] {
+        for expected in ["core: Some(0)", "interval_us: 250", "priority: 90", "loops: 100"] {
             assert!(shown.contains(expected), "{expected} in {shown}");
         }
     }
@@ -151,6 +173,7 @@ mod tests {
             &["wake", "-l", "0"],
             &["guard", "--bursts", "0"],
             &["hop", "--rounds", "0"],
+            &["pipeline", "--idle", "--seconds", "0"],
             &["hop", "--part", "everything"],
             &["compare", "--base", "a", "--control", "b", "--subject", "c", "--limit-p50", "-1"],
         ] {

@@ -3,13 +3,14 @@
 use serde::Serialize;
 use sinew_control::safety::StopCause;
 use sinew_rt::clock::Nanos;
-use sinew_rt::panel::{Cause, Kind, PanelSnapshot, State};
+use sinew_rt::panel::State;
 
+use super::SECONDS_MIN_NO_KILL;
 use super::child::Life;
 use super::process::Limits;
 use super::report::{Drop, dropped};
 use super::scratch::Role;
-use super::story::{Events, Script};
+use super::story::{Events, GRACE, Script, Unplanned};
 
 /// What came of one promise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -17,7 +18,7 @@ use super::story::{Events, Script};
 pub(crate) enum Finding {
     Pass,
     Fail,
-    /// Not kept, in a run in which the machine kept a real-time thread from its core for so long
+    /// Not kept, and when it mattered the machine kept a real-time thread from its core for so long
     /// that no program could have kept it.
     Machine,
     /// The run ended before.
@@ -48,50 +49,51 @@ const EXPECTED_DROPS: [&str; 7] = [
 /// Drops that a stall alone explains: what waited meanwhile comes at once.
 const DROPS_AFTER_STALL: [&str; 3] = ["rate_limited", "queue_full", "pool_empty"];
 
+/// How far back the cause of an unbalanced pole may lie: whatever happened earlier was over, and the
+/// pole could have been swung up again and been waited for.
+const RECOVERY: Nanos = Nanos::new(SECONDS_MIN_NO_KILL as i64 * 1_000_000_000 + GRACE.as_nanos());
+
 pub(crate) fn all(script: &Script, limits: &Limits, events: &Events, lives: &[Life]) -> Vec<Check> {
-    let stalled = stall(limits, lives).is_some();
-    let at_mercy = |check: Check| match check.finding {
-        Finding::Fail if stalled => Check { finding: Finding::Machine, ..check },
+    let stalled =
+        |(from, until)| lives.iter().flat_map(|life| &life.stalls).any(|s| s.touches(from, until));
+    // A check that failed, and the time in which a stall may have been the reason.
+    let at_mercy = |check: Check, windows: &[(Nanos, Nanos)]| match check.finding {
+        Finding::Fail if windows.iter().copied().all(stalled) => {
+            Check { finding: Finding::Machine, ..check }
+        }
         _ => check,
     };
+    let (began, ended) = (events.began_at, events.ended_at);
+    let killed = events.killed_at.unwrap_or(ended);
     let mut checks = Vec::new();
     if script.kill {
-        checks.push(at_mercy(balanced_before_kill(events)));
-        checks.push(at_mercy(safe_stop(limits, events)));
+        let until_kill = (began.max(killed - RECOVERY), killed);
+        checks.push(at_mercy(balanced_before_kill(events), &[until_kill]));
+        let stop = match events.stop {
+            Some(stop) => (stop.setpoint_sent_at.min(killed), stop.torque_off_at.max(killed)),
+            None => (killed, ended),
+        };
+        checks.push(at_mercy(safe_stop(limits, events), &[stop]));
         checks.push(new_life(events));
-        checks.push(at_mercy(rearmed(events)));
+        let again = events.balanced_again_at.unwrap_or(ended);
+        checks.push(at_mercy(rearmed(events), &[(events.restarted_at.unwrap_or(killed), again)]));
     }
-    checks.push(at_mercy(balanced_at_end(events)));
-    checks.push(at_mercy(no_other_stop(events)));
-    checks.push(no_unexpected_drop(lives, stalled));
+    let until_end = (began.max(ended - RECOVERY), ended);
+    checks.push(at_mercy(balanced_at_end(events), &[until_end]));
+    // Input is lost a deadline after it was sent, and each process may have been kept for as long.
+    let before = |stop: &Unplanned| (stop.at - limits.deadline * 2, stop.at);
+    let stops: Vec<_> = events.unplanned.iter().map(before).collect();
+    checks.push(at_mercy(no_other_stop(events), &stops));
+    // Counters do not say when: any stall of the run may have let these wait.
+    checks.push(no_unexpected_drop(lives, longest_stall(lives).is_some()));
     checks.push(ended_well(events, lives));
     checks
 }
 
 /// The longest time for which the kernel kept a real-time thread of either process from its core, if
-/// that was long enough to spoil the run: half the deadline, since a stall of each process adds up.
-pub(crate) fn stall(limits: &Limits, lives: &[Life]) -> Option<Nanos> {
-    let waits = lives.iter().flat_map(|life| waits(&life.panel));
-    waits.max().filter(|longest| *longest > limits.deadline / 2)
-}
-
-/// How long the threads of a process waited for their cores, as far as that cannot be their own doing.
-fn waits(panel: &PanelSnapshot) -> impl Iterator<Item = Nanos> {
-    let longest = |kind, name: Option<&str>| {
-        let histograms = panel.histograms.iter();
-        let of_kind = histograms.filter(move |histogram| histogram.kind == kind);
-        let named = of_kind.filter(move |histogram| name.is_none_or(|name| histogram.name == name));
-        named.map(|histogram| histogram.max).max().unwrap_or_default()
-    };
-    // A loop sleeps until an instant, and is on its own in waking up late.
-    let woken = longest(Kind::WakeUp, None);
-    // The send stage is called for each millisecond. It may wait for a stage of its lane to end,
-    // and for the rest only because its thread does not run.
-    let called = longest(Kind::ReleaseLatency, Some("send")) - longest(Kind::Execution, None);
-    // In the middle of an execution, the guard tells time on the CPU from time off it.
-    let inside = panel.trips.iter().filter(|trip| trip.cause == Cause::NotOnCpu);
-    let inside = inside.map(|trip| trip.duration).max().unwrap_or_default();
-    [woken, called, inside].into_iter()
+/// that was long enough to spoil a run.
+pub(crate) fn longest_stall(lives: &[Life]) -> Option<Nanos> {
+    lives.iter().flat_map(|life| &life.stalls).map(|stall| stall.length).max()
 }
 
 fn check(name: &'static str, good: Option<bool>, detail: impl Into<String>) -> Check {
@@ -165,7 +167,8 @@ fn balanced_at_end(events: &Events) -> Check {
 }
 
 /// Each cause once, with how often it came.
-fn counted(causes: &[StopCause]) -> Vec<String> {
+fn counted(stops: &[Unplanned]) -> Vec<String> {
+    let causes: Vec<_> = stops.iter().map(|stop| stop.cause).collect();
     let mut lines = Vec::new();
     for (n, cause) in causes.iter().enumerate() {
         if !causes[..n].contains(cause) {
@@ -224,6 +227,7 @@ mod tests {
     use super::*;
     use crate::demo::look::Stop;
     use crate::demo::process::Started;
+    use crate::demo::stall::Stall;
 
     const SECOND: Nanos = Nanos::from_secs(1);
     const MS: Nanos = Nanos::from_millis(1);
@@ -255,11 +259,10 @@ mod tests {
         (script, Limits::new(false), events)
     }
 
-    /// One life of each process, whose loop was once woken `late`, and whose lane never.
-    fn lives(late: Nanos, dropped: &[&str]) -> Vec<Life> {
+    /// One life of each process, without a stall.
+    fn lives(dropped: &[&str]) -> Vec<Life> {
         let life = |role: Role| {
             let panel = Panel::anonymous(&PanelSpec::new(role.name())).unwrap();
-            panel.recorder("loop", Kind::WakeUp).unwrap().record(late, late);
             for reason in dropped {
                 panel.counter(&format!("verify.drop.{reason}@peer")).unwrap().increment();
             }
@@ -271,9 +274,17 @@ mod tests {
                 as_asked: true,
                 errors: String::new(),
                 panel: panel.snapshot().unwrap(),
+                stalls: Vec::new(),
             }
         };
         vec![life(Role::Robot), life(Role::Controller)]
+    }
+
+    /// The same, with the controller kept from its core until `at`.
+    fn lives_stalled(at: Nanos, dropped: &[&str]) -> Vec<Life> {
+        let mut lives = lives(dropped);
+        lives[1].stalls.push(Stall { from: at - MS * 15, until: at, length: MS * 15 });
+        lives
     }
 
     /// The names of the checks that came to `finding`.
@@ -286,7 +297,7 @@ mod tests {
     #[test]
     fn a_run_as_it_should_be_passes_every_check() {
         let (_, _, events) = good();
-        assert_eq!(found(Finding::Pass, &events, &lives(MS, &["no_life"])).len(), 8);
+        assert_eq!(found(Finding::Pass, &events, &lives(&["no_life"])).len(), 8);
     }
 
     #[test]
@@ -295,10 +306,10 @@ mod tests {
         let mut stop = events.stop.unwrap();
         stop.torque_off_at = stop.setpoint_sent_at + limits.deadline + limits.reaction;
         events.stop = Some(stop);
-        assert_eq!(found(Finding::Fail, &events, &lives(MS, &[])), Vec::<&str>::new());
+        assert_eq!(found(Finding::Fail, &events, &lives(&[])), Vec::<&str>::new());
         stop.torque_off_at += Nanos::new(1);
         events.stop = Some(stop);
-        let failed = found(Finding::Fail, &events, &lives(MS, &[]));
+        let failed = found(Finding::Fail, &events, &lives(&[]));
         assert_eq!(failed, ["safe stop within its deadline"]);
     }
 
@@ -316,7 +327,7 @@ mod tests {
         for spoil in cases {
             let (_, _, mut events) = good();
             spoil(&mut events);
-            let failed = found(Finding::Fail, &events, &lives(MS, &[]));
+            let failed = found(Finding::Fail, &events, &lives(&[]));
             assert_eq!(failed, ["safe stop within its deadline"]);
         }
     }
@@ -328,31 +339,34 @@ mod tests {
             ("balanced before the kill", |events, _| events.balanced_before_kill = Some(false)),
             ("new life of the controller accepted", |events, _| events.epochs = vec![2, 2]),
             ("re-armed and balanced again", |events, _| events.balanced_again_at = None),
-            ("no other safe stop", |events, _| events.unplanned.push(StopCause::Hang)),
-            ("no frame dropped unexpectedly", |_, all| *all = lives(MS, &["bad_signature"])),
+            ("no other safe stop", |events, _| events.unplanned.push(unplanned(SECOND * 5))),
+            ("no frame dropped unexpectedly", |_, all| *all = lives(&["bad_signature"])),
             ("every process ended as asked", |_, all| all[0].as_asked = false),
             ("every process ended as asked", |_, all| all[1].panel.state = State::Failed),
             ("every process ended as asked", |_, all| all[1].errors = "panicked".to_owned()),
         ];
         for (name, spoil) in cases {
-            let ((_, _, mut events), mut lives) = (good(), lives(MS, &[]));
+            let ((_, _, mut events), mut lives) = (good(), lives(&[]));
             spoil(&mut events, &mut lives);
             assert_eq!(found(Finding::Fail, &events, &lives), [name]);
         }
     }
 
+    fn unplanned(at: Nanos) -> Unplanned {
+        Unplanned { cause: StopCause::InputLost, at }
+    }
+
     #[test]
     fn a_stalled_machine_explains_timing_and_nothing_else() {
-        let (_, limits, mut events) = good();
-        events.unplanned.push(StopCause::InputLost);
+        let (_, _, mut events) = good();
+        events.unplanned.push(unplanned(SECOND * 18));
         events.balanced_at_end = Some(false);
-        let stalled = limits.deadline / 2 + Nanos::from_millis(1);
-        let lives_of = |late| lives(late, &["rate_limited", "bad_signature"]);
+        let dropped = ["rate_limited", "bad_signature"];
         assert_eq!(
-            found(Finding::Fail, &events, &lives_of(MS)),
+            found(Finding::Fail, &events, &lives(&dropped)),
             ["balanced at the end", "no other safe stop", "no frame dropped unexpectedly"]
         );
-        let lives = lives_of(stalled);
+        let lives = lives_stalled(SECOND * 18 - MS, &dropped);
         assert_eq!(found(Finding::Fail, &events, &lives), ["no frame dropped unexpectedly"]);
         let explained = found(Finding::Machine, &events, &lives);
         assert_eq!(explained, ["balanced at the end", "no other safe stop"]);
@@ -362,27 +376,67 @@ mod tests {
     }
 
     #[test]
-    fn a_lane_that_was_kept_waiting_is_a_stall_and_a_stage_that_took_long_is_none() {
-        let (_, limits, _) = good();
-        let panel = Panel::anonymous(&PanelSpec::new("lane")).unwrap();
-        let called = panel.recorder("send", Kind::ReleaseLatency).unwrap();
-        let verify = panel.recorder("verify", Kind::Execution).unwrap();
-        let mut lives = lives(MS, &[]);
-        let mut stalled = |panel: &Panel| {
-            lives[0].panel = panel.snapshot().unwrap();
-            stall(&limits, &lives)
+    fn a_stall_excuses_only_what_failed_in_its_time() {
+        type Break = fn(&mut Events);
+        let late: Break = |events| {
+            let stop = events.stop.as_mut().unwrap();
+            stop.torque_off_at = stop.setpoint_sent_at + MS * 40;
         };
-        verify.record(MS * 30, SECOND);
-        called.record(MS * 31, SECOND);
-        assert_eq!(stalled(&panel), None, "the stage before it took as long");
-        called.record(MS * 45, SECOND);
-        assert_eq!(stalled(&panel), Some(MS * 15));
+        // What fails, a stall that explains it, and stalls that do not.
+        let cases: [(&str, Break, Nanos, [Nanos; 2]); 5] = [
+            (
+                "balanced before the kill",
+                |events| events.balanced_before_kill = Some(false),
+                SECOND * 9,
+                [SECOND * 11, SECOND - MS],
+            ),
+            (
+                "safe stop within its deadline",
+                late,
+                SECOND * 10 + MS * 30,
+                [SECOND * 9, SECOND * 11],
+            ),
+            (
+                "re-armed and balanced again",
+                |events| events.balanced_again_at = None,
+                SECOND * 12,
+                [SECOND * 9, SECOND * 21],
+            ),
+            (
+                "balanced at the end",
+                |events| events.balanced_at_end = Some(false),
+                SECOND * 19,
+                [SECOND * 10, SECOND * 21],
+            ),
+            (
+                "no other safe stop",
+                |events| events.unplanned.push(unplanned(SECOND * 15)),
+                SECOND * 15 - MS,
+                [SECOND * 14, SECOND * 16],
+            ),
+        ];
+        for (name, spoil, within, outside) in cases {
+            let (_, _, mut events) = good();
+            spoil(&mut events);
+            assert_eq!(found(Finding::Fail, &events, &lives(&[])), [name]);
+            let stalled = lives_stalled(within, &[]);
+            assert_eq!(found(Finding::Machine, &events, &stalled), [name]);
+            for at in outside {
+                let stalled = lives_stalled(at, &[]);
+                assert_eq!(found(Finding::Fail, &events, &stalled), [name], "a stall at {at}");
+            }
+        }
+        // Each stop needs a stall of its own.
+        let (_, _, mut events) = good();
+        events.unplanned = vec![unplanned(SECOND * 15), unplanned(SECOND * 17)];
+        let stalled = lives_stalled(SECOND * 15, &[]);
+        assert_eq!(found(Finding::Fail, &events, &stalled), ["no other safe stop"]);
     }
 
     #[test]
     fn what_was_not_reached_is_neither_passed_nor_failed() {
         let events = Events { interrupted: true, ..Events::default() };
-        let lives = lives(MS, &[]);
+        let lives = lives(&[]);
         assert_eq!(found(Finding::NotReached, &events, &lives).len(), 5);
         assert_eq!(found(Finding::Fail, &events, &lives), Vec::<&str>::new());
     }

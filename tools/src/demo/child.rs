@@ -11,8 +11,9 @@ use std::time::Duration;
 use sinew_rt::clock::{self, Nanos};
 use sinew_rt::panel::{PanelReader, PanelSnapshot};
 
-use super::process::{Order, Started};
+use super::process::{Limits, Order, Started};
 use super::scratch::{Role, Scratch};
+use super::stall::{Stall, Watch};
 use crate::exit::{Exit, Failure};
 
 /// How long a process may take to start: keys, memory, threads.
@@ -34,6 +35,7 @@ pub(crate) struct Child {
     orders: Option<ChildStdin>,
     errors: Option<JoinHandle<String>>,
     panel: PanelReader,
+    watch: Watch,
 }
 
 /// A life of a process that is over.
@@ -50,6 +52,9 @@ pub(crate) struct Life {
     pub(crate) errors: String,
     /// Its panel after the end.
     pub(crate) panel: PanelSnapshot,
+    /// When its threads were kept from their cores for longer than half the deadline: a stall of
+    /// each process adds up.
+    pub(crate) stalls: Vec<Stall>,
 }
 
 impl Child {
@@ -91,7 +96,8 @@ impl Child {
         });
         match panel {
             Ok((started, panel)) => {
-                Ok(Self { role, started, spawned_at, process, orders, errors, panel })
+                let watch = Watch::new(Limits::new(best_effort).deadline / 2);
+                Ok(Self { role, started, spawned_at, process, orders, errors, panel, watch })
             }
             Err(reason) => {
                 let status = end(&mut process, orders);
@@ -111,8 +117,10 @@ impl Child {
     }
 
     /// Everything that the process shows now.
-    pub(crate) fn look(&self) -> Result<PanelSnapshot, Failure> {
-        self.panel.snapshot().map_err(Failure::machine)
+    pub(crate) fn look(&mut self) -> Result<PanelSnapshot, Failure> {
+        let panel = self.panel.snapshot().map_err(Failure::machine)?;
+        self.watch.look(&panel);
+        Ok(panel)
     }
 
     /// Whether the process has ended without having been asked to.
@@ -155,6 +163,7 @@ impl Child {
             as_asked,
             errors: self.errors.take().map(collect).unwrap_or_default(),
             panel: self.look()?,
+            stalls: self.watch.clone().stalls(),
             started: std::mem::take(&mut self.started),
         })
     }

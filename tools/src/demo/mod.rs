@@ -16,6 +16,7 @@ mod process;
 mod report;
 mod robot;
 mod scratch;
+mod stall;
 mod story;
 mod table;
 
@@ -76,14 +77,14 @@ Exit codes:
   1  a check failed, or Ctrl-C came first. Missed budgets and NOT REAL-TIME are reported and do not
      decide
   2  wrong usage
-  3  this machine cannot run it, and why; or it ran, and all that failed is explained by a thread
-     that the kernel kept from its core for half the deadline or longer
+  3  this machine cannot run it, and why; or it ran, and all that failed is explained by threads
+     that the kernel kept from their cores for half the deadline or longer, when it mattered
 
 Each half is extended by up to 5 s while the pole does not balance yet."
 )]
 pub(crate) struct DemoArgs {
-    /// How long to run, 8 to 86400 (4 with --no-kill)
-    #[arg(long, value_name = "N", default_value_t = 20)]
+    /// How long to run, in seconds: 8 to 86400 (from 4 with --no-kill)
+    #[arg(long, default_value_t = 20)]
     seconds: u32,
     /// How the stages of each process are spread over threads
     #[arg(long, value_enum, default_value_t = LayoutArg::Fused)]
@@ -172,12 +173,8 @@ pub(crate) fn run(args: DemoArgs) -> Outcome {
     Ok(report.exit())
 }
 
-/// The text first: it is there even when a file cannot be written.
 fn hand_out(args: &DemoArgs, report: &Report, lives: &[Life]) -> Result<(), Failure> {
-    if !args.json.to_stdout() {
-        output::print(&report.to_string())?;
-    }
-    args.json.write(report)?;
+    args.json.hand_out(|| report.to_string(), report)?;
     let robot = lives.iter().find(|life| life.role == Role::Robot);
     let (Some(path), Some(robot)) = (&args.svg, robot) else { return Ok(()) };
     let curves: Vec<_> = table::measured(&robot.panel)

@@ -169,7 +169,7 @@ impl Report {
                 safe_stop_limit_ns: (limits.deadline + limits.reaction).into(),
             },
             checks,
-            longest_stall_ns: checks::stall(&limits, lives).map(Nanoseconds::from),
+            longest_stall_ns: checks::longest_stall(lives).map(Nanoseconds::from),
             timeline: Timeline::of(events),
             processes: lives.iter().map(Process::of).collect(),
             host,
@@ -201,7 +201,11 @@ impl Timeline {
             rearm_to_motion_ns: span(events.rearmed_at, events.moving_at),
             rearm_to_balanced_ns: span(events.rearmed_at, events.balanced_again_at),
             controller_epochs: events.epochs.clone(),
-            unplanned_safe_stops: events.unplanned.iter().map(ToString::to_string).collect(),
+            unplanned_safe_stops: events
+                .unplanned
+                .iter()
+                .map(|stop| stop.cause.to_string())
+                .collect(),
         }
     }
 

@@ -18,7 +18,7 @@ use crate::exit::Failure;
 const CADENCE: Nanos = Nanos::from_millis(50);
 
 /// By how much each half is extended while the pole does not balance yet.
-const GRACE: Nanos = Nanos::from_secs(5);
+pub(super) const GRACE: Nanos = Nanos::from_secs(5);
 
 /// Watchdogs over steps that take milliseconds, on a machine that does something else as well.
 const STEP_LIMIT: Nanos = Nanos::from_secs(10);
@@ -58,10 +58,18 @@ pub(crate) struct Events {
     pub(crate) balanced_again_at: Option<Nanos>,
     pub(crate) balanced_at_end: Option<bool>,
     /// Safe stops that nobody caused on purpose.
-    pub(crate) unplanned: Vec<StopCause>,
+    pub(crate) unplanned: Vec<Unplanned>,
     pub(crate) interrupted: bool,
     /// What ended the run early.
     pub(crate) broken: Option<String>,
+}
+
+/// A safe stop that nobody caused on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Unplanned {
+    pub(crate) cause: StopCause,
+    /// When torque was off; of several between two looks, when it was for the last one.
+    pub(crate) at: Nanos,
 }
 
 /// Why a run ends before its script does.
@@ -281,8 +289,8 @@ impl Story {
                 return Err(End::Broken(format!("the {} ended by itself", child.role.name())));
             }
         }
-        let Some(robot) = &self.robot else { return Err(End::Interrupted) };
-        let controller = self.controller.as_ref().map(Child::look).transpose()?;
+        let Some(robot) = &mut self.robot else { return Err(End::Interrupted) };
+        let controller = self.controller.as_mut().map(Child::look).transpose()?;
         let look = Look { robot: robot.look()?, controller };
         self.follow(&look)?;
         let scene = Scene {
@@ -310,7 +318,8 @@ impl Story {
             }
             for _ in 0..unplanned {
                 let cause = look.stop_cause().unwrap_or(StopCause::Tripped);
-                self.events.unplanned.push(cause);
+                let at = look.last_stop().map_or(look.at(), |stop| stop.torque_off_at);
+                self.events.unplanned.push(Unplanned { cause, at });
                 self.note(format!("unplanned safe stop: {cause}"));
             }
         }

@@ -1,6 +1,6 @@
 //! The yardstick: plain UDP programs, one connected socket on each side, written as anybody would.
 
-use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+use ed25519_dalek::{Signature, SignatureError, Signer, SigningKey, VerifyingKey};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use sinew_rt::clock::{self, Nanos};
@@ -11,6 +11,7 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use zerocopy::{FromBytes, IntoBytes};
 
+use super::crypto::SIGNED_LEN;
 use super::load::{LOAD_LEN, Load};
 use super::order::{Leg, Pace, Protection, Role, Sleep, Waits};
 use super::recording::Recording;
@@ -26,11 +27,39 @@ const READS_PER_LOOK: u32 = 64;
 pub(crate) struct Bare {
     socket: UdpSocket,
     wait: Wait,
-    keys: Option<(SigningKey, VerifyingKey)>,
+    keys: Option<Keys>,
     pace: Pace,
     bursts: Bursts,
     recording: Arc<Recording>,
     buffer: [u8; 2_048],
+}
+
+/// Signs and checks as many bytes as a node does for the same message: a longer message is one more
+/// or less block to hash on both sides, which is not what the two are compared for. Beside the load,
+/// that is a header that never changes, so both ends know it and it does not travel.
+struct Keys {
+    signing: SigningKey,
+    verifying: VerifyingKey,
+    message: [u8; SIGNED_LEN],
+}
+
+impl Keys {
+    fn new() -> Self {
+        let signing = SigningKey::from_bytes(&SECRET);
+        Self { verifying: signing.verifying_key(), signing, message: [0x5a; SIGNED_LEN] }
+    }
+
+    #[inline]
+    fn sign(&mut self, load: &[u8]) -> Signature {
+        self.message[SIGNED_LEN - LOAD_LEN..].copy_from_slice(load);
+        self.signing.sign(&self.message)
+    }
+
+    #[inline]
+    fn verify(&mut self, load: &[u8], signature: &Signature) -> Result<(), SignatureError> {
+        self.message[SIGNED_LEN - LOAD_LEN..].copy_from_slice(load);
+        self.verifying.verify_strict(&self.message, signature)
+    }
 }
 
 enum Wait {
@@ -74,11 +103,7 @@ impl Bare {
             }
         };
         socket.set_nonblocking(!matches!(wait, Wait::Recv))?;
-        let keys = (protection == Protection::Signed).then(|| {
-            let signing = SigningKey::from_bytes(&SECRET);
-            let verifying = signing.verifying_key();
-            (signing, verifying)
-        });
+        let keys = (protection == Protection::Signed).then(Keys::new);
         let stop = Stop(socket.try_clone()?);
         let bare = Self {
             socket: socket.into(),
@@ -158,12 +183,12 @@ impl Bare {
     #[inline]
     fn send(&mut self, number: u64, due: Nanos) {
         let load = Load::new(number, due, clock::now());
-        let sent = match &self.keys {
+        let sent = match &mut self.keys {
             None => self.socket.send(load.as_bytes()),
-            Some((signing, _)) => {
+            Some(keys) => {
                 let mut bytes = [0; LOAD_LEN + SIGNATURE_LEN];
                 bytes[..LOAD_LEN].copy_from_slice(load.as_bytes());
-                bytes[LOAD_LEN..].copy_from_slice(&signing.sign(load.as_bytes()).to_bytes());
+                bytes[LOAD_LEN..].copy_from_slice(&keys.sign(load.as_bytes()).to_bytes());
                 self.socket.send(&bytes)
             }
         };
@@ -209,11 +234,11 @@ impl Bare {
 
     /// The message in the first `len` bytes, if it is one and genuine.
     #[inline]
-    fn open(&self, len: usize) -> Option<Load> {
+    fn open(&mut self, len: usize) -> Option<Load> {
         let (load, signature) = self.buffer.get(..len)?.split_at_checked(LOAD_LEN)?;
-        if let Some((_, verifying)) = &self.keys {
+        if let Some(keys) = &mut self.keys {
             let signature = Signature::from_bytes(signature.try_into().ok()?);
-            verifying.verify_strict(load, &signature).ok()?;
+            keys.verify(load, &signature).ok()?;
         }
         Load::read_from_bytes(load).ok()
     }
@@ -248,5 +273,23 @@ pub(crate) fn wait_until(due: Nanos, spins: bool) {
     }
     while clock::now() < due {
         std::hint::spin_loop();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plain_program_signs_and_checks_as_many_bytes_as_a_node() {
+        let mut keys = Keys::new();
+        let load = [3; LOAD_LEN];
+        let signature = keys.sign(&load);
+        let mut message = [0x5a; SIGNED_LEN];
+        message[SIGNED_LEN - LOAD_LEN..].copy_from_slice(&load);
+        keys.verifying.verify_strict(&message, &signature).unwrap();
+        keys.verifying.verify_strict(&load, &signature).unwrap_err();
+        keys.verify(&load, &signature).unwrap();
+        keys.verify(&[4; LOAD_LEN], &signature).unwrap_err();
     }
 }

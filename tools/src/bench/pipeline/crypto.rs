@@ -16,7 +16,8 @@ use super::schedule::{Ticks, Window};
 
 /// Bytes that the signature of a message of the bench's nodes covers: context (domain and length,
 /// name of the cluster), header and payload.
-const SIGNED_LEN: usize = Domain::LEN + 1 + CLUSTER.len() + ENVELOPE_HEADER_LEN + LOAD_LEN;
+pub(super) const SIGNED_LEN: usize =
+    Domain::LEN + 1 + CLUSTER.len() + ENVELOPE_HEADER_LEN + LOAD_LEN;
 /// Different messages, so that no cache or predictor learns one by heart.
 const MESSAGES: usize = 64;
 
@@ -85,5 +86,43 @@ pub(crate) fn verify_loop(leg: &Leg, start: Nanos, recording: &Recording) {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sinew_io::message::schema_id;
+    use sinew_io::wire::envelope::{append_signature, encode};
+    use sinew_io::wire::{
+        Class, ClusterName, EnvelopeFields, Epoch, FRAME_MAX, Frame, KeyId, SchemaId, Sequence,
+        SigningContext, Slot, TopicId, decode,
+    };
+    use zerocopy::IntoBytes;
+
+    use super::super::load::Load;
+    use super::super::mesh::PING;
+    use super::*;
+
+    #[test]
+    fn as_many_bytes_are_signed_as_a_node_signs_for_the_same_message() {
+        let cluster = ClusterName::new(CLUSTER).unwrap();
+        let fields = EnvelopeFields {
+            source: KeyId::EVERYONE,
+            destination: KeyId::EVERYONE,
+            topic: TopicId::of(PING),
+            schema: SchemaId::from_raw(schema_id::<Load>()),
+            epoch: Epoch::new(1),
+            sequence: Sequence::new(1),
+            sent_at: Nanos::ZERO,
+            lifespan_us: 0,
+            class: Class::Control,
+        };
+        let load = Load::new(1, Nanos::ZERO, Nanos::ZERO);
+        let mut slot: Slot = [0; FRAME_MAX];
+        encode(&mut slot, cluster.tag(), &fields, load.as_bytes()).unwrap();
+        let len = append_signature(&mut slot, |_| [0; 64]).unwrap();
+        let Ok(Frame::Clear(envelope)) = decode(&slot[..len]) else { panic!("an envelope") };
+        let context = SigningContext::new(Domain::Envelope, &cluster);
+        assert_eq!(SIGNED_LEN, context.as_bytes().len() + envelope.signed_bytes().len());
     }
 }

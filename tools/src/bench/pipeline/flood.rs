@@ -4,13 +4,13 @@
 use sinew_rt::clock::Nanos;
 
 use super::super::report::Run;
-use super::super::stats::{Comparison, Limit, Limits, Samples};
-use super::super::{interrupted, progress};
-use super::crew::{Agent, Crew, LegFindings, Stopped};
+use super::super::stats::{Comparison, Limit, Limits, Side};
+use super::crew::{Agent, Crew, LegFindings};
 use super::latency::samples;
 use super::mesh::PING;
 use super::order::{End, Flood, FloodKind, Lanes, Leg, Pace, Program, Protection, Role, Waits};
 use super::schedule::{Bursts, SPIN_MAX};
+use super::turns::compare;
 use super::{Cores, PipelineArgs};
 use crate::exit::Failure;
 
@@ -23,68 +23,46 @@ const LEG: Nanos = Nanos::from_millis(4_000);
 pub(super) fn measure(args: &PipelineArgs, cores: &Cores, run: &mut Run) -> Result<(), Failure> {
     let limits = Limits { p50: None, p99: Some(Limit::AtMost(LATER)) };
     let name = "a 1 kHz signed stream under a flood from another address";
-    let mut comparison = Comparison::new(name, "under garbage", "under forged frames", limits);
-    let mut tally = Tally::default();
-    let outcome = rounds(args, cores, run, &mut comparison, &mut tally);
-    run.compared(&comparison);
-    tally.report(run);
-    match outcome {
-        Ok(()) | Err(Stopped::Interrupted) => Ok(()),
-        Err(Stopped::Failed(failure)) => Err(failure),
-    }
-}
-
-fn rounds(
-    args: &PipelineArgs,
-    cores: &Cores,
-    run: &mut Run,
-    comparison: &mut Comparison,
-    tally: &mut Tally,
-) -> Result<(), Stopped> {
+    let comparison = Comparison::new(name, "under garbage", "under forged frames", limits);
     let total = if args.quick { LEG / 4 } else { LEG };
     // The flood keeps the receiving lane busy without a pause, so it comes in bursts too.
     let bursts = Bursts::spinning(SPIN_MAX, total);
-    let mut crew = Crew::start(&cores.sender, &cores.receiver)?;
-    let mut flooder = Agent::start(Role::Flooder, &cores.sender)?;
     let per_leg = total.as_nanos() / 1_000_000;
     let rounds = if args.quick { 1 } else { args.samples.div_ceil(per_leg.unsigned_abs()) + 1 };
-    let bar = progress("flood", rounds * 3);
-    for round in 0..rounds {
-        let mut sides: [Option<Samples>; 3] = [None, None, None];
-        for n in 0..sides.len() {
-            if interrupted() {
-                return Err(Stopped::Interrupted);
-            }
-            let at = (round as usize + n) % sides.len();
-            let kind = if at == 1 { FloodKind::Forged } else { FloodKind::Garbage };
-            let period = args.period_us[round as usize % args.period_us.len()] * 1_000;
-            let leg = Leg {
-                program: Program::Node(Lanes::Fused, Protection::Signed),
-                waits: Waits::Park,
-                pace: Pace::Every(period),
-                bursts,
-                samples_max: (bursts.span().as_nanos() / period) as usize + 16,
-                batch: 1,
-                priority: args.priority,
-            };
-            let flood = |victim: &End, victim_epoch, target: &End| Flood {
-                kind,
-                bursts,
-                victim: victim.clone(),
-                victim_epoch,
-                target: target.address,
-            };
-            let found = crew.leg_under(&leg, run, Some((&mut flooder, &flood)))?;
-            sides[at] = Some(samples(&found.receiver));
-            tally.add(kind, &found, bursts);
-            bar.inc(1);
-        }
-        if let [Some(base), Some(subject), Some(control)] = &sides {
-            comparison.add(base, subject, control);
-        }
-    }
-    bar.finish_and_clear();
-    Ok(())
+    let start = || {
+        let crew = Crew::start(&cores.sender, &cores.receiver)?;
+        Ok((crew, Agent::start(Role::Flooder, &cores.sender)?))
+    };
+    let mut tally = Tally::default();
+    let outcome = compare(run, "flood", rounds, comparison, start, |crew, run, round, side| {
+        let (crew, flooder) = crew;
+        let kind = match side {
+            Side::Base => FloodKind::Garbage,
+            Side::Subject => FloodKind::Forged,
+        };
+        let period = args.period_us[round as usize % args.period_us.len()] * 1_000;
+        let leg = Leg {
+            program: Program::Node(Lanes::Fused, Protection::Signed),
+            waits: Waits::Park,
+            pace: Pace::Every(period),
+            bursts,
+            samples_max: (bursts.span().as_nanos() / period) as usize + 16,
+            batch: 1,
+            priority: args.priority,
+        };
+        let flood = |victim: &End, victim_epoch, target: &End| Flood {
+            kind,
+            bursts,
+            victim: victim.clone(),
+            victim_epoch,
+            target: target.address,
+        };
+        let found = crew.leg_under(&leg, run, Some((flooder, &flood)))?;
+        tally.add(kind, &found, bursts);
+        Ok(samples(&found.receiver))
+    });
+    tally.report(run);
+    outcome
 }
 
 /// What became of both kinds of frames, by the panels.

@@ -18,6 +18,7 @@ mod order;
 mod recording;
 mod schedule;
 mod throughput;
+mod turns;
 
 use sinew_rt::topology::{CoreId, Topology};
 
@@ -89,7 +90,8 @@ pub(crate) struct PipelineArgs {
     #[arg(long)]
     idle: bool,
     /// For how long to watch the idle node, in seconds
-    #[arg(long, default_value_t = 30, requires = "idle")]
+    #[arg(long, default_value_t = 30, requires = "idle",
+          value_parser = clap::value_parser!(u32).range(1..=86_400))]
     seconds: u32,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
@@ -127,14 +129,14 @@ pub(crate) fn run(args: &PipelineArgs) -> Outcome {
         return agent::run(role, &args.agent_cores, panels);
     }
     let cores = Cores::choose(args)?;
-    let mut run = Run::start(args.output.require)?;
+    let mut run = Run::start(&args.output)?;
     match args {
         PipelineArgs { idle: true, .. } => idle::measure(args, &cores, &mut run)?,
         PipelineArgs { throughput: true, .. } => throughput::measure(args, &cores, &mut run)?,
         PipelineArgs { flood: true, .. } => flood::measure(args, &cores, &mut run)?,
         _ => latency::measure(args, &cores, &mut run)?,
     }
-    run.finish(args.output.json.as_deref())
+    run.finish(&args.output)
 }
 
 /// Where the two processes run.
@@ -148,9 +150,7 @@ impl Cores {
     /// Two different cores, unless the user says otherwise or there is only one.
     fn choose(args: &PipelineArgs) -> Result<Self, Failure> {
         let topology = Topology::read().map_err(Failure::machine)?;
-        let mut cores = topology.real_time_cores();
-        let others: Vec<_> = topology.usable_cores().iter().collect();
-        cores.extend(others.into_iter().filter(|core| !cores.contains(core)).collect::<Vec<_>>());
+        let cores = super::measuring_cores(&topology);
         let Some(receiver) = cores.first() else {
             return Err(Failure::machine("this process may use no core"));
         };

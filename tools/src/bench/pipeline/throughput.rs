@@ -6,11 +6,11 @@
 use sinew_rt::clock::Nanos;
 
 use super::super::report::Run;
-use super::super::stats::{Comparison, Limit, Limits, Samples};
-use super::super::{interrupted, progress};
-use super::crew::{Crew, Stopped};
+use super::super::stats::{Comparison, Limit, Limits, Samples, Side};
+use super::crew::Crew;
 use super::order::{Findings, Lanes, Leg, Pace, Program, Protection, Waits};
 use super::schedule::{Bursts, SPIN_MAX};
+use super::turns::compare;
 use super::{Cores, PipelineArgs};
 use crate::exit::Failure;
 
@@ -27,62 +27,35 @@ pub(super) fn measure(args: &PipelineArgs, cores: &Cores, run: &mut Run) -> Resu
     // A throughput of at least so much is a time per check of at most so much more.
     let limits = Limits { p50: Some(Limit::AtMost(1.0 / SHARE)), p99: None };
     let name = "time per signed message on one verify lane (fused)";
-    let mut comparison =
+    let comparison =
         Comparison::new(name, loop_name, "signed messages, delivered", limits).of_batches(BATCH);
-    let mut rates = Rates::default();
-    let outcome = rounds(args, cores, run, &mut comparison, &mut rates);
-    run.compared(&comparison);
-    rates.report(run);
-    match outcome {
-        Ok(()) | Err(Stopped::Interrupted) => Ok(()),
-        Err(Stopped::Failed(failure)) => Err(failure),
-    }
-}
-
-fn rounds(
-    args: &PipelineArgs,
-    cores: &Cores,
-    run: &mut Run,
-    comparison: &mut Comparison,
-    rates: &mut Rates,
-) -> Result<(), Stopped> {
     let total = if args.quick { LEG / 4 } else { LEG };
-    let leg = |program| Leg {
-        program,
-        waits: Waits::Spin,
-        pace: Pace::Unpaced,
-        bursts: Bursts::spinning(SPIN_MAX, total),
-        // No check takes less than 10 µs.
-        samples_max: (total.as_nanos() / 10_000) as usize,
-        batch: BATCH,
-        priority: args.priority,
-    };
-    let bare = leg(Program::VerifyLoop);
-    let lane = leg(Program::Node(Lanes::Fused, Protection::Signed));
-    let mut crew = Crew::start(&cores.sender, &cores.receiver)?;
     // A check takes about 50 µs: so many rounds give every side its samples.
     let per_leg = total.as_nanos() / 50_000 / BATCH as i64;
     let rounds = if args.quick { 1 } else { args.samples.div_ceil(per_leg.unsigned_abs().max(1)) };
-    let bar = progress("signed throughput", rounds * 3);
-    for round in 0..rounds {
-        let mut sides: [Option<Samples>; 3] = [None, None, None];
-        for n in 0..sides.len() {
-            if interrupted() {
-                return Err(Stopped::Interrupted);
-            }
-            let at = (round as usize + n) % sides.len();
-            let leg = if at == 1 { &lane } else { &bare };
-            let found = crew.leg(leg, run)?;
-            sides[at] = Some(batches(&found.receiver));
-            rates.add(at == 1, &found.receiver, leg);
-            bar.inc(1);
-        }
-        if let [Some(base), Some(subject), Some(control)] = &sides {
-            comparison.add(base, subject, control);
-        }
-    }
-    bar.finish_and_clear();
-    Ok(())
+    let start = || Crew::start(&cores.sender, &cores.receiver);
+    let mut rates = Rates::default();
+    let outcome =
+        compare(run, "signed throughput", rounds, comparison, start, |crew, run, _, side| {
+            let leg = Leg {
+                program: match side {
+                    Side::Base => Program::VerifyLoop,
+                    Side::Subject => Program::Node(Lanes::Fused, Protection::Signed),
+                },
+                waits: Waits::Spin,
+                pace: Pace::Unpaced,
+                bursts: Bursts::spinning(SPIN_MAX, total),
+                // No check takes less than 10 µs.
+                samples_max: (total.as_nanos() / 10_000) as usize,
+                batch: BATCH,
+                priority: args.priority,
+            };
+            let found = crew.leg(&leg, run)?;
+            rates.add(side == Side::Subject, &found.receiver, &leg);
+            Ok(batches(&found.receiver))
+        });
+    rates.report(run);
+    outcome
 }
 
 fn batches(found: &Findings) -> Samples {
