@@ -94,7 +94,7 @@ mod tests {
     use sinew_io::message::schema_id;
     use sinew_io::wire::envelope::{append_signature, encode};
     use sinew_io::wire::{
-        Class, ClusterName, EnvelopeFields, Epoch, FRAME_MAX, Frame, KeyId, SchemaId, Sequence,
+        Class, ClusterName, EnvelopeFields, Epoch, FRAME_MAX, Frame, KeyId, Sequence,
         SigningContext, Slot, TopicId, decode,
     };
     use zerocopy::IntoBytes;
@@ -110,7 +110,7 @@ mod tests {
             source: KeyId::EVERYONE,
             destination: KeyId::EVERYONE,
             topic: TopicId::of(PING),
-            schema: SchemaId::from_raw(schema_id::<Load>()),
+            schema: schema_id::<Load>(),
             epoch: Epoch::new(1),
             sequence: Sequence::new(1),
             sent_at: Nanos::ZERO,
