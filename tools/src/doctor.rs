@@ -8,7 +8,6 @@ mod facts;
 mod report;
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
 
 pub(crate) use facts::{CoreProbe, Facts, Lock};
 pub(crate) use report::{Check, VerdictCounts};
@@ -17,6 +16,7 @@ pub(crate) use checks::all as check_all;
 
 use crate::exit::{Exit, Failure, Outcome};
 use crate::host::HostFingerprint;
+use crate::output::JsonArgs;
 
 /// Checks whether this machine can run real-time control, and prints the fix for what is wrong.
 ///
@@ -36,9 +36,8 @@ Exit codes:
   2  wrong usage
   3  the machine could not be examined, or the report not written")]
 pub(crate) struct DoctorArgs {
-    /// Write the report as JSON to a file, or to standard output with `-` (then without the table)
-    #[arg(long, value_name = "PATH|-")]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    json: JsonArgs,
 }
 
 pub(crate) fn run(args: DoctorArgs) -> Outcome {
@@ -46,25 +45,10 @@ pub(crate) fn run(args: DoctorArgs) -> Outcome {
     let checks = check_all(&facts);
     let host = HostFingerprint::new(&facts, VerdictCounts::of(&checks));
     let unread = facts.unread();
-    let to_stdout = args.json.as_ref().is_some_and(|path| path.as_os_str() == "-");
-    let written = match &args.json {
-        None => Ok(()),
-        Some(_) if to_stdout => {
-            report::write_json(std::io::stdout().lock(), &host, &checks, &unread)
-        }
-        Some(path) => std::fs::File::create(path)
-            .and_then(|file| report::write_json(file, &host, &checks, &unread)),
+    let table = || {
+        let width = (!std::io::stdout().is_terminal()).then_some(report::WIDTH);
+        report::table(width, &host, &checks, &unread)
     };
-    written.map_err(|error| {
-        let place = args.json.as_deref().unwrap_or(std::path::Path::new("-")).display();
-        Failure::machine(format!("the report could not be written to {place}: {error}"))
-    })?;
-    if !to_stdout {
-        let out = std::io::stdout();
-        let width = (!out.is_terminal()).then_some(report::WIDTH);
-        report::write_table(out.lock(), width, &host, &checks, &unread).map_err(|error| {
-            Failure::machine(format!("the table could not be written: {error}"))
-        })?;
-    }
+    args.json.hand_out(table, &report::json(&host, &checks, &unread))?;
     Ok(if host.doctor.fail > 0 { Exit::Failed } else { Exit::Done })
 }

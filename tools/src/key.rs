@@ -8,7 +8,7 @@ use sinew_io::security::keyfile::{self, KeyFileError};
 use sinew_io::security::{Identity, PublicKey};
 
 use crate::exit::{Exit, Failure, Outcome};
-use crate::output::{self, JsonArgs};
+use crate::output::JsonArgs;
 
 /// Make and show the identities that nodes prove with signatures.
 #[derive(Args)]
@@ -71,6 +71,8 @@ pub(crate) fn run(args: KeyArgs) -> Outcome {
                     "{missing}: no such directory; make it with `mkdir -m 700 {missing}`"
                 )));
             }
+            // Before a key exists that nobody was told of.
+            args.json.check_writable()?;
             let identity = Identity::generate().map_err(Failure::machine)?;
             keyfile::store(&args.file, &identity).map_err(unusable)?;
             show(identity.public(), &args)
@@ -88,9 +90,7 @@ fn unusable(error: KeyFileError) -> Failure {
 
 fn show(public: &PublicKey, args: &FileArgs) -> Outcome {
     let identity = public.to_did();
-    if !args.json.to_stdout() {
-        output::print(&format!("{identity}\n"))?;
-    }
-    args.json.write(&KeyReport { version: 1, report: "key", identity, file: &args.file })?;
+    let report = KeyReport { version: 1, report: "key", identity, file: &args.file };
+    args.json.hand_out(|| format!("{}\n", report.identity), &report)?;
     Ok(Exit::Done)
 }

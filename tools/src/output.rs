@@ -1,6 +1,7 @@
 //! Where a subcommand's output goes: text for people on standard output, JSON where a script asked
 //! for it.
 
+use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -18,7 +19,7 @@ pub(crate) struct JsonArgs {
 
 impl JsonArgs {
     /// Whether standard output belongs to the JSON, so that no other text may go there.
-    pub(crate) fn to_stdout(&self) -> bool {
+    fn to_stdout(&self) -> bool {
         self.path.as_deref() == Some(Path::new("-"))
     }
 
@@ -30,38 +31,65 @@ impl JsonArgs {
         }
     }
 
-    /// Writes `report`, indented, if it was asked for.
-    pub(crate) fn write(&self, report: &impl Serialize) -> Result<(), Failure> {
-        let Some(path) = &self.path else { return Ok(()) };
-        let mut text = serde_json::to_string_pretty(report).map_err(Failure::machine)?;
-        text.push('\n');
-        if self.to_stdout() { print(&text) } else { write_file(path, text.as_bytes()) }
-    }
-
-    /// Where reports of a run go that has more than one, a line each.
-    pub(crate) fn lines(&self) -> Result<Option<JsonLines>, Failure> {
-        match &self.path {
-            None => Ok(None),
-            Some(_) if self.to_stdout() => Ok(Some(JsonLines { out: Box::new(io::stdout()) })),
-            Some(path) => {
-                let file = std::fs::File::create(path).map_err(|e| cannot_write(path, &e))?;
-                Ok(Some(JsonLines { out: Box::new(file) }))
-            }
+    /// Hands out what a command found: `text` on standard output unless that belongs to the JSON,
+    /// and `report` as JSON, indented, if it was asked for. The text comes first: it is there even
+    /// when the file cannot be written.
+    pub(crate) fn hand_out(
+        &self,
+        text: impl FnOnce() -> String,
+        report: &impl Serialize,
+    ) -> Result<(), Failure> {
+        if !self.to_stdout() {
+            print(&text())?;
         }
+        let Some(path) = &self.path else { return Ok(()) };
+        let mut json = serde_json::to_string_pretty(report).map_err(Failure::machine)?;
+        json.push('\n');
+        if self.to_stdout() { print(&json) } else { write_file(path, json.as_bytes()) }
+    }
+
+    /// The same for a run that has more than one report, each a line of JSON.
+    pub(crate) fn lines(&self) -> Result<Lines, Failure> {
+        let to = match &self.path {
+            None => LinesTo::Nowhere,
+            Some(_) if self.to_stdout() => LinesTo::Stdout,
+            Some(path) => {
+                let file = File::create(path).map_err(|error| cannot_write(path, &error))?;
+                LinesTo::File(file, path.clone())
+            }
+        };
+        Ok(Lines { to })
     }
 }
 
-/// JSON reports, one on each line.
-pub(crate) struct JsonLines {
-    out: Box<dyn Write>,
+/// Where the reports of a run go that has more than one.
+pub(crate) struct Lines {
+    to: LinesTo,
 }
 
-impl JsonLines {
-    pub(crate) fn write(&mut self, report: &impl Serialize) -> Result<(), Failure> {
+enum LinesTo {
+    Nowhere,
+    Stdout,
+    File(File, PathBuf),
+}
+
+impl Lines {
+    /// Hands out one report as [`JsonArgs::hand_out`] does it, with its JSON on one line.
+    pub(crate) fn hand_out(
+        &mut self,
+        text: impl FnOnce() -> String,
+        report: &impl Serialize,
+    ) -> Result<(), Failure> {
         let mut line = serde_json::to_string(report).map_err(Failure::machine)?;
         line.push('\n');
-        let written = self.out.write_all(line.as_bytes()).and_then(|()| self.out.flush());
-        written.map_err(|error| Failure::machine(format!("cannot write the JSON: {error}")))
+        match &mut self.to {
+            LinesTo::Stdout => print(&line),
+            LinesTo::Nowhere => print(&text()),
+            LinesTo::File(file, path) => {
+                print(&text())?;
+                file.write_all(line.as_bytes()).map_err(|error| cannot_write(path, &error))
+            }
+        }
     }
 }
 
@@ -69,9 +97,9 @@ impl JsonLines {
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::machine(format!("cannot write to standard output: {error}")))
-        }
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::machine(format!(
+            "cannot write to standard output: {error}; send it to a file or pipe that takes it"
+        ))),
         _ => Ok(()),
     }
 }
@@ -87,6 +115,8 @@ pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     std::fs::write(path, bytes).map_err(|error| cannot_write(path, &error))
 }
 
+/// Why a file that the user named cannot be written, and what to do.
 pub(crate) fn cannot_write(path: &Path, error: &io::Error) -> Failure {
-    Failure::machine(format!("cannot write {}: {error}", path.display()))
+    let what = format!("cannot write {}: {error}", path.display());
+    Failure::machine(format!("{what}; give a file in a directory in which you may write"))
 }

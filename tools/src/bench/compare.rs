@@ -80,7 +80,7 @@ pub(crate) fn run(args: &CompareArgs) -> Outcome {
     }
     run.compared(&comparison);
     run.require(args.output.require);
-    run.finish(args.output.json.as_deref())
+    run.finish(&args.output)
 }
 
 fn read(path: &Path) -> Result<Round, Failure> {

@@ -60,7 +60,7 @@ pub(crate) struct GuardArgs {
 }
 
 pub(crate) fn run(args: &GuardArgs) -> Outcome {
-    let mut run = Run::start(args.common.output.require)?;
+    let mut run = Run::start(&args.common.output)?;
     let spec = args.common.thread("bench-guard", args.core)?;
     let panel = Panel::anonymous(&PanelSpec::new("bench-guard")).map_err(Failure::machine)?;
     let bursts = u64::from(args.bursts);
@@ -99,7 +99,7 @@ pub(crate) fn run(args: &GuardArgs) -> Outcome {
          clocked passes read the clock {} times, unguarded ones once",
         STAGES + 1
     ));
-    run.finish(args.common.output.json.as_deref())
+    run.finish(&args.common.output)
 }
 
 /// The least that a stage can do: the cost of the guard does not hide behind the work.

@@ -95,7 +95,7 @@ pub(crate) fn run(args: &HopArgs) -> Outcome {
             args.near
         )));
     }
-    let mut run = Run::start(args.common.output.require)?;
+    let mut run = Run::start(&args.common.output)?;
     let pair = Pair {
         near: args.common.thread("bench-near", args.near)?,
         far: args.common.thread("bench-far", args.far)?,
@@ -114,7 +114,7 @@ pub(crate) fn run(args: &HopArgs) -> Outcome {
         envelope::<{ framed(256) }>(&mut run, &pair, args.rounds, 256)?;
         envelope::<{ framed(1_024) }>(&mut run, &pair, args.rounds, 1_024)?;
     }
-    run.finish(args.common.output.json.as_deref())
+    run.finish(&args.common.output)
 }
 
 /// Alternates the two sides for `rounds` rounds, or until Ctrl-C.

@@ -5,9 +5,6 @@
 
 mod text;
 
-use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
-
 use serde::{Deserialize, Serialize};
 use sinew_rt::clock::{self, Nanos};
 use sinew_rt::memory::{self, MemoryPlan};
@@ -19,6 +16,7 @@ use super::stats::{
 };
 use crate::exit::{Exit, Failure, Outcome};
 use crate::host::{self, HostFingerprint};
+use crate::output::JsonArgs;
 pub(crate) use text::span;
 
 /// The version of the JSON. Rises when a name changes its meaning or goes away.
@@ -169,12 +167,13 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    /// Locks memory, keeps the cores from deep sleep, and takes the host's fingerprint. With
-    /// `require`, what the kernel refuses ends the run.
-    pub(crate) fn start(require: bool) -> Result<Self, Failure> {
+    /// Sees whether the report can be written, locks memory, keeps the cores from deep sleep, and
+    /// takes the host's fingerprint. With `--require`, what the kernel refuses ends the run.
+    pub(crate) fn start(output: &OutputArgs) -> Result<Self, Failure> {
+        output.json.check_writable()?;
         let mut run = Self::elsewhere();
         let memory = memory::prepare(&MemoryPlan::default());
-        run.require = require;
+        run.require = output.require;
         run.report.memory_locked_bytes = Some(memory.locked_bytes);
         for refusal in &memory.refused {
             run.brand(refusal.to_string());
@@ -186,7 +185,7 @@ impl Run {
             }
             Err(error) => run.brand(error.to_string()),
         }
-        if let (true, Some(refused)) = (require, run.report.not_real_time.first()) {
+        if let (true, Some(refused)) = (output.require, run.report.not_real_time.first()) {
             return Err(Failure::machine(refused));
         }
         Ok(run)
@@ -319,10 +318,10 @@ impl Run {
     /// Prints the report, writes the JSON where it is wanted, and says how the command ends: 1 when
     /// a limit was exceeded, 3 when one could not be judged on this machine or before Ctrl-C or, with
     /// `require`, something real-time was refused.
-    pub(crate) fn finish(mut self, json: Option<&Path>) -> Outcome {
+    pub(crate) fn finish(mut self, output: &OutputArgs) -> Outcome {
         drop(self.awake.take());
         let exit = self.conclude(super::interrupted());
-        self.report.write(json)?;
+        output.json.hand_out(|| self.report.to_string(), &self.report)?;
         Ok(exit)
     }
 
@@ -361,36 +360,11 @@ fn command_line() -> String {
     std::iter::once("sinew".to_owned()).chain(arguments).collect::<Vec<_>>().join(" ")
 }
 
-impl Report {
-    /// The table goes to standard output, unless the JSON does: then to standard error.
-    fn write(&self, json: Option<&Path>) -> Result<(), Failure> {
-        let text = self.to_string();
-        let to_stdout = json.is_some_and(|path| path.as_os_str() == "-");
-        let cannot = |what: &str, error: io::Error| Failure::machine(format!("{what}: {error}"));
-        if to_stdout {
-            eprint!("{text}");
-        } else {
-            let mut out = io::stdout().lock();
-            out.write_all(text.as_bytes()).map_err(|error| cannot("standard output", error))?;
-        }
-        let Some(path) = json else { return Ok(()) };
-        let mut bytes = serde_json::to_vec_pretty(self).map_err(Failure::machine)?;
-        bytes.push(b'\n');
-        if to_stdout {
-            io::stdout().lock().write_all(&bytes).map_err(|e| cannot("standard output", e))
-        } else {
-            std::fs::write(path, bytes).map_err(|e| cannot(&path.display().to_string(), e))
-        }
-    }
-}
-
 /// The options that every benchmark has.
-#[derive(Clone, Debug, clap::Args)]
+#[derive(Clone, Debug, Default, clap::Args)]
 pub(crate) struct OutputArgs {
-    /// Write the report as JSON to a file, or to standard output with `-` (the table then goes to
-    /// standard error)
-    #[arg(long, value_name = "PATH|-")]
-    pub(crate) json: Option<PathBuf>,
+    #[command(flatten)]
+    json: JsonArgs,
     /// Exit with code 3 unless the kernel grants everything asked for
     #[arg(long)]
     pub(crate) require: bool,
@@ -401,7 +375,7 @@ mod tests {
     use super::*;
 
     fn report() -> Report {
-        let mut run = Run::start(false).unwrap();
+        let mut run = Run::start(&OutputArgs::default()).unwrap();
         let mut samples = Samples::new();
         samples.record_n(1_234, 7, run.started + Nanos::from_secs(2));
         run.measured("alone", &samples);
@@ -437,7 +411,7 @@ mod tests {
 
     #[test]
     fn what_ctrl_c_came_before_is_not_reported_as_zero() {
-        let mut run = Run::start(false).unwrap();
+        let mut run = Run::start(&OutputArgs::default()).unwrap();
         run.measured("nothing", &Samples::new());
         run.compared(&Comparison::new("nothing", "a", "b", Limits::at_most(1.1, 1.2)));
         assert_eq!((run.report.measured.len(), run.report.compared.len()), (0, 0));

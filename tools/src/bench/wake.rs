@@ -5,9 +5,8 @@
 //! absolute and a whole number of periods apart; what was missed is skipped and counted, as
 //! cyclictest does it.
 
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::fmt::Write as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -18,9 +17,10 @@ use sinew_rt::panel::{HistogramSnapshot, Kind, Panel, PanelSpec};
 use sinew_rt::thread::{Policy, ThreadSpec};
 
 use super::Common;
-use super::report::Run;
+use super::report::{Run, ThreadReport};
 use super::stats::Samples;
 use crate::exit::{Failure, Outcome};
+use crate::output;
 
 const NAME: &str = "bench-wake";
 /// How often the progress bar moves, and Ctrl-C is looked at.
@@ -59,7 +59,8 @@ pub(crate) struct WakeArgs {
 }
 
 pub(crate) fn run(args: &WakeArgs) -> Outcome {
-    let mut run = Run::start(args.common.output.require)?;
+    let mut run = Run::start(&args.common.output)?;
+    args.histogram.as_deref().map_or(Ok(()), output::check_writable)?;
     let panel = Panel::anonymous(&PanelSpec::new(NAME)).map_err(Failure::machine)?;
     let rate_hz = rate_hz(args.interval_us);
     let done = Arc::new(AtomicU64::new(0));
@@ -87,10 +88,9 @@ pub(crate) fn run(args: &WakeArgs) -> Outcome {
     run.measured(format!("{wait}, every {:.3} µs", period_ns / 1e3), &Samples::from_panel(wake_up));
     run.note(format!("{} periods were missed and skipped", report.skipped));
     if let Some(path) = &args.histogram {
-        let cannot = |error| Failure::machine(format!("{}: {error}", path.display()));
-        write_histogram(path, wake_up, &run).map_err(cannot)?;
+        output::write_file(path, histogram(wake_up, &run).as_bytes())?;
     }
-    run.finish(args.common.output.json.as_deref())
+    run.finish(&args.common.output)
 }
 
 /// The loop, with the thread's settings, that wakes up `rate_hz` times a second.
@@ -144,25 +144,22 @@ impl LoopBody for Counting {
     fn safe_stop(&mut self, _cx: &mut Cycle) {}
 }
 
-fn write_histogram(path: &Path, wake_up: &HistogramSnapshot, run: &Run) -> io::Result<()> {
-    let mut file = BufWriter::new(File::create(path)?);
-    writeln!(file, "# Histogram")?;
+/// All wake-up times in the form of cyclictest -N -h.
+fn histogram(wake_up: &HistogramSnapshot, run: &Run) -> String {
+    let mut text = "# Histogram\n".to_owned();
     for step in wake_up.hdr.iter_recorded() {
         let ns = wake_up.hdr.median_equivalent(step.value_iterated_to());
-        writeln!(file, "{ns:06} {:06}", step.count_at_value())?;
+        let _ = writeln!(text, "{ns:06} {:06}", step.count_at_value());
     }
-    writeln!(file, "# Max Latencies: {}", wake_up.max.as_nanos())?;
+    let _ = writeln!(text, "# Max Latencies: {}", wake_up.max.as_nanos());
     for thread in run.threads() {
-        writeln!(
-            file,
-            "# Read back: {}, {}, core {}",
-            thread.name, thread.scheduling, thread.cores
-        )?;
+        let ThreadReport { name, scheduling, cores, .. } = thread;
+        let _ = writeln!(text, "# Read back: {name}, {scheduling}, core {cores}");
     }
     for reason in run.not_real_time() {
-        writeln!(file, "# NOT REAL-TIME: {reason}")?;
+        let _ = writeln!(text, "# NOT REAL-TIME: {reason}");
     }
-    file.flush()
+    text
 }
 
 #[cfg(test)]

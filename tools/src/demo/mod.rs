@@ -172,12 +172,8 @@ pub(crate) fn run(args: DemoArgs) -> Outcome {
     Ok(report.exit())
 }
 
-/// The text first: it is there even when a file cannot be written.
 fn hand_out(args: &DemoArgs, report: &Report, lives: &[Life]) -> Result<(), Failure> {
-    if !args.json.to_stdout() {
-        output::print(&report.to_string())?;
-    }
-    args.json.write(report)?;
+    args.json.hand_out(|| report.to_string(), report)?;
     let robot = lives.iter().find(|life| life.role == Role::Robot);
     let (Some(path), Some(robot)) = (&args.svg, robot) else { return Ok(()) };
     let curves: Vec<_> = table::measured(&robot.panel)

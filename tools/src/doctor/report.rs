@@ -1,6 +1,6 @@
 //! The doctor's output: a table for people, JSON for programs.
 
-use std::io::{self, Write};
+use std::fmt::Write as _;
 
 use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
 use serde::{Deserialize, Serialize};
@@ -109,7 +109,7 @@ impl VerdictCounts {
 }
 
 #[derive(Serialize)]
-struct JsonReport<'a> {
+pub(crate) struct JsonReport<'a> {
     version: u32,
     report: &'static str,
     host: &'a HostFingerprint,
@@ -117,26 +117,22 @@ struct JsonReport<'a> {
     unread: &'a [String],
 }
 
-pub(crate) fn write_json(
-    mut out: impl Write,
-    host: &HostFingerprint,
-    checks: &[Check],
-    unread: &[String],
-) -> io::Result<()> {
-    let report = JsonReport { version: JSON_VERSION, report: "doctor", host, checks, unread };
-    serde_json::to_writer_pretty(&mut out, &report)?;
-    writeln!(out)?;
-    out.flush()
+/// All that the doctor found, for a program.
+pub(crate) fn json<'a>(
+    host: &'a HostFingerprint,
+    checks: &'a [Check],
+    unread: &'a [String],
+) -> JsonReport<'a> {
+    JsonReport { version: JSON_VERSION, report: "doctor", host, checks, unread }
 }
 
-/// Writes the table, `width` columns wide, or as wide as the terminal.
-pub(crate) fn write_table(
-    mut out: impl Write,
+/// The table, `width` columns wide, or as wide as the terminal.
+pub(crate) fn table(
     width: Option<u16>,
     host: &HostFingerprint,
     checks: &[Check],
     unread: &[String],
-) -> io::Result<()> {
+) -> String {
     let mut table = Table::new();
     table
         .load_style(presets::UTF8_HORIZONTAL_ONLY)
@@ -156,29 +152,30 @@ pub(crate) fn write_table(
             Cell::new(&check.why),
         ]);
     }
-    writeln!(out, "{} · {} · {}", host.processor, host.kernel_release, host.preemption)?;
-    writeln!(out, "{table}")?;
+    let mut out = String::new();
+    let _ = writeln!(out, "{} · {} · {}", host.processor, host.kernel_release, host.preemption);
+    let _ = writeln!(out, "{table}");
     let mut heading =
         "\nTo fix (nothing was changed; commands need root unless they say otherwise):\n";
     for check in checks {
         let Some(fix) = &check.fix else { continue };
-        write!(out, "{heading}")?;
+        let _ = write!(out, "{heading}");
         heading = "";
-        writeln!(out, "  {} [{}]", check.name, check.verdict.word())?;
-        writeln!(out, "    fix   {fix}")?;
+        let _ = writeln!(out, "  {} [{}]", check.name, check.verdict.word());
+        let _ = writeln!(out, "    fix   {fix}");
         if let Some(undo) = &check.undo {
-            writeln!(out, "    undo  {undo}")?;
+            let _ = writeln!(out, "    undo  {undo}");
         }
     }
     if !unread.is_empty() {
-        writeln!(out, "\nNot readable here, and needed to read it:")?;
+        let _ = writeln!(out, "\nNot readable here, and needed to read it:");
         for line in unread {
-            writeln!(out, "  {line}")?;
+            let _ = writeln!(out, "  {line}");
         }
     }
     let VerdictCounts { ok, warn, fail, not_applicable } = host.doctor;
-    writeln!(out, "\n{ok} ok, {warn} warn, {fail} fail, {not_applicable} n/a")?;
-    out.flush()
+    let _ = writeln!(out, "\n{ok} ok, {warn} warn, {fail} fail, {not_applicable} n/a");
+    out
 }
 
 #[cfg(test)]
@@ -198,9 +195,7 @@ mod tests {
     #[test]
     fn the_json_reads_back_with_its_version_and_every_check() {
         let (host, checks, unread) = example();
-        let mut json = Vec::new();
-        write_json(&mut json, &host, &checks, &unread).unwrap();
-        let value: serde_json::Value = serde_json::from_slice(&json).unwrap();
+        let value = serde_json::to_value(json(&host, &checks, &unread)).unwrap();
         assert_eq!(value["version"], 1);
         assert_eq!(value["report"], "doctor");
         assert_eq!(value["checks"][2]["verdict"], "n/a");
@@ -215,9 +210,7 @@ mod tests {
     fn the_table_fits_a_hundred_columns_and_lists_only_the_fixes_that_are_needed() {
         let (host, mut checks, unread) = example();
         checks[1].value = "a long story ".repeat(20);
-        let mut table = Vec::new();
-        write_table(&mut table, Some(WIDTH), &host, &checks, &unread).unwrap();
-        let text = String::from_utf8(table).unwrap();
+        let text = table(Some(WIDTH), &host, &checks, &unread);
         let rows = text.lines().take_while(|line| !line.starts_with("To fix"));
         assert!(rows.map(|row| row.chars().count()).max().unwrap() <= usize::from(WIDTH));
         assert!(text.contains("fix   fix it\n    undo  break it"), "{text}");

@@ -100,18 +100,13 @@ fn list(args: &HistArgs) -> Outcome {
     }
     let (panels, closed) = args.dir.list();
     let listed = report::Listing::of(&panels, &closed);
-    if !args.json.to_stdout() {
-        output::print(&table::listing(&listed))?;
-    }
-    args.json.write(&listed)?;
+    args.json.hand_out(|| table::listing(&listed), &listed)?;
     Ok(Exit::Done)
 }
 
 fn once(args: &HistArgs, open: &[OpenPanel]) -> Outcome {
     let looks = look(args, open)?;
-    if !args.json.to_stdout() {
-        output::print(&text(args, &looks))?;
-    }
+    args.json.hand_out(|| text(args, &looks), &Report::of(&looks, &args.stage))?;
     if let Some(path) = &args.svg {
         let svg = svg(args, &looks).map_err(Failure::machine)?;
         output::write_file(path, svg.as_bytes())?;
@@ -123,7 +118,6 @@ fn once(args: &HistArgs, open: &[OpenPanel]) -> Outcome {
         let mut log = export::IntervalLog::create(path, &looks)?;
         log.lives(&looks, |look| chosen(args, look))?;
     }
-    args.json.write(&Report::of(&looks, &args.stage))?;
     Ok(Exit::Done)
 }
 

@@ -20,7 +20,7 @@ use super::status::Traffic;
 use super::topics::Topics;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::hist;
-use crate::output::{self, JsonArgs};
+use crate::output::JsonArgs;
 use crate::panels::PanelDir;
 
 /// Start the node of a sinew.toml and run it until SIGTERM or Ctrl-C.
@@ -62,7 +62,7 @@ pub(crate) fn run(args: RunArgs) -> Outcome {
         builder = builder.panel_dir(dir);
     }
     let config = builder.config().clone();
-    let mut json = args.json.lines()?;
+    let mut reports = args.json.lines()?;
     // Before any thread exists: lanes and housekeeping block these signals, so they come here.
     let signals = Signals::register()
         .map_err(|error| Failure::machine(format!("cannot wait for signals: {error}")))?;
@@ -70,12 +70,7 @@ pub(crate) fn run(args: RunArgs) -> Outcome {
     let started_at = clock::now();
 
     let started = Started::of(&config, &node, &topics);
-    if !args.json.to_stdout() {
-        output::print(&started.text(&node))?;
-    }
-    if let Some(json) = &mut json {
-        json.write(&started)?;
-    }
+    reports.hand_out(|| started.text(&node), &started)?;
     let signal = loop {
         if let Some(signal) = signals.wait(TURN) {
             break Some(signal);
@@ -96,12 +91,7 @@ pub(crate) fn run(args: RunArgs) -> Outcome {
     };
     end.panics = node.stop().err().unwrap_or_default();
     let stopped = Stopped::of(&last.map_err(Failure::machine)?, end);
-    if !args.json.to_stdout() {
-        output::print(&stopped.text())?;
-    }
-    if let Some(json) = &mut json {
-        json.write(&stopped)?;
-    }
+    reports.hand_out(|| stopped.text(), &stopped)?;
     for panic in &stopped.panics {
         eprintln!("sinew: {panic}");
     }

@@ -11,7 +11,7 @@ use sinew_rt::panel::PanelSnapshot;
 
 use crate::exit::{Exit, Failure, Outcome};
 use crate::hist;
-use crate::output::{self, JsonArgs};
+use crate::output::JsonArgs;
 use crate::panels::{Look, OpenPanel, PanelDir};
 
 /// Say how a node is, from its panel alone.
@@ -64,11 +64,8 @@ pub(crate) fn run(args: StatusArgs) -> Outcome {
         .map(|path| OpenPanel::open(path)?.look().map(|look| NodeStatus::of(&look)))
         .collect::<Result<Vec<_>, _>>()?;
     let healthy = nodes.iter().all(|node| node.healthy);
-    if !args.json.to_stdout() {
-        let texts: Vec<_> = nodes.iter().map(NodeStatus::text).collect();
-        output::print(&texts.join("\n"))?;
-    }
-    args.json.write(&Status { version: 1, report: "node status".to_owned(), nodes })?;
+    let status = Status { version: 1, report: "node status".to_owned(), nodes };
+    args.json.hand_out(|| status.text(), &status)?;
     Ok(if healthy { Exit::Done } else { Exit::Failed })
 }
 
@@ -77,6 +74,13 @@ struct Status {
     version: u32,
     report: String,
     nodes: Vec<NodeStatus>,
+}
+
+impl Status {
+    fn text(&self) -> String {
+        let texts: Vec<_> = self.nodes.iter().map(NodeStatus::text).collect();
+        texts.join("\n")
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -127,14 +127,14 @@ pub(crate) fn run(args: &PipelineArgs) -> Outcome {
         return agent::run(role, &args.agent_cores, panels);
     }
     let cores = Cores::choose(args)?;
-    let mut run = Run::start(args.output.require)?;
+    let mut run = Run::start(&args.output)?;
     match args {
         PipelineArgs { idle: true, .. } => idle::measure(args, &cores, &mut run)?,
         PipelineArgs { throughput: true, .. } => throughput::measure(args, &cores, &mut run)?,
         PipelineArgs { flood: true, .. } => flood::measure(args, &cores, &mut run)?,
         _ => latency::measure(args, &cores, &mut run)?,
     }
-    run.finish(args.output.json.as_deref())
+    run.finish(&args.output)
 }
 
 /// Where the two processes run.
