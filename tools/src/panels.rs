@@ -44,15 +44,23 @@ impl PanelDir {
     }
 
     /// All panels, and the directories that this user may not list.
-    pub(crate) fn list(&self) -> (Vec<Listed>, Vec<String>) {
+    pub(crate) fn list(&self) -> (Vec<Listed>, Vec<Closed>) {
         let (mut panels, mut closed) = (Vec::new(), Vec::new());
         for dir in self.all() {
             match PanelReader::list(&dir) {
                 Ok(listed) => panels.extend(listed),
-                Err(error) => closed.push(error.to_string()),
+                Err(error) => {
+                    closed.push(Closed { why: in_one_line(&dir, &error.to_string()), dir })
+                }
             }
         }
         (panels, closed)
+    }
+
+    /// Whether `path` is where this user's panels are, or where they were said to be; otherwise it
+    /// is another user's.
+    pub(crate) fn is_own(&self, path: &Path) -> bool {
+        self.panel_dir.is_some() || path.starts_with(default_dir())
     }
 
     /// The panel that `wanted` names: a path, or the name of a node whose panel may be one of a
@@ -78,12 +86,19 @@ impl PanelDir {
             [] => "there is none".to_owned(),
             names => format!("there is {}", names.join(", ")),
         };
-        let more = closed.first().map_or_else(String::new, |error| format!(" ({error})"));
+        let more = closed.first().map_or_else(String::new, |closed| format!(" ({})", closed.why));
         Err(Failure::machine(format!(
             "no panel of `{wanted}` in {}: {there}{more}; give one of them or the path of a panel",
             dirs.join(", ")
         )))
     }
+}
+
+/// A directory that this user may not list.
+pub(crate) struct Closed {
+    pub(crate) dir: PathBuf,
+    /// With the directory's path.
+    pub(crate) why: String,
 }
 
 /// The node's name in the path of its panel.

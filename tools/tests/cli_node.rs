@@ -319,6 +319,38 @@ fn status_shows_peers_that_hear_each_other_and_a_node_that_was_killed() {
 }
 
 #[test]
+fn a_panel_that_cannot_be_read_hides_no_other() {
+    let site = Site::new();
+    let (robot, _) = site.start("robot", &site.robot);
+    let foreign = Path::new(&site.panels()).join("foreign.panel");
+    std::fs::write(&foreign, "another program's").unwrap();
+    let ran = site.status(&["--json", "-"]);
+    assert_eq!((ran.code, &*ran.err), (Some(3), ""), "{ran:?}");
+    let status = json(&ran.out);
+    let nodes = status["nodes"].as_array().unwrap();
+    assert_eq!((nodes.len(), &nodes[0]["name"]), (1, &"robot".into()));
+    assert_eq!(nodes[0]["healthy"], true);
+    let unreadable = status["unreadable"].as_array().unwrap();
+    assert_eq!(unreadable.len(), 1);
+    assert_eq!(unreadable[0]["path"], foreign.to_str().unwrap());
+    assert!(unreadable[0]["error"].as_str().unwrap().contains("17 bytes"), "{status}");
+    let text = site.status(&[]);
+    assert_eq!(text.code, Some(3));
+    assert!(text.out.contains("robot · running"), "{text:?}");
+    let listed = format!("NOT READABLE: {}: ", foreign.display());
+    assert!(text.out.contains(&listed), "{text:?}");
+    // Asked about by name, it is an error, and the other one is as it was.
+    let error = site.status(&["foreign"]).error(3);
+    assert!(error.contains("foreign.panel: "), "{error}");
+    site.status(&["robot"]).good();
+
+    // What is known to be wrong weighs more than what is not known.
+    robot.signal("KILL");
+    robot.end();
+    assert_eq!(site.status(&[]).code, Some(1));
+}
+
+#[test]
 fn a_stopped_process_is_not_healthy() {
     let site = Site::new();
     let (process, _) = site.start("robot", &site.robot);

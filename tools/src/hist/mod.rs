@@ -99,6 +99,7 @@ fn list(args: &HistArgs) -> Outcome {
         return Err(Failure::usage(format!("{problem} (`sinew hist` alone lists them)")));
     }
     let (panels, closed) = args.dir.list();
+    let closed: Vec<_> = closed.into_iter().map(|closed| closed.why).collect();
     let listed = report::Listing::of(&panels, &closed);
     args.json.hand_out(|| table::listing(&listed), &listed)?;
     Ok(Exit::Done)

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use sinew_rt::clock::Nanos;
@@ -17,7 +18,8 @@ use crate::panels::{Look, OpenPanel, PanelDir};
 /// Say how a node is, from its panel alone.
 ///
 /// The process is not asked and does not notice; it may be dead. Without NODE, every node on this
-/// machine is shown, except what is kept of earlier crashes.
+/// machine is shown, except what is kept of earlier crashes; a panel that cannot be read is listed
+/// with the reason and hides none of the others.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -29,7 +31,8 @@ Exit codes:
   0  all of them run, and no stage is in safe stop
   1  one is dead, failed or stopped, is in safe stop, or its housekeeping is silent
   2  wrong usage
-  3  there is no such panel, or it cannot be read")]
+  3  there is no such panel; or one of this user, or in --panel-dir, cannot be read, so that nobody
+     knows how its node is. Those of other users are listed and do not decide")]
 pub(crate) struct StatusArgs {
     /// Name of the node, or path of its panel
     #[arg(value_name = "NODE")]
@@ -44,29 +47,12 @@ pub(crate) struct StatusArgs {
 const SILENCE: Nanos = Nanos::from_secs(2);
 
 pub(crate) fn run(args: StatusArgs) -> Outcome {
-    let paths = match &args.node {
-        Some(wanted) => vec![args.dir.find(wanted)?],
-        None => {
-            let (panels, closed) = args.dir.list();
-            let paths: Vec<_> =
-                panels.into_iter().filter(|panel| !panel.crashed).map(|panel| panel.path).collect();
-            if paths.is_empty() {
-                let why = closed.first().map_or_else(String::new, |error| format!(" ({error})"));
-                return Err(Failure::machine(format!(
-                    "there is no panel of a node{why}; start one with `sinew node run CONFIG`"
-                )));
-            }
-            paths
-        }
+    let status = match &args.node {
+        Some(wanted) => Status::new(vec![look(&args.dir.find(wanted)?)?], Vec::new()),
+        None => Status::of_all(&args.dir)?,
     };
-    let nodes = paths
-        .iter()
-        .map(|path| OpenPanel::open(path)?.look().map(|look| NodeStatus::of(&look)))
-        .collect::<Result<Vec<_>, _>>()?;
-    let healthy = nodes.iter().all(|node| node.healthy);
-    let status = Status { version: 1, report: "node status".to_owned(), nodes };
     args.json.hand_out(|| status.text(), &status)?;
-    Ok(if healthy { Exit::Done } else { Exit::Failed })
+    Ok(status.exit())
 }
 
 #[derive(Serialize, Deserialize)]
@@ -74,12 +60,76 @@ struct Status {
     version: u32,
     report: String,
     nodes: Vec<NodeStatus>,
+    unreadable: Vec<Unreadable>,
+}
+
+/// A panel, or a directory of panels, that nothing can be said about.
+#[derive(Debug, Serialize, Deserialize)]
+struct Unreadable {
+    path: String,
+    error: String,
+    /// Whether it belongs to this user, or to the directory that was asked about.
+    own: bool,
+}
+
+fn look(path: &Path) -> Result<NodeStatus, Failure> {
+    OpenPanel::open(path)?.look().map(|look| NodeStatus::of(&look))
 }
 
 impl Status {
+    fn new(nodes: Vec<NodeStatus>, unreadable: Vec<Unreadable>) -> Self {
+        Self { version: 1, report: "node status".to_owned(), nodes, unreadable }
+    }
+
+    /// Every node on this machine, and what could not be read.
+    fn of_all(dir: &PanelDir) -> Result<Self, Failure> {
+        let (panels, closed) = dir.list();
+        let unreadable = |path: &Path, error| Unreadable {
+            path: path.display().to_string(),
+            error,
+            own: dir.is_own(path),
+        };
+        let (mut nodes, mut unread) = (Vec::new(), Vec::new());
+        for path in panels.iter().filter(|panel| !panel.crashed).map(|panel| &panel.path) {
+            match look(path) {
+                Ok(node) => nodes.push(node),
+                // Its node ended after it was listed.
+                Err(_) if !path.exists() => {}
+                Err(failure) => unread.push(unreadable(path, failure.message)),
+            }
+        }
+        unread.extend(closed.into_iter().map(|closed| unreadable(&closed.dir, closed.why)));
+        if nodes.is_empty() && unread.is_empty() {
+            return Err(Failure::machine(
+                "there is no panel of a node; start one with `sinew node run CONFIG`",
+            ));
+        }
+        Ok(Self::new(nodes, unread))
+    }
+
+    fn exit(&self) -> Exit {
+        if self.nodes.iter().any(|node| !node.healthy) {
+            Exit::Failed
+        } else if self.nodes.is_empty() || self.unreadable.iter().any(|panel| panel.own) {
+            Exit::Machine
+        } else {
+            Exit::Done
+        }
+    }
+
     fn text(&self) -> String {
-        let texts: Vec<_> = self.nodes.iter().map(NodeStatus::text).collect();
+        let mut texts: Vec<_> = self.nodes.iter().map(NodeStatus::text).collect();
+        if !self.unreadable.is_empty() {
+            texts.push(self.unreadable.iter().map(Unreadable::text).collect());
+        }
         texts.join("\n")
+    }
+}
+
+impl Unreadable {
+    fn text(&self) -> String {
+        let whose = if self.own { "" } else { " (of another user)" };
+        format!("NOT READABLE{whose}: {}\n", self.error)
     }
 }
 
@@ -321,6 +371,31 @@ fn peers(snapshot: &PanelSnapshot) -> Vec<PeerStatus> {
 mod tests {
     use super::*;
     use sinew_rt::panel::{Panel, PanelSpec};
+
+    fn node(healthy: bool) -> NodeStatus {
+        let panel = Panel::anonymous(&PanelSpec::new("example")).unwrap();
+        let (path, life) = (std::path::PathBuf::new(), crate::panels::Life::Ended);
+        let look = Look { path, snapshot: panel.snapshot().unwrap(), life };
+        NodeStatus { healthy, ..NodeStatus::of(&look) }
+    }
+
+    #[test]
+    fn what_cannot_be_read_decides_only_where_it_is_the_users_own_and_nothing_is_worse() {
+        let exit = |nodes: &[bool], unreadable: &[bool]| {
+            let nodes = nodes.iter().map(|healthy| node(*healthy)).collect();
+            let unreadable = unreadable.iter().map(|own| Unreadable {
+                path: "x.panel".to_owned(),
+                error: "x.panel: no panel".to_owned(),
+                own: *own,
+            });
+            Status::new(nodes, unreadable.collect()).exit()
+        };
+        assert_eq!(exit(&[true, true], &[]), Exit::Done);
+        assert_eq!(exit(&[true], &[false]), Exit::Done, "another user's");
+        assert_eq!(exit(&[true], &[false, true]), Exit::Machine);
+        assert_eq!(exit(&[true, false], &[true]), Exit::Failed);
+        assert_eq!(exit(&[], &[false]), Exit::Machine, "nothing is known of any node");
+    }
 
     #[test]
     fn traffic_and_peers_are_read_from_the_names_on_the_panel() {

@@ -111,7 +111,7 @@ mod tests {
     fn both_ends_run_and_give_their_results() {
         let spec = ThreadSpec::new("test");
         let pair = Pair { near: spec.clone(), far: spec };
-        let mut run = Run::start(false).unwrap();
+        let mut run = Run::elsewhere();
         let (sender, receiver) = mpsc::channel();
         let ends = pair.run(&mut run, move || sender.send(7), move || receiver.recv());
         let (near, far) = ends.unwrap();
