@@ -4,6 +4,7 @@
 mod compare;
 mod guard;
 mod hop;
+mod noise;
 mod pipeline;
 pub(crate) mod report;
 mod samples;
@@ -43,6 +44,7 @@ enum Bench {
     Compare(compare::CompareArgs),
     Guard(guard::GuardArgs),
     Hop(hop::HopArgs),
+    Noise(noise::NoiseArgs),
     Pipeline(pipeline::PipelineArgs),
 }
 
@@ -58,6 +60,7 @@ pub(crate) fn run(args: BenchArgs) -> Outcome {
         Bench::Compare(args) => compare::run(args),
         Bench::Guard(args) => guard::run(args),
         Bench::Hop(args) => hop::run(args),
+        Bench::Noise(args) => noise::run(args),
         Bench::Pipeline(args) => pipeline::run(args),
     }
 }
