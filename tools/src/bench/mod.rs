@@ -2,6 +2,7 @@
 //! with, measured in the same seconds.
 
 mod compare;
+mod crypto;
 mod guard;
 mod hop;
 mod noise;
@@ -42,6 +43,7 @@ pub(crate) struct BenchArgs {
 enum Bench {
     Wake(wake::WakeArgs),
     Compare(compare::CompareArgs),
+    Crypto(crypto::CryptoArgs),
     Guard(guard::GuardArgs),
     Hop(hop::HopArgs),
     Noise(noise::NoiseArgs),
@@ -58,6 +60,7 @@ pub(crate) fn run(args: BenchArgs) -> Outcome {
     match &args.what {
         Bench::Wake(args) => wake::run(args),
         Bench::Compare(args) => compare::run(args),
+        Bench::Crypto(args) => crypto::run(args),
         Bench::Guard(args) => guard::run(args),
         Bench::Hop(args) => hop::run(args),
         Bench::Noise(args) => noise::run(args),
