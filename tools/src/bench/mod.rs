@@ -2,8 +2,10 @@
 //! with, measured in the same seconds.
 
 mod compare;
+mod crypto;
 mod guard;
 mod hop;
+mod noise;
 mod pipeline;
 pub(crate) mod report;
 mod samples;
@@ -41,8 +43,10 @@ pub(crate) struct BenchArgs {
 enum Bench {
     Wake(wake::WakeArgs),
     Compare(compare::CompareArgs),
+    Crypto(crypto::CryptoArgs),
     Guard(guard::GuardArgs),
     Hop(hop::HopArgs),
+    Noise(noise::NoiseArgs),
     Pipeline(pipeline::PipelineArgs),
 }
 
@@ -56,8 +60,10 @@ pub(crate) fn run(args: BenchArgs) -> Outcome {
     match &args.what {
         Bench::Wake(args) => wake::run(args),
         Bench::Compare(args) => compare::run(args),
+        Bench::Crypto(args) => crypto::run(args),
         Bench::Guard(args) => guard::run(args),
         Bench::Hop(args) => hop::run(args),
+        Bench::Noise(args) => noise::run(args),
         Bench::Pipeline(args) => pipeline::run(args),
     }
 }

@@ -47,6 +47,9 @@ pub(crate) struct Report {
     /// Figures that are no distributions.
     #[serde(default)]
     pub(crate) figures: Vec<Figure>,
+    /// The longest single events, with what is known of their causes.
+    #[serde(default)]
+    pub(crate) longest: Vec<Longest>,
     /// What a reader must know to read the figures rightly.
     pub(crate) notes: Vec<String>,
     /// The worst verdict of all comparisons that have a limit.
@@ -154,6 +157,16 @@ impl std::fmt::Display for Figure {
     }
 }
 
+/// One of the longest events of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Longest {
+    pub(crate) what: String,
+    pub(crate) length_ns: i64,
+    /// When it began, in seconds after the start of the run.
+    pub(crate) at_s: f64,
+    pub(crate) cause: String,
+}
+
 /// A report in the making, and what must be held while it is measured.
 #[derive(Debug)]
 pub(crate) struct Run {
@@ -210,6 +223,7 @@ impl Run {
             compared: Vec::new(),
             added: Vec::new(),
             figures: Vec::new(),
+            longest: Vec::new(),
             notes: Vec::new(),
             verdict: Verdict::NotJudged,
         };
@@ -308,6 +322,16 @@ impl Run {
         };
         let (name, unit) = (name.to_owned(), unit.to_owned());
         self.report.figures.push(Figure { name, value, unit, limit, verdict });
+    }
+
+    /// Adds one of the longest events, which began at `at`.
+    pub(crate) fn longest(&mut self, what: &str, length: Nanos, at: Nanos, cause: String) {
+        self.report.longest.push(Longest {
+            what: what.to_owned(),
+            length_ns: length.as_nanos(),
+            at_s: (at - self.started).as_secs_f64(),
+            cause,
+        });
     }
 
     /// Adds a sentence that the reader needs.

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use comfy_table::{CellAlignment, Table, presets};
 
 use super::super::stats::{ComparisonReport, SideReport, Summary};
-use super::{Added, Measured, Report, ThreadReport};
+use super::{Added, Longest, Measured, Report, ThreadReport};
 
 impl std::fmt::Display for Report {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -45,6 +45,9 @@ impl std::fmt::Display for Report {
         }
         for added in &self.added {
             writeln!(f, "{added}")?;
+        }
+        if !self.longest.is_empty() {
+            writeln!(f, "\n{}\n", longest_table(&self.longest))?;
         }
         for note in &self.notes {
             writeln!(f, "note: {note}")?;
@@ -87,6 +90,18 @@ fn measured_table(measured: &[Measured]) -> Table {
     let mut table = new_table(&COLUMNS);
     for Measured { name, summary } in measured {
         table.add_row(row(name, summary));
+    }
+    table
+}
+
+fn longest_table(longest: &[Longest]) -> Table {
+    let mut table = new_table(&["longest", "length", "at", "cause"]);
+    if let Some(column) = table.column_mut(3) {
+        column.set_cell_alignment(CellAlignment::Left);
+    }
+    for Longest { what, length_ns, at_s, cause } in longest {
+        let length = span(*length_ns as f64);
+        table.add_row([what.clone(), length, format!("{at_s:.3} s"), cause.clone()]);
     }
     table
 }

@@ -1,0 +1,225 @@
+//! `sinew bench noise`: what takes a core from a thread that never sleeps: oslat's measurement.
+//!
+//! A thread reads the clock as fast as it can. Where two readings lie further apart than the
+//! threshold, something else had the core. How often, for how long and when is counted; of the
+//! longest gaps it is also said what the kernel counted meanwhile, as far as that tells who it was.
+
+mod trace;
+
+use std::str::FromStr;
+
+use sinew_rt::clock::{self, Nanos};
+use sinew_rt::thread;
+use sinew_rt::topology::{CoreId, CoreList, Topology};
+
+use super::Common;
+use super::report::Run;
+use super::stats::Samples;
+use crate::exit::{Failure, Outcome};
+use trace::{Interrupts, ThreadTrace};
+
+/// How long a core is taken at a time, and how long it is left to others then: real-time throttling,
+/// which would look like one long gap, begins at 0.95 s in a second.
+const BURST: Nanos = Nanos::from_millis(800);
+const REST: Nanos = Nanos::from_millis(200);
+
+/// How many of the longest gaps are told one by one.
+const LONGEST: usize = 5;
+
+/// What takes a core from a thread that never sleeps: oslat's measurement.
+///
+/// Interrupts, other threads, firmware and the host of a virtual machine all show as gaps between
+/// two readings of the clock. One core is measured after the other, in bursts of 0.8 s.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  sinew bench noise                                every core for 8 s
+  sinew bench noise --cores 1 --seconds 60         one core for a minute
+  sinew bench noise --threshold-us 20              only gaps that a 1 kHz loop would notice
+
+What to do about it: `sinew doctor` finds interrupts, threads and kernel work that can be moved away.")]
+pub(crate) struct NoiseArgs {
+    #[command(flatten)]
+    common: Common,
+    /// Cores to measure, one after the other: 1 or 1-3,5 [default: all that may be used]
+    #[arg(short = 'a', long, value_parser = CoreList::from_str)]
+    cores: Option<CoreList>,
+    /// Spinning time on each core, in seconds
+    #[arg(short, long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    seconds: u32,
+    /// Shorter gaps than this are not counted, in µs
+    #[arg(short, long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    threshold_us: u32,
+}
+
+pub(crate) fn run(args: &NoiseArgs) -> Outcome {
+    let mut run = Run::start(&args.common.output)?;
+    let cores = match &args.cores {
+        Some(cores) => cores.clone(),
+        None => Topology::read().map_err(Failure::machine)?.usable_cores(),
+    };
+    let threshold = Nanos::from_micros(args.threshold_us.into());
+    let spinning = Nanos::from_secs(args.seconds.into());
+    let bursts = (spinning.as_nanos() as u64).div_ceil(BURST.as_nanos() as u64);
+    let bar = super::progress("noise", bursts * cores.iter().count() as u64);
+    for core in cores.iter() {
+        if super::interrupted() {
+            break;
+        }
+        let spec = args.common.thread("bench-noise", core.get())?;
+        let before = Interrupts::read();
+        let ticks = bar.clone();
+        let watcher = thread::spawn(spec, move || {
+            let mut watch = Watch::new(threshold);
+            while watch.watched < spinning && !super::interrupted() {
+                watch.burst(BURST.min(spinning - watch.watched));
+                ticks.inc(1);
+                clock::sleep_until(clock::now() + REST);
+            }
+            watch
+        });
+        let watcher = watcher.map_err(super::thread_failure)?;
+        run.thread(watcher.applied());
+        let watch = watcher.join().map_err(Failure::machine)?;
+        let interrupts = Interrupts::read().map_err(Failure::machine)?;
+        watch.report(&mut run, core, threshold);
+        // Also those of the rests: a hint at who could be moved away, not a count of gaps.
+        let since = interrupts.since(&before.map_err(Failure::machine)?, core);
+        if !since.is_empty() {
+            run.note(format!("core {core}: interrupts meanwhile, rests included: {since}"));
+        }
+    }
+    bar.finish_and_clear();
+    run.finish(&args.common.output)
+}
+
+/// One thread that watches the clock.
+struct Watch {
+    threshold: Nanos,
+    gaps: Samples,
+    watched: Nanos,
+    lost: Nanos,
+    /// Sorted, the longest first; never more than [`LONGEST`].
+    longest: Vec<Gap>,
+    trace: ThreadTrace,
+}
+
+struct Gap {
+    length: Nanos,
+    at: Nanos,
+    cause: Cause,
+}
+
+/// Who had the core during a gap, by what the kernel counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cause {
+    /// The thread stood in the run queue: another thread ran.
+    OtherThread,
+    /// The thread neither ran nor waited by the kernel's account: an interrupt that is accounted
+    /// apart, or the hypervisor.
+    OffTheCore,
+    /// By the kernel's account the thread ran: an interrupt that is accounted to the thread,
+    /// firmware, or a host that does not say what it takes.
+    Unknown,
+}
+
+impl std::fmt::Display for Cause {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::OtherThread => "another thread ran",
+            Self::OffTheCore => "stolen by the hypervisor, or an interrupt accounted apart",
+            Self::Unknown => "not known: an interrupt, firmware or the host",
+        })
+    }
+}
+
+impl Watch {
+    /// Allocates; a burst does not.
+    fn new(threshold: Nanos) -> Self {
+        Self {
+            threshold,
+            gaps: Samples::new(),
+            watched: Nanos::ZERO,
+            lost: Nanos::ZERO,
+            longest: Vec::with_capacity(LONGEST + 1),
+            trace: ThreadTrace::new(),
+        }
+    }
+
+    /// Reads the clock for `span`.
+    fn burst(&mut self, span: Nanos) {
+        let start = clock::now();
+        let mut accounted = Nanos::ZERO;
+        self.trace.mark(start);
+        let mut last = clock::now();
+        while last - start < span {
+            let now = clock::now();
+            let gap = now - last;
+            last = if gap < self.threshold {
+                now
+            } else {
+                self.note(gap, now);
+                // What noting it took is neither a gap nor watched.
+                let resumed = clock::now();
+                accounted += resumed - now;
+                resumed
+            };
+        }
+        self.watched += (last - start) - accounted;
+    }
+
+    fn note(&mut self, length: Nanos, end: Nanos) {
+        self.gaps.record(length, end);
+        self.lost += length;
+        let cause = self.trace.cause(length, end);
+        let place = self.longest.partition_point(|gap| gap.length >= length);
+        if place < LONGEST {
+            self.longest.truncate(LONGEST - 1);
+            self.longest.insert(place, Gap { length, at: end - length, cause });
+        }
+    }
+
+    fn report(&self, run: &mut Run, core: CoreId, threshold: Nanos) {
+        let watched = self.watched.as_secs_f64();
+        if watched == 0.0 {
+            return;
+        }
+        run.measured(format!("core {core}: gaps of {threshold} and more"), &self.gaps);
+        let name = |what: &str| format!("core {core}: {what}");
+        run.figure(&name("watched for"), watched, "s", None);
+        run.figure(&name("gaps per second"), self.gaps.count() as f64 / watched, "Hz", None);
+        let share = self.lost.as_secs_f64() / watched;
+        run.figure(&name("share of the time in gaps"), share * 1e6, "ppm", None);
+        for gap in &self.longest {
+            let what = format!("core {core}: gap");
+            run.longest(&what, gap.length, gap.at, gap.cause.to_string());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_core_is_watched_for_as_long_as_asked_and_gaps_are_no_longer_than_that() {
+        let mut watch = Watch::new(Nanos::new(1));
+        watch.burst(Nanos::from_millis(20));
+        assert!(watch.watched <= Nanos::from_millis(20) + watch.lost, "{:?}", watch.watched);
+        assert!(watch.gaps.count() > 0, "with a threshold of 1 ns every reading is a gap");
+        assert!(watch.lost <= watch.watched);
+        assert_eq!(watch.longest.len(), LONGEST);
+    }
+
+    #[test]
+    fn the_longest_gaps_are_kept_in_order_and_no_others() {
+        let mut watch = Watch::new(Nanos::new(1));
+        for length in [5, 900, 3, 70, 900, 1, 42, 8] {
+            watch.note(Nanos::new(length), Nanos::from_secs(1));
+        }
+        let kept: Vec<_> = watch.longest.iter().map(|gap| gap.length.as_nanos()).collect();
+        assert_eq!(kept, [900, 900, 70, 42, 8]);
+        assert_eq!(watch.longest[0].at, Nanos::from_secs(1) - Nanos::new(900));
+        assert_eq!(watch.lost, Nanos::new(5 + 900 + 3 + 70 + 900 + 1 + 42 + 8));
+    }
+}
