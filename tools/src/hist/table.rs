@@ -116,11 +116,12 @@ fn trips(text: &mut String, look: &Look, stages: &[String]) {
         for trip in of_probe.iter().rev().take(TRIPS_SHOWN) {
             let _ = writeln!(
                 text,
-                "{heading}  {} #{}: {} of {}, {}, then {}, {} after the start",
+                "{heading}  {} #{}: {} of {}, begun {} after its release, {}, then {}, {} after the start",
                 trip.stage,
                 trip.number,
                 Nanos::new(trip.duration_ns),
                 Nanos::new(trip.budget_ns),
+                Nanos::new(trip.release_latency_ns),
                 trip.cause,
                 trip.level_after,
                 Nanos::new(trip.after_ns),
