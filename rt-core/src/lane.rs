@@ -2,7 +2,7 @@
 //!
 //! A stage does a bounded piece of work each time it is polled. A lane polls its stages in order,
 //! reads the clock once at each boundary between them, and waits when none had work. Lanes of one
-//! priority that share a core take turns after each pass. The same stages run on one lane or on
+//! priority that share a core take turns. The same stages run on one lane or on
 //! several, and in a simulator without any.
 
 use crate::clock::{self, Nanos};
@@ -240,7 +240,7 @@ impl Lane {
         let bell = doorbell.clone();
         let (gate, health) = (gate.clone(), health.clone());
         let thread = thread::spawn(thread, move || {
-            let mut body = Body { wait, doorbell, park, seats, idle_since: None };
+            let mut body = Body { wait, doorbell, park, seats, idle_since: None, busy_passes: 0 };
             gate.pass();
             let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| marked(|| body.run(&gate))));
             // First, so that the safe stop does not wait for what the stages do when they go, and a
@@ -298,7 +298,14 @@ struct Body {
     seats: Vec<Seat>,
     /// When the last poll that found work ended, while polls find none.
     idle_since: Option<Nanos>,
+    /// Passes in a row that found work.
+    busy_passes: u32,
 }
+
+/// Passes in a row after which a busy lane lets the others of its priority on its core run: often
+/// enough that none waits for long, and never for a lane that sleeps between messages, which would
+/// pay for a system call with each of them.
+const TURN: u32 = 16;
 
 impl Body {
     fn run(&mut self, gate: &Gate) {
@@ -309,7 +316,8 @@ impl Body {
             }
             if worked {
                 self.idle_since = None;
-                if !self.wait.holds_core() {
+                self.busy_passes = self.busy_passes.wrapping_add(1);
+                if self.busy_passes.is_multiple_of(TURN) && !self.wait.holds_core() {
                     // SCHED_FIFO never takes the core from a lane in favour of one of the same
                     // priority: without this a flooded receive lane would starve the lane that
                     // verifies. To the end of the queue of equals (sched_yield(2)).
@@ -317,6 +325,7 @@ impl Body {
                 }
                 continue;
             }
+            self.busy_passes = 0;
             match self.wait {
                 Wait::Spin => {
                     std::hint::spin_loop();

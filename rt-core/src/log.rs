@@ -82,6 +82,11 @@ impl Template {
         assert!(places <= VALUES, "a template has at most 4 places for values");
         Self { severity, text }
     }
+
+    /// The text with an ellipsis for each value.
+    fn shape(&self) -> String {
+        self.text.replace("{ns}", "…").replace("{name}", "…").replace("{}", "…")
+    }
 }
 
 /// What goes through the ring: 48 bytes, no ownership.
@@ -291,7 +296,7 @@ impl LogReader {
         let Window { template, began, suppressed, .. } = self.windows[index];
         self.windows[index] = Window { template, began: at, shown: 0, suppressed: 0 };
         if suppressed > 0 {
-            let text = format!("{suppressed} more in {} like \"{}\"", at - began, template.text);
+            let text = format!("{suppressed} more in {} like \"{}\"", at - began, template.shape());
             emit(self.line(at, template.severity, text));
         }
     }
@@ -362,6 +367,8 @@ mod tests {
         assert_eq!(texts, ["started", "started"]);
         let summary = "2 more in 100.000 ms like \"started\"";
         assert_eq!(drain(&mut reader, ms(100)), [summary]);
+        static VARIED: Template = Template::new(Severity::Info, "{name} took {ns}, {} times");
+        assert_eq!(VARIED.shape(), "… took …, … times", "values differ from record to record");
     }
 
     #[test]
