@@ -305,7 +305,7 @@ struct Body {
 /// Passes in a row after which a busy lane lets the others of its priority on its core run: often
 /// enough that none waits for long, and never for a lane that sleeps between messages, which would
 /// pay for a system call with each of them.
-const TURN: u32 = 16;
+const TURN: u32 = 4;
 
 impl Body {
     fn run(&mut self, gate: &Gate) {
