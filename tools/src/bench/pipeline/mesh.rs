@@ -288,7 +288,6 @@ impl BurstClock {
 enum Script {
     Scheduled { ticks: Ticks, due: Option<Nanos> },
     Volleys { volleys: Volleys, next: Option<(Nanos, Nanos)>, until: Nanos },
-    Flat,
 }
 
 impl Script {
@@ -304,12 +303,11 @@ impl Script {
                 let next = volleys.next();
                 Self::Volleys { volleys, next, until: Nanos::MIN }
             }
-            Pace::Unpaced => Self::Flat,
         }
     }
 }
 
-/// Publishes on schedule, or after each answer, or whenever there is room.
+/// Publishes on schedule, or after each answer.
 struct Sender {
     clock: BurstClock,
     pings: Publisher<Load>,
@@ -356,7 +354,6 @@ impl Sender {
                 *next = volleys.next();
                 Some(from)
             }
-            Script::Flat => matches!(bursts.window(start, now), Window::Burst(_)).then_some(now),
         }
     }
 }
@@ -378,7 +375,7 @@ impl Stage for Sender {
         match &self.script {
             Some(Script::Scheduled { due, .. }) => *due,
             Some(Script::Volleys { next, .. }) => next.map(|(from, _)| from),
-            Some(Script::Flat) | None => Some(clock::now() + NAP),
+            None => Some(clock::now() + NAP),
         }
     }
 }

@@ -75,8 +75,6 @@ pub(crate) enum Pace {
     Every(i64),
     /// When the answer to the one before has come: a ping-pong.
     PingPong,
-    /// As soon as the sender can.
-    Unpaced,
 }
 
 /// What runs in the two processes.
@@ -89,7 +87,8 @@ pub(crate) enum Program {
     Node(Lanes, Protection),
     /// One signature a message at the sender, one strict check at the receiver, no network.
     Crypto,
-    /// Strict checks one after the other at the receiver, no network.
+    /// Strict checks one after the other at the receiver, one signature a message at the sender, no
+    /// network.
     VerifyLoop,
 }
 
