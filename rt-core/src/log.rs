@@ -412,7 +412,7 @@ mod tests {
         }
         assert!(sender.send(ms(2), &PLAIN, [0; VALUES]));
         assert_eq!(drain(&mut reader, ms(3)), ["0 of 0 ns", "started"]);
-        let summary = "49 more in 100.000 ms like \"{} of {} ns\"";
+        let summary = "49 more in 100.000 ms like \"… of … ns\"";
         assert_eq!(drain(&mut reader, ms(101)), [summary]);
     }
 
