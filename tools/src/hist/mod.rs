@@ -124,7 +124,7 @@ fn once(args: &HistArgs, open: &[OpenPanel]) -> Outcome {
 
 fn follow(args: &HistArgs, open: &[OpenPanel]) -> Outcome {
     let (stop, stopped) = mpsc::channel();
-    ctrlc::try_set_handler(move || {
+    ctrlc::set_handler(move || {
         // Nobody is left to tell when the loop below has ended by itself.
         let _ = stop.send(());
     })
