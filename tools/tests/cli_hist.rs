@@ -374,6 +374,19 @@ fn following_redraws_ends_by_itself_or_with_ctrl_c_and_logs_what_happened_in_bet
 }
 
 #[test]
+fn ctrl_c_ends_following_also_where_it_was_ignored_as_in_the_background_of_a_script() {
+    let dir = tempfile::tempdir().unwrap();
+    let _process = guarded_loop(dir.path());
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", "trap '' INT; exec \"$0\" hist loop --follow --panel-dir \"$1\""]);
+    command.arg(env!("CARGO_BIN_EXE_sinew")).arg(dir.path());
+    let mut following = Process::start(&mut command);
+    following.line("loop · running");
+    following.signal("INT");
+    following.end().good();
+}
+
+#[test]
 fn an_svg_is_branded_and_stages_can_be_chosen() {
     let dir = killed_loop();
     let svg = dir.path().join("loop.svg");
