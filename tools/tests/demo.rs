@@ -129,21 +129,31 @@ fn without_privileges_it_works_and_every_output_is_branded() {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
     }
     let report_file = temporary.join("report.json");
-    let mut command = program(if root { Path::new("setpriv") } else { &sinew }, &temporary);
-    if root {
-        command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
-        command.args(["--inh-caps=-all", "--bounding-set=-all"]).arg(&sinew);
+    let run = || {
+        let mut command = program(if root { Path::new("setpriv") } else { &sinew }, &temporary);
+        if root {
+            command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
+            command.args(["--inh-caps=-all", "--bounding-set=-all"]).arg(&sinew);
+        }
+        command.args(["demo", "--no-kill", "--seconds", "4", "--layout", "split", "--json"]);
+        let output = command.arg(&report_file).output().unwrap();
+        let report = std::fs::read_to_string(&report_file)
+            .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)));
+        (output, serde_json::from_str::<Value>(&report).unwrap())
+    };
+    // Without priority a busy machine may stall every run: then the demo must say that it was the
+    // machine, and the last one is still branded.
+    let mut tried = run();
+    for _ in 1..ATTEMPTS {
+        if tried.0.status.success() {
+            break;
+        }
+        tried = run();
     }
-    command.args(["demo", "--no-kill", "--seconds", "4", "--layout", "split", "--json"]);
-    let output = command.arg(&report_file).output().unwrap();
-    let report = std::fs::read_to_string(&report_file)
-        .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)));
-    let report: Value = serde_json::from_str(&report).unwrap();
-    // Without priority a busy machine may well stall it: that it says so is all that can be asked.
-    let verdict = report["verdict"].as_str();
-    match output.status.code() {
-        Some(0) => assert_eq!(verdict, Some("pass"), "{report:#}"),
-        code => assert_eq!((code, verdict), (Some(3), Some("machine")), "{report:#}"),
+    let (output, report) = tried;
+    match (output.status.code(), report["verdict"].as_str()) {
+        (Some(0), Some("pass")) | (Some(3), Some("machine")) => {}
+        other => panic!("{other:?}: {report:#}"),
     }
     let threads = list(&report, "processes").iter().flat_map(|process| list(process, "threads"));
     let granted: Vec<&str> = threads.map(|thread| thread["granted"].as_str().unwrap()).collect();

@@ -3,6 +3,7 @@
 use super::config::{
     Auth, Budgets, Layout, Mode, NodeConfig, PeerConfig, RealTimeConfig, TopicClass, TopicConfig,
 };
+use super::ownership;
 use super::place::{ConfigError, Places, line_of, readable};
 use crate::security::AdmissionLimits;
 use serde::Deserialize;
@@ -12,7 +13,6 @@ use sinew_rt::topology::CoreId;
 use sinew_rt::wait::Wait;
 use std::io::Read;
 use std::net::SocketAddr;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -156,17 +156,8 @@ fn read(path: &Path) -> Result<String, (String, String)> {
     };
     let file = std::fs::File::open(path).map_err(failed)?;
     let facts = file.metadata().map_err(failed)?;
-    // SAFETY: geteuid(2) takes nothing, touches no memory and cannot fail.
-    let us = unsafe { libc::geteuid() };
-    if ![us, 0].contains(&facts.uid()) {
-        let problem = format!("belongs to user {}, and this process is user {us}", facts.uid());
-        return Err((problem, format!("run `chown {us} {}`", path.display())));
-    }
-    let mode = facts.mode() & 0o7777;
-    if mode & 0o022 != 0 {
-        let problem = format!("mode {mode:04o} lets others write");
-        return Err((problem, format!("run `chmod go-w {}`", path.display())));
-    }
+    const ROOT: u32 = 0;
+    ownership::check(&facts, path, &[ROOT])?;
     let mut text = String::new();
     file.take(FILE_MAX + 1).read_to_string(&mut text).map_err(failed)?;
     if text.len() as u64 > FILE_MAX {

@@ -29,6 +29,7 @@ mod config;
 mod file;
 mod housekeeping;
 mod log;
+mod ownership;
 mod place;
 mod plan;
 mod process;

@@ -3,6 +3,7 @@
 use super::NodeError;
 use super::builder::NodeBuilder;
 use super::config::NodeConfig;
+use super::ownership;
 use crate::security::boot::{BootCounter, BootError};
 use crate::security::hello::OwnLife;
 use crate::security::{Enrolment, Identity, Peer, PublicKey, Publishes, keyfile};
@@ -94,23 +95,12 @@ fn own_life(config: &NodeConfig) -> Result<OwnLife, NodeError> {
 /// Makes the directory, or checks that nobody else could put another boot counter into it; otherwise
 /// says what is wrong and what to do.
 fn private_dir(dir: &std::path::Path) -> Result<(), (String, String)> {
-    use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+    use std::os::unix::fs::DirBuilderExt;
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
     let facts = made.and_then(|()| std::fs::metadata(dir)).map_err(|error| {
         (format!("cannot be used: {error}"), "name a directory that this node may make".to_owned())
     })?;
-    // SAFETY: geteuid(2) takes nothing, touches no memory and cannot fail.
-    let us = unsafe { libc::geteuid() };
-    if facts.uid() != us {
-        let problem = format!("belongs to user {}, and this process is user {us}", facts.uid());
-        return Err((problem, format!("run `chown {us} {}`", dir.display())));
-    }
-    let mode = facts.mode() & 0o7777;
-    if mode & 0o022 != 0 {
-        let problem = format!("mode {mode:04o} lets others write");
-        return Err((problem, format!("run `chmod go-w {}`", dir.display())));
-    }
-    Ok(())
+    ownership::check(&facts, dir, &[])
 }
 
 #[cfg(test)]

@@ -81,12 +81,19 @@ pub(crate) fn run(args: &NoiseArgs) -> Outcome {
         let watcher = watcher.map_err(super::thread_failure)?;
         run.thread(watcher.applied());
         let watch = watcher.join().map_err(Failure::machine)?;
-        let interrupts = Interrupts::read().map_err(Failure::machine)?;
+        let after = Interrupts::read();
         watch.report(&mut run, core, threshold);
         // Also those of the rests: a hint at who could be moved away, not a count of gaps.
-        let since = interrupts.since(&before.map_err(Failure::machine)?, core);
-        if !since.is_empty() {
-            run.note(format!("core {core}: interrupts meanwhile, rests included: {since}"));
+        match (before, after) {
+            (Ok(before), Ok(after)) => {
+                let since = after.since(&before, core);
+                if !since.is_empty() {
+                    run.note(format!("core {core}: interrupts meanwhile, rests included: {since}"));
+                }
+            }
+            (Err(error), _) | (_, Err(error)) => {
+                run.note(format!("core {core}: interrupts not known: /proc/interrupts: {error}"));
+            }
         }
     }
     bar.finish_and_clear();
