@@ -1,7 +1,8 @@
 //! `sinew.toml` in running nodes: what its keys do to messages, and what a start refuses.
 
-use std::net::UdpSocket;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use sinew_io::message::Message;
 use sinew_io::node::{MAX_PEER_NAME, MAX_TOPIC_NAME, Node, NodeError};
@@ -45,11 +46,19 @@ struct Files {
     controller: String,
 }
 
+/// An address that no other test uses, whether it runs in this process or beside it: all of
+/// 127.0.0.0/8 is this host, so the process id makes the network and a counter the port.
+fn fresh_address() -> SocketAddr {
+    static NEXT: AtomicU16 = AtomicU16::new(7_400);
+    let [.., high, low] = std::process::id().to_be_bytes();
+    (Ipv4Addr::new(127, high, low, 1), NEXT.fetch_add(1, Ordering::Relaxed)).into()
+}
+
 impl Files {
     fn new(test: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let sockets: Vec<_> = (0..2).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
-        let address = |n: usize| sockets[n].local_addr().unwrap();
+        let addresses = [fresh_address(), fresh_address()];
+        let address = |n: usize| addresses[n];
         let did = |name: &str| {
             let identity = Identity::generate().unwrap();
             keyfile::store(&dir.path().join(format!("{name}.key")), &identity).unwrap();

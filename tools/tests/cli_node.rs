@@ -3,15 +3,24 @@
 
 mod support;
 
-use std::net::UdpSocket;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use serde_json::Value;
 use support::{Process, Ran, json, run, sinew, until};
 
-/// Two enrolled nodes with keys and free ports, and a directory for all of their files.
+/// An address that no other test uses, whether it runs in this process or beside it: all of
+/// 127.0.0.0/8 is this host, so the process id makes the network and a counter the port.
+fn fresh_address() -> SocketAddr {
+    static NEXT: AtomicU16 = AtomicU16::new(7_400);
+    let [.., high, low] = std::process::id().to_be_bytes();
+    (Ipv4Addr::new(127, high, low, 1), NEXT.fetch_add(1, Ordering::Relaxed)).into()
+}
+
+/// Two enrolled nodes with keys and addresses of their own, and a directory for all of their files.
 struct Site {
     dir: tempfile::TempDir,
     robot: String,
@@ -21,8 +30,7 @@ struct Site {
 impl Site {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let sockets: Vec<_> = (0..2).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
-        let address = |n: usize| sockets[n].local_addr().unwrap().to_string();
+        let addresses = [fresh_address(), fresh_address()];
         let key = |name: &str| {
             let file = dir.path().join(format!("{name}.key"));
             run(&["key", "new", file.to_str().unwrap()]).good().trim_end().to_owned()
@@ -55,8 +63,8 @@ name = \"arm/state\"
 schema = \"JointState@1\"
 class = \"queue\"
 ",
-                address(own),
-                address(1 - own),
+                addresses[own],
+                addresses[1 - own],
             )
         };
         Self {
@@ -132,7 +140,7 @@ fn bad_input_is_one_line_with_place_and_fix_before_anything_runs() {
             "expected `production` or `development`",
         ),
         (
-            site.robot.replace("bind = \"127.0.0.1", "bind = \"here"),
+            site.robot.replace("bind = \"127.", "bind = \"here"),
             "robot.toml:7: transport.bind: invalid socket address",
             "such as \"127.0.0.1:7401\"",
         ),
