@@ -108,6 +108,68 @@ fn a_killed_controller_stops_the_robot_in_time_and_its_next_life_balances_again(
     assert_nothing_left(scratch.path(), &report);
 }
 
+/// Keeps every other thread from `core` for `length`. False where the kernel refuses the priority.
+fn occupy(core: usize, length: Duration) -> bool {
+    let set = |policy, priority| {
+        let parameters = libc::sched_param { sched_priority: priority };
+        // SAFETY: the parameters are valid for the call; 0 means this thread.
+        unsafe { libc::sched_setscheduler(0, policy, &raw const parameters) == 0 }
+    };
+    // SAFETY: all-zero bytes are a valid, empty set of cores.
+    let mut cores: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the core is within the set's size: see the assertion.
+    unsafe { libc::CPU_SET(core, &mut cores) };
+    assert!(core < libc::CPU_SETSIZE as usize);
+    // SAFETY: the set is valid and as large as is said; 0 means this thread.
+    if unsafe { libc::sched_setaffinity(0, size_of_val(&cores), &raw const cores) } != 0 {
+        return false;
+    }
+    if !set(libc::SCHED_FIFO, 99) {
+        return false;
+    }
+    let until = Instant::now() + length;
+    while Instant::now() < until {
+        std::hint::spin_loop();
+    }
+    set(libc::SCHED_OTHER, 0)
+}
+
+#[test]
+fn after_a_stall_that_stops_both_loops_the_pole_is_balanced_again() {
+    let _alone = alone();
+    let scratch = tempfile::tempdir().unwrap();
+    let cores = std::thread::available_parallelism().unwrap().get();
+    let mut command = program(SINEW, scratch.path());
+    command.args(["demo", "--no-kill", "--seconds", "4", "--json", "-"]);
+    let running = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    children_of(&running);
+    std::thread::sleep(Duration::from_millis(500));
+    // Longer than the deadline of 20 ms, and far below what the kernel's throttling allows.
+    let occupiers: Vec<_> = (0..cores)
+        .map(|core| std::thread::spawn(move || occupy(core, Duration::from_millis(40))))
+        .collect();
+    let occupied = occupiers.into_iter().all(|thread| thread.join().unwrap());
+    let report = json(&running.wait_with_output().unwrap());
+    if !occupied {
+        let _ = std::io::Write::write_all(
+            &mut std::io::stderr(),
+            b"\nSKIPPED: the kernel grants no SCHED_FIFO to stall the machine with\n",
+        );
+        return;
+    }
+    let stops = list(&report["timeline"], "unplanned_safe_stops");
+    let of = |role: &str| stops.iter().any(|stop| stop.as_str().unwrap().starts_with(role));
+    assert!(of("robot: ") && of("controller: "), "both loops stopped: {report:#}");
+    for check in list(&report, "checks") {
+        let expected = match check["name"].as_str() {
+            Some("no other safe stop") => "machine",
+            _ => "pass",
+        };
+        assert_eq!(check["finding"], expected, "{check}");
+    }
+    assert_eq!(report["verdict"], "machine", "{report:#}");
+}
+
 #[test]
 fn without_privileges_it_works_and_every_output_is_branded() {
     let _alone = alone();

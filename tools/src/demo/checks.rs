@@ -81,7 +81,7 @@ pub(crate) fn all(script: &Script, limits: &Limits, events: &Events, lives: &[Li
     let until_end = (began.max(ended - RECOVERY), ended);
     checks.push(at_mercy(balanced_at_end(events), &[until_end]));
     // Input is lost a deadline after it was sent, and each process may have been kept for as long.
-    let before = |stop: &Unplanned| (stop.at - limits.deadline * 2, stop.at);
+    let before = |stop: &Unplanned| (stop.from - limits.deadline * 2, stop.until);
     let stops: Vec<_> = events.unplanned.iter().map(before).collect();
     checks.push(at_mercy(no_other_stop(events), &stops));
     // Counters do not say when: any stall of the run may have let these wait.
@@ -166,14 +166,14 @@ fn balanced_at_end(events: &Events) -> Check {
     check("balanced at the end", events.balanced_at_end, "")
 }
 
-/// Each cause once, with how often it came.
+/// Each cause once, with whose it was and how often it came.
 fn counted(stops: &[Unplanned]) -> Vec<String> {
-    let causes: Vec<_> = stops.iter().map(|stop| stop.cause).collect();
+    let kinds: Vec<_> = stops.iter().map(|stop| (stop.role, stop.cause)).collect();
     let mut lines = Vec::new();
-    for (n, cause) in causes.iter().enumerate() {
-        if !causes[..n].contains(cause) {
-            let times = causes.iter().filter(|other| *other == cause).count();
-            lines.push(format!("{times} × {cause}"));
+    for (n, (role, cause)) in kinds.iter().enumerate() {
+        if !kinds[..n].contains(&(*role, *cause)) {
+            let times = kinds.iter().filter(|other| **other == (*role, *cause)).count();
+            lines.push(format!("{times} × {cause} ({})", role.name()));
         }
     }
     lines
@@ -353,7 +353,7 @@ mod tests {
     }
 
     fn unplanned(at: Nanos) -> Unplanned {
-        Unplanned { cause: StopCause::InputLost, at }
+        Unplanned { role: Role::Robot, cause: StopCause::InputLost, from: at, until: at }
     }
 
     #[test]

@@ -65,8 +65,9 @@ impl LoopBody for Controller {
         self.send(tick, torque);
     }
 
-    /// Tells the robot to let go.
+    /// Tells the robot to let go. What it does then is not what the pilot had in mind.
     fn safe_stop(&mut self, _cx: &mut Cycle) {
+        self.pilot.restart();
         self.send(0, None);
     }
 }

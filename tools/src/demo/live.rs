@@ -8,7 +8,7 @@ use sinew_control::safety::State;
 use sinew_rt::clock::Nanos;
 use sinew_rt::panel::PanelSnapshot;
 
-use super::look::Look;
+use super::look::{Look, LoopSafety};
 use super::picture;
 use super::plant::Body;
 use super::table;
@@ -151,10 +151,14 @@ fn machine(look: &Look) -> String {
 }
 
 fn safety(look: &Look) -> String {
-    let state = look.safety();
+    let LoopSafety { state, cause, .. } = look.robot_safety();
+    let controller = look.controller_safety();
     let (epoch, _) = look.controller_epoch();
-    match (state, look.stop_cause()) {
-        (State::SafeStop, Some(cause)) => format!("SAFE STOP: {cause}"),
+    match (state, cause, controller) {
+        (State::SafeStop, Some(cause), _) => format!("SAFE STOP: {cause}"),
+        (_, _, Some(LoopSafety { state: State::SafeStop, cause: Some(cause), .. })) => {
+            format!("robot {state}; controller in SAFE STOP: {cause}")
+        }
         _ => format!("robot {state}; controller in epoch {epoch}"),
     }
 }

@@ -17,6 +17,28 @@ pub(crate) struct Look {
     pub(crate) controller: Option<PanelSnapshot>,
 }
 
+/// What a panel says of one control loop's safety.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LoopSafety {
+    pub(crate) state: State,
+    /// How often it went to safe stop: the number that a re-arm has to name.
+    pub(crate) stops: u64,
+    /// Why it stands, while it does.
+    pub(crate) cause: Option<StopCause>,
+}
+
+impl LoopSafety {
+    fn of(panel: &PanelSnapshot, name: &str) -> Self {
+        let code = |what: &str| panel.gauge(&format!("{name} {what}"));
+        let code = |what| code(what).and_then(|code| u32::try_from(code).ok());
+        Self {
+            state: code("safety").and_then(State::from_code).unwrap_or(State::SafeStop),
+            stops: panel.counter(&format!("{name} safe stops")).unwrap_or(0),
+            cause: code("stop cause").and_then(StopCause::from_code),
+        }
+    }
+}
+
 impl Look {
     pub(crate) fn at(&self) -> Nanos {
         self.robot.taken_at
@@ -30,20 +52,19 @@ impl Look {
         Some(Nanos::new(self.gauge(name))).filter(|at| *at != Nanos::ZERO)
     }
 
+    /// How safe the robot's loop is.
+    pub(crate) fn robot_safety(&self) -> LoopSafety {
+        LoopSafety::of(&self.robot, gauges::CART)
+    }
+
+    /// How safe the controller's loop is, while there is a controller.
+    pub(crate) fn controller_safety(&self) -> Option<LoopSafety> {
+        self.controller.as_ref().map(|panel| LoopSafety::of(panel, gauges::PILOT))
+    }
+
     /// The robot's safety state.
     pub(crate) fn safety(&self) -> State {
-        let code = self.gauge(&format!("{} safety", gauges::CART));
-        u32::try_from(code).ok().and_then(State::from_code).unwrap_or(State::SafeStop)
-    }
-
-    pub(crate) fn stop_cause(&self) -> Option<StopCause> {
-        let code = self.gauge(&format!("{} stop cause", gauges::CART));
-        u32::try_from(code).ok().and_then(StopCause::from_code)
-    }
-
-    /// How often the robot went to safe stop: the number that a re-arm has to name.
-    pub(crate) fn stops(&self) -> u64 {
-        self.robot.counter(&format!("{} safe stops", gauges::CART)).unwrap_or(0)
+        self.robot_safety().state
     }
 
     /// The pole's angle from upright, rad.

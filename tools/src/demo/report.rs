@@ -204,7 +204,7 @@ impl Timeline {
             unplanned_safe_stops: events
                 .unplanned
                 .iter()
-                .map(|stop| stop.cause.to_string())
+                .map(|stop| format!("{}: {}", stop.role.name(), stop.cause))
                 .collect(),
         }
     }

@@ -8,7 +8,7 @@ use sinew_rt::clock::{self, Nanos};
 
 use super::child::{Child, Life};
 use super::live::{Live, Scene};
-use super::look::{Look, Stop};
+use super::look::{Look, LoopSafety, Stop};
 use super::process::{Limits, Order};
 use super::scratch::{Role, Scratch};
 use crate::exit::Failure;
@@ -64,12 +64,37 @@ pub(crate) struct Events {
     pub(crate) broken: Option<String>,
 }
 
-/// A safe stop that nobody caused on purpose.
+/// A safe stop that nobody caused on purpose. It was entered at some time from `from` until `until`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Unplanned {
+    /// Whose loop stopped.
+    pub(crate) role: Role,
     pub(crate) cause: StopCause,
-    /// When torque was off; of several between two looks, when it was for the last one.
-    pub(crate) at: Nanos,
+    pub(crate) from: Nanos,
+    pub(crate) until: Nanos,
+}
+
+/// What is known of one loop's safe stops. The demo's rule: a loop that stopped by itself may go on as
+/// soon as what it depends upon is there again; the verdict knows that it stopped.
+#[derive(Clone, Copy, Debug, Default)]
+struct Stops {
+    known: u64,
+    rearm_asked_at: Option<Nanos>,
+}
+
+impl Stops {
+    /// How many are new.
+    fn count(&mut self, safety: &LoopSafety) -> u64 {
+        let new = safety.stops.saturating_sub(self.known);
+        self.known = safety.stops;
+        new
+    }
+
+    /// Whether to give the permission to go on, for the first time or because the last one lapsed.
+    fn may_ask(&self, safety: &LoopSafety, now: Nanos) -> bool {
+        let again = self.rearm_asked_at.is_none_or(|asked| now - asked > REARM_AGAIN);
+        self.known > 0 && safety.state == State::SafeStop && again
+    }
 }
 
 /// Why a run ends before its script does.
@@ -97,12 +122,14 @@ pub(crate) struct Story {
     live: Live,
     interrupt: Arc<AtomicBool>,
     phase: &'static str,
+    looked_at: Nanos,
     next_look: Nanos,
-    stops_known: u64,
+    robot_stops: Stops,
+    /// Of the controller's present life.
+    controller_stops: Stops,
     stop_expected: bool,
     /// Whether the stop that the kill causes has been counted.
     planned_stop_seen: bool,
-    rearm_asked_at: Option<Nanos>,
 }
 
 impl Story {
@@ -127,11 +154,12 @@ impl Story {
             live,
             interrupt,
             phase: "starting",
+            looked_at: now,
             next_look: now,
-            stops_known: 0,
+            robot_stops: Stops::default(),
+            controller_stops: Stops::default(),
             stop_expected: false,
             planned_stop_seen: false,
-            rearm_asked_at: None,
         })
     }
 
@@ -192,7 +220,7 @@ impl Story {
         // Once more: the first look may have met the robot in the middle of its notes.
         let look = self.look()?;
         let stop = look.last_stop();
-        (self.events.stop, self.events.stop_cause) = (stop, look.stop_cause());
+        (self.events.stop, self.events.stop_cause) = (stop, look.robot_safety().cause);
         if let Some(stop) = stop {
             let age = stop.torque_off_at - stop.setpoint_sent_at;
             self.note(format!("safe stop {age} after the last setpoint"));
@@ -210,6 +238,7 @@ impl Story {
         self.events.restarted_at = Some(controller.spawned_at);
         let (pid, epoch) = (controller.pid(), controller.started.epoch);
         self.controller = Some(controller);
+        self.controller_stops = Stops::default();
         self.events.epochs.push(epoch);
         self.phase = "controller restarted";
         self.note(format!("controller {pid} started: same key, epoch {epoch}"));
@@ -231,7 +260,7 @@ impl Story {
         self.phase = "re-arming";
         loop {
             self.allow_motion()?;
-            self.events.rearmed_at = self.rearm_asked_at;
+            self.events.rearmed_at = self.robot_stops.rearm_asked_at;
             if self.wait(REARM_AGAIN, |look| look.safety().may_move())? {
                 break;
             }
@@ -242,17 +271,14 @@ impl Story {
         self.events.moving_at = self.look()?.moving_since();
         self.stop_expected = false;
         self.phase = "swinging up";
-        self.note(format!("re-armed: leaves safe stop {}", self.stops_known));
+        self.note(format!("re-armed: leaves safe stop {}", self.robot_stops.known));
         Ok(())
     }
 
     /// Gives the permission to leave the safe stop that the robot stands in. The demo's rule: a
     /// controller is there, and its setpoints arrive.
     fn allow_motion(&mut self) -> Result<(), End> {
-        let stops = self.stops_known;
-        self.rearm_asked_at = Some(clock::now());
-        let Some(robot) = &mut self.robot else { return Ok(()) };
-        Ok(robot.order(Order::Rearm(stops))?)
+        Ok(rearm(self.robot.as_mut(), &mut self.robot_stops)?)
     }
 
     /// Waits for what must happen.
@@ -305,32 +331,33 @@ impl Story {
         Ok(look)
     }
 
-    /// Keeps the events up to date, and lets the robot out of stops that nobody planned, so that
+    /// Keeps the events up to date, and lets both loops out of stops that nobody planned, so that
     /// the run goes on; they are counted, and the verdict knows them.
     fn follow(&mut self, look: &Look) -> Result<(), End> {
-        let stops = look.stops();
-        if stops > self.stops_known {
-            let mut unplanned = stops - self.stops_known;
-            self.stops_known = stops;
-            if self.stop_expected && !self.planned_stop_seen {
-                self.planned_stop_seen = true;
-                unplanned -= 1;
-            }
-            for _ in 0..unplanned {
-                let cause = look.stop_cause().unwrap_or(StopCause::Tripped);
-                let at = look.last_stop().map_or(look.at(), |stop| stop.torque_off_at);
-                self.events.unplanned.push(Unplanned { cause, at });
-                self.note(format!("unplanned safe stop: {cause}"));
-            }
-        }
         let now = look.at();
-        if !self.stop_expected && look.safety() == State::SafeStop {
-            let fresh = |sent_at| now - sent_at < self.limits.max_age;
-            let again = self.rearm_asked_at.is_none_or(|asked| now - asked > REARM_AGAIN);
-            if again && look.setpoint_sent_at().is_some_and(fresh) {
-                self.allow_motion()?;
+        let robot = look.robot_safety();
+        let mut unplanned = self.robot_stops.count(&robot);
+        if unplanned > 0 && self.stop_expected && !self.planned_stop_seen {
+            self.planned_stop_seen = true;
+            unplanned -= 1;
+        }
+        // The robot says when its last stop was; of several, that is the last.
+        let at = look.last_stop().map_or(now, |stop| stop.torque_off_at);
+        self.count_unplanned(unplanned, Role::Robot, robot.cause, at.min(self.looked_at), at);
+        let fresh = |sent_at| now - sent_at < self.limits.max_age;
+        let heard = look.setpoint_sent_at().is_some_and(fresh);
+        if !self.stop_expected && heard && self.robot_stops.may_ask(&robot, now) {
+            self.allow_motion()?;
+        }
+        if let Some(controller) = look.controller_safety() {
+            let unplanned = self.controller_stops.count(&controller);
+            let cause = controller.cause;
+            self.count_unplanned(unplanned, Role::Controller, cause, self.looked_at, now);
+            if self.controller_stops.may_ask(&controller, now) {
+                rearm(self.controller.as_mut(), &mut self.controller_stops)?;
             }
         }
+        self.looked_at = now;
         let Some(since) = look.balanced_since() else { return Ok(()) };
         let events = &mut self.events;
         let slot = match events.rearmed_at {
@@ -345,7 +372,28 @@ impl Story {
         Ok(())
     }
 
+    fn count_unplanned(
+        &mut self,
+        new: u64,
+        role: Role,
+        cause: Option<StopCause>,
+        from: Nanos,
+        until: Nanos,
+    ) {
+        let cause = cause.unwrap_or(StopCause::Tripped);
+        for _ in 0..new {
+            self.events.unplanned.push(Unplanned { role, cause, from, until });
+            self.note(format!("unplanned safe stop of the {}: {cause}", role.name()));
+        }
+    }
+
     fn note(&mut self, text: String) {
         self.live.note(clock::now() - self.events.began_at, text);
     }
+}
+
+/// Gives the permission to leave the last safe stop that is known.
+fn rearm(child: Option<&mut Child>, stops: &mut Stops) -> Result<(), Failure> {
+    stops.rearm_asked_at = Some(clock::now());
+    child.map_or(Ok(()), |child| child.order(Order::Rearm(stops.known)))
 }
