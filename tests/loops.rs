@@ -46,3 +46,18 @@ fn a_loop_that_the_kernel_did_not_make_real_time_brands_the_panel() {
     assert!(plain.applied().not_real_time().is_some());
     plain.join().unwrap();
 }
+
+#[test]
+fn the_panel_has_room_for_as_many_loops_as_were_announced() {
+    let (robot, _controller) = Pair::on_loopback().builders("room");
+    let robot = robot.loops(1).start().unwrap();
+    let spawn = |name: &str| {
+        let arm = ControlLoop::new(name).beside(&robot).on_safe_stop(|_| {});
+        arm.spawn(robot.panel(), |_| {})
+    };
+    let arm = spawn("arm").expect("there is room for one");
+    let second = spawn("leg").expect_err("and for no other").to_string();
+    arm.stop().unwrap();
+    robot.stop().unwrap();
+    assert!(second.contains("full") && second.contains("NodeBuilder::loops"), "{second}");
+}

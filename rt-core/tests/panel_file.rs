@@ -144,7 +144,8 @@ fn full_tables_and_taken_names_are_refused_by_name() {
     let error = panel.counter("more").expect_err("full");
     assert_eq!(
         error.to_string(),
-        "panel `small` is full: `more` would be entry 3 of 2 values; raise `PanelSpec`'s capacity"
+        "panel `small` is full: `more` would be entry 3 of 2 values; raise `PanelSpec`'s capacity, or tell \
+         `NodeBuilder::loops` of the loop"
     );
     let _a = panel.probe("a", None).expect("room");
     assert!(matches!(

@@ -128,7 +128,12 @@ fn bind(builder: &NodeBuilder, peers: &[SocketAddr]) -> Result<Endpoint, NodeErr
     }
 }
 
-/// A panel with room for everything that this node will show, and for a control loop's figures.
+/// What a control loop shows: itself and its safe-stop path; and how late it woke up, with three
+/// histograms more for the program.
+const LOOP_PROBES: u32 = 2;
+const LOOP_HISTOGRAMS: u32 = 4;
+
+/// A panel with room for everything that this node and the loops beside it will show.
 fn panel(builder: &NodeBuilder) -> Result<Panel, NodeError> {
     let sources = builder.config.peers.len() + 1;
     let reasons = receive::REASONS.len()
@@ -140,8 +145,9 @@ fn panel(builder: &NodeBuilder) -> Result<Panel, NodeError> {
     if let Some(dir) = &builder.panel_dir {
         spec = spec.in_dir(dir);
     }
-    spec.probes = (4 + builder.stages.len() + 4) as u32;
-    spec.histograms = 2 * spec.probes + topics as u32 + 8;
+    let loops = u32::from(builder.loops);
+    spec.probes = (4 + builder.stages.len()) as u32 + LOOP_PROBES * loops;
+    spec.histograms = 2 * spec.probes + topics as u32 + LOOP_HISTOGRAMS * loops;
     spec.values = (sources * (reasons + 5) + 4 * topics + 64) as u32;
     Ok(Panel::create(&spec)?)
 }

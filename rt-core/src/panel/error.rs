@@ -87,7 +87,7 @@ pub enum PanelError {
         source: io::Error,
     },
     /// No room for one more entry.
-    #[error("panel `{panel}` is full: `{name}` would be entry {} of {capacity} {table}; raise `PanelSpec`'s capacity", capacity + 1)]
+    #[error("panel `{panel}` is full: `{name}` would be entry {} of {capacity} {table}; raise `PanelSpec`'s capacity, or tell `NodeBuilder::loops` of the loop", capacity + 1)]
     Full {
         /// The panel.
         panel: String,

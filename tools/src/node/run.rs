@@ -56,7 +56,8 @@ pub(crate) struct RunArgs {
 const TURN: Duration = Duration::from_millis(200);
 
 pub(crate) fn run(args: RunArgs) -> Outcome {
-    let mut builder = Node::from_config(&args.config)?;
+    // The daemon has no control loop: its memory is all locked, so it makes no room for one.
+    let mut builder = Node::from_config(&args.config)?.loops(0);
     let mut topics = Topics::subscribe(&mut builder)?;
     if let Some(dir) = args.dir.given() {
         builder = builder.panel_dir(dir);

@@ -39,6 +39,7 @@ pub(super) fn serve(panels: &Path) -> Outcome {
         .identity(identity)
         .udp(own.address)
         .panel_dir(panels)
+        .loops(0)
         .layout(Layout::Auto)
         .realtime(RealTimeConfig::default());
     for (n, address) in addresses[1..].iter().enumerate() {
