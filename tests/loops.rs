@@ -4,9 +4,11 @@ mod support;
 
 use sinew::control::control_loop::{ControlLoop, LoopError};
 use sinew::io::node::{Layout, RealTimeConfig};
+use sinew::rt::clock::{self, Nanos};
 use sinew::rt::thread::{Policy, ThreadSpec, spawn};
 use sinew::rt::topology::Topology;
 use sinew::rt::wait::Wait;
+use std::time::Duration;
 use support::{Pair, Sample};
 
 #[test]
@@ -60,4 +62,37 @@ fn the_panel_has_room_for_as_many_loops_as_were_announced() {
     arm.stop().unwrap();
     robot.stop().unwrap();
     assert!(second.contains("full") && second.contains("NodeBuilder::loops"), "{second}");
+}
+
+#[test]
+fn housekeeping_looks_more_often_once_there_is_a_loop_whose_hang_would_stop_a_robot() {
+    let (robot, _controller) = Pair::on_loopback().builders("often");
+    let robot = robot.start().unwrap();
+    let heartbeat = || robot.panel().snapshot().unwrap().heartbeat_at;
+    // The middle one of some times between heartbeats, which show when housekeeping looks.
+    let between = || {
+        let (mut gaps, mut last) = (Vec::new(), heartbeat());
+        let give_up = clock::now() + Nanos::from_secs(30);
+        while gaps.len() < 9 {
+            assert!(clock::now() < give_up, "no heartbeats");
+            std::thread::sleep(Duration::from_millis(2));
+            let next = heartbeat();
+            if let (Some(last), Some(next)) = (last, next)
+                && next > last
+            {
+                gaps.push(next - last);
+            }
+            last = next;
+        }
+        gaps.sort();
+        gaps[gaps.len() / 2]
+    };
+    let limit = Nanos::from_millis(60);
+    assert!(between() > limit, "a node of parked lanes alone sleeps for 100 ms");
+    let arm = ControlLoop::new("arm").beside(&robot).on_safe_stop(|_| {});
+    let arm = arm.spawn(robot.panel(), |_| {}).unwrap();
+    let soon = (0..20).any(|_| between() < limit);
+    arm.stop().unwrap();
+    robot.stop().unwrap();
+    assert!(soon, "it looks every 20 ms beside a loop");
 }

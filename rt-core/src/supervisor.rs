@@ -76,6 +76,12 @@ impl Supervisor {
         self
     }
 
+    /// How many probes the last check saw.
+    #[must_use]
+    pub fn probes(&self) -> usize {
+        self.reported.len()
+    }
+
     /// The hangs that began since the last check: each is reported once, counted in the panel, and
     /// answered by its guard when the stage comes back. Allocates only for hangs and new probes;
     /// bounded by the number of probes.

@@ -203,7 +203,7 @@ fn wire_up(
     let (strangers, strangers_in) = lanes.ring(Receive, Verify, STRANGERS_RING);
     let (verified, verified_in) = lanes.ring(Verify, Deliver, verified_ring);
     // A lane that spins makes no system call, not even to wake housekeeping, which looks by itself
-    // every 20 ms. The handshake's clock samples are taken on the lane, so they stay exact.
+    // every 20 ms then. The handshake's clock samples are taken on the lane, so they stay exact.
     let (handshakes, handshakes_in) = match lanes.doorbell(Receive) {
         Some(_) => ring::channel_with_doorbell(HANDSHAKE_RING, housekeeping_bell.clone()),
         None => ring::channel(HANDSHAKE_RING),
@@ -256,6 +256,7 @@ fn wire_up(
     };
     lanes.seat(Deliver, "deliver", pipeline_guard(config.budgets.deliver), Box::new(deliver))?;
 
+    let own_probes = 4 + builder.stages.len();
     for (name, guard, stage) in builder.stages {
         lanes.seat(Send, &name, guard, stage)?;
     }
@@ -291,6 +292,7 @@ fn wire_up(
         action: "supervise the stages",
         error: std::io::Error::other(error),
     })?;
+    let spins = lanes.doorbell(Receive).is_none();
     let Lanes { lanes, mut log, .. } = lanes;
     let housekeeping = Housekeeping {
         handshake: Handshake::new(who.identity, who.peers, &who.cluster, who.own, now),
@@ -299,6 +301,8 @@ fn wire_up(
         lives,
         streams,
         supervisor: supervisor.with_health(health.clone()),
+        own_probes,
+        spins,
         panel: panel.clone(),
         health: health.clone(),
         peers: names.iter().map(gauges).collect::<Result<_, _>>()?,

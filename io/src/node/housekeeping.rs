@@ -23,8 +23,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// How often the supervisor looks at the stages, and so how late a hang is found.
+/// How often the supervisor looks at the stages, and so how late a hang is found, while a control loop
+/// is beside the node or a lane spins.
 const PERIOD: Nanos = Nanos::from_millis(20);
+
+/// The same for stages alone on lanes that park. Nobody's hang stops a robot then, parked lanes wake
+/// housekeeping for handshakes, and each turn costs a core some 40 µs with its way to sleep and back.
+const PERIOD_WITHOUT_LOOPS: Nanos = Nanos::from_millis(100);
 
 /// Handshake frames handled before the other duties get their turn.
 const FRAMES_PER_TURN: usize = 64;
@@ -62,6 +67,10 @@ pub(super) struct Housekeeping {
     /// This node's streams, with the number of the next envelope of each.
     pub(super) streams: Vec<(TopicId, Arc<AtomicU64>)>,
     pub(super) supervisor: Supervisor,
+    /// How many probes of the panel are those of the node's own stages.
+    pub(super) own_probes: usize,
+    /// Whether a lane never sleeps, and so never wakes housekeeping.
+    pub(super) spins: bool,
     pub(super) panel: Panel,
     pub(super) health: Arc<Health>,
     pub(super) peers: Vec<PeerGauges>,
@@ -144,7 +153,8 @@ impl Housekeeping {
         if self.health.dead() {
             self.panel.set_state(State::Failed);
         }
-        let next = now + PERIOD;
+        let loops = self.supervisor.probes() > self.own_probes;
+        let next = now + if loops || self.spins { PERIOD } else { PERIOD_WITHOUT_LOOPS };
         self.handshake.next_deadline().map_or(next, |due| due.min(next))
     }
 

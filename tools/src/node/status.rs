@@ -43,7 +43,7 @@ pub(crate) struct StatusArgs {
     dir: PanelDir,
 }
 
-/// Housekeeping shows itself fifty times a second; silent for this long, it hangs or is starved.
+/// Housekeeping shows itself ten times a second or more; silent for this long, it hangs or is starved.
 const SILENCE: Nanos = Nanos::from_secs(2);
 
 pub(crate) fn run(args: StatusArgs) -> Outcome {
