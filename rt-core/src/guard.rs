@@ -12,19 +12,21 @@
 //! every execution would cost a hundred times the guard itself, so the baseline is taken
 //!
 //! - after every miss,
-//! - when the lane is about to sleep: [`before_park`] reads, [`after_park`] only moves the wall-clock
-//!   anchor past the sleep, so that the wake-up path pays nothing; a sleep without `before_park`
-//!   makes the baseline stale,
+//! - when the lane is about to sleep and has time: [`before_park`] reads where the lane has not been
+//!   there for a while, and otherwise at one park in 128; [`after_park`] adds the sleep to those since
+//!   the baseline, so that the wake-up path pays nothing; a sleep without `before_park` makes the
+//!   baseline stale,
 //! - by [`keep_baseline_fresh`], for a thread of one's own that never parks. Spinning lanes do not
 //!   call it, since they make no system call but their own input and output: there the baseline is
 //!   the last miss, and the first verdict after long quiet is `Unknown`.
 //!
-//! Since then the thread spent some time off the CPU: elapsed minus CPU time. Let *over* be the part
-//! of the execution beyond its budget.
+//! Since then the thread spent some time off the CPU: elapsed minus slept minus CPU time. Going to
+//! sleep and waking take CPU time too, up to 10 µs a park (*slack* in all), and hide as much of the
+//! time off the CPU. Let *over* be the part of the execution beyond its budget.
 //!
 //! | evidence | verdict |
 //! |---|---|
-//! | off-CPU time < *over*: on the CPU it would still have missed | `OwnOverrun` |
+//! | off-CPU time + *slack* < *over*: on the CPU it would still have missed | `OwnOverrun` |
 //! | off-CPU time that can only have passed inside this execution ≥ *over* | `NotOnCpu` |
 //! | otherwise, or no baseline | `Unknown` |
 //!

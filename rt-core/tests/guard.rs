@@ -326,7 +326,7 @@ fn sleep(span: Nanos) {
 
 /// As a lane does it: a long sleep that must not be mistaken for pre-emption.
 fn park() {
-    guard::before_park();
+    guard::before_park(clock::now());
     sleep(Nanos::from_millis(5));
     guard::after_park(clock::now());
 }
