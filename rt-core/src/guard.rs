@@ -48,17 +48,20 @@
 //! budget are not counted, for a spinning lane polls a million times a second and would drown every
 //! "k in n". The same holds for the histograms.
 
-mod evidence;
+mod baseline;
+mod machine;
+mod verdict;
 
 use std::sync::Arc;
 
 use crate::clock::{self, Nanos};
 use crate::health::Health;
 use crate::ladder::{Ladder, LadderConfig, LadderError, Level};
-use crate::panel::{Cause, Probe, Trip};
+use crate::panel::{Cause, Change, Probe, Trip};
 
-use evidence::{Evidence, note_execution};
-pub use evidence::{after_park, before_park, keep_baseline_fresh};
+use baseline::note_execution;
+pub use baseline::{after_park, before_park, keep_baseline_fresh};
+use machine::Machine;
 
 /// What one execution may take, and what happens when it takes longer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,10 +134,12 @@ pub struct Guard {
     health: Option<Arc<Health>>,
     /// Re-arms of the health word that this guard has followed.
     rearms: u32,
+    machine: &'static Machine,
 }
 
 impl Guard {
-    /// A guard at [`Level::Ok`] that writes to `probe`. Allocates nothing; call before start.
+    /// A guard at [`Level::Ok`] that writes to `probe`. The first of a process finds out what page
+    /// faults cost here, which takes a millisecond: call before start.
     ///
     /// # Errors
     /// When the budget is not positive, the hard limit is below it, or the ladder is impossible.
@@ -160,6 +165,7 @@ impl Guard {
             hangs,
             health: None,
             rearms: 0,
+            machine: Machine::here(),
         })
     }
 
@@ -315,10 +321,27 @@ impl Guard {
         too_late || now - self.entered_at > self.budget
     }
 
+    /// An input was older than it may be, or did not come at all: leaves a record with the cause
+    /// [`StarvedInput`](Cause::StarvedInput). It is no overrun, and does not move the ladder; what
+    /// follows from it is the caller's to decide. Call it once for each silence, not at every look.
+    /// Wait-free, no system call.
+    #[cold]
+    pub fn starved(&mut self, now: Nanos, age: Nanos, may_be: Nanos) {
+        self.probe.starved(&Trip {
+            at: now,
+            duration: age,
+            budget: may_be,
+            release_latency: Nanos::ZERO,
+            cause: Cause::StarvedInput,
+            level_after: self.ladder.level(),
+            change: Change::default(),
+        });
+    }
+
     #[cold]
     fn missed(&mut self, now: Nanos, duration: Nanos, release: Nanos, execution: Execution) {
         let level_after = self.ladder.overrun();
-        let evidence = Evidence::gather(now);
+        let evidence = baseline::gather(now);
         if execution == Execution::Idle {
             self.probe.idle_overran();
         }
@@ -326,7 +349,7 @@ impl Guard {
         let cause = if duration <= self.budget {
             Cause::LateRelease
         } else {
-            evidence.map_or(Cause::Unknown, |e| e.cause(self.entered_at, now, self.budget))
+            evidence.map_or(Cause::Unknown, |e| e.cause(duration, self.budget, self.machine))
         };
         self.probe.tripped(&Trip {
             at: now,
@@ -335,9 +358,7 @@ impl Guard {
             release_latency: release,
             cause,
             level_after,
-            cpu_time: evidence.map_or(Nanos::ZERO, |e| e.cpu_time),
-            involuntary_switches: evidence.map_or(0, |e| e.involuntary_switches),
-            voluntary_switches: evidence.map_or(0, |e| e.voluntary_switches),
+            change: evidence.map_or_else(Change::default, |e| e.change),
         });
     }
 }

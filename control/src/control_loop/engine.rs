@@ -185,6 +185,9 @@ impl<B: LoopBody> Engine<B> {
             self.unsafe_to_move =
                 outcome.is_err() || cx.tripped || cx.inputs == Some(Freshness::Lost);
         }
+        if let Some(starved) = cx.starved {
+            self.parts.guard.starved(cx.now, starved.age, starved.may_be);
+        }
         cx.stop
     }
 
@@ -296,6 +299,7 @@ impl<B: LoopBody> Engine<B> {
             skipped,
             state: self.safety.state(),
             inputs: None,
+            starved: None,
             tripped: false,
             stop: false,
         }
