@@ -335,6 +335,7 @@ impl Guard {
             cause: Cause::StarvedInput,
             level_after: self.ladder.level(),
             change: Change::default(),
+            thread: baseline::thread_id(),
         });
     }
 
@@ -359,6 +360,7 @@ impl Guard {
             cause,
             level_after,
             change: evidence.map_or_else(Change::default, |e| e.change),
+            thread: baseline::thread_id(),
         });
     }
 }

@@ -11,12 +11,13 @@
 mod provoke;
 
 use std::io::Write as _;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 
 use sinew_rt::clock::{self, Nanos};
 use sinew_rt::guard::{self, Execution, Guard, GuardSpec};
 use sinew_rt::ladder::LadderConfig;
 use sinew_rt::panel::{Cause, Panel, PanelSpec, TripSnapshot};
+use sinew_rt::supervisor::Supervisor;
 use sinew_rt::thread::{self, Priority, Strictness, ThreadSpec};
 use sinew_rt::topology::{CoreId, Topology};
 
@@ -62,6 +63,11 @@ impl Tally {
     }
 }
 
+fn panel() -> Panel {
+    let spec = PanelSpec { probes: 1, histograms: 2, values: 0, ..PanelSpec::new("causes") };
+    Panel::anonymous(&spec).unwrap()
+}
+
 /// One way to make an execution miss.
 struct Provocation {
     name: &'static str,
@@ -105,15 +111,17 @@ impl Provocation {
 
     /// Provokes a hundred times on the calling thread, as a loop or lane with a guard would run.
     fn run(&mut self) -> Tally {
-        let spec = PanelSpec { probes: 1, histograms: 2, values: 0, ..PanelSpec::new("causes") };
-        let panel = Panel::anonymous(&spec).unwrap();
+        self.times(PROVOCATIONS, &panel(), None)
+    }
+
+    fn times(&mut self, times: u32, panel: &Panel, core: Option<u16>) -> Tally {
         let hard_limit = Nanos::from_secs(10);
         let ladder = LadderConfig::report_only();
         let guard = GuardSpec { budget: self.budget, hard_limit, ladder };
-        let guard = Guard::new(panel.probe("provoked", None).unwrap(), guard).unwrap();
+        let guard = Guard::new(panel.probe("provoked", core).unwrap(), guard).unwrap();
         let mut guard = guard.with_deadline(self.deadline).unwrap();
         let mut tally = Tally::default();
-        for _ in 0..PROVOCATIONS {
+        for _ in 0..times {
             let release = clock::now() + REST;
             (self.prepare)(release);
             guard::before_park(clock::now());
@@ -130,7 +138,7 @@ impl Provocation {
             let trip = shown.trips.into_iter().next_back().expect("every provocation is a miss");
             tally.count(trip, self.cause, (self.disturbed)(&truth));
         }
-        assert_eq!(panel.snapshot().unwrap().probes[0].overruns, u64::from(PROVOCATIONS));
+        assert_eq!(panel.snapshot().unwrap().probes[0].overruns, u64::from(times));
         tally
     }
 }
@@ -145,11 +153,15 @@ fn was_kept_off(truth: &Truth) -> bool {
     truth.off_cpu() > BUDGET / 4 || truth.involuntary > 0
 }
 
+fn busy_thread(hog: Arc<CoreHog>) -> Provocation {
+    Provocation::new("a busy thread above us", Cause::Preempted, worked_too_long)
+        .body(move || hog.take(clock::now(), clock::now() + LONG))
+}
+
 fn provocations(core: CoreId) -> Vec<Provocation> {
     let hog = Arc::new(CoreHog::start(core, Priority::new(91).unwrap()));
     let late = hog.clone();
-    let busy = Provocation::new("a busy thread above us", Cause::Preempted, worked_too_long)
-        .body(move || hog.take(clock::now(), clock::now() + LONG));
+    let busy = busy_thread(hog);
     let mut timer = Provocation::new("a late timer", Cause::LateRelease, worked_too_long)
         .prepare(move |release| late.take(release - Nanos::from_micros(200), release + LONG));
     timer.deadline = Nanos::from_millis(1);
@@ -249,5 +261,48 @@ fn provoked_causes_are_named() {
         let calm = PROVOCATIONS - tally.disturbed;
         assert!(tally.wrong.len() as u32 <= WRONG_MAX, "{name}: wrong names {:?}", tally.wrong);
         assert!(!judged || tally.right * 100 >= calm * RIGHT_MIN, "{name}: {tally:?}");
+    }
+}
+
+#[test]
+fn the_supervisor_adds_what_went_on_on_the_core_and_who_ran_there() {
+    let core = *Topology::read().unwrap().real_time_cores().last().unwrap();
+    let spec = ThreadSpec::new("preempted").core(core).fifo(Priority::new(90).unwrap());
+    let panel = panel();
+    let mut supervisor = Supervisor::new(&panel).unwrap();
+    supervisor.look_around(clock::now());
+    let shown = panel.clone();
+    let (done, provoked) = mpsc::channel();
+    let (go, gone) = mpsc::channel::<()>();
+    let victim = thread::spawn(spec.strictness(Strictness::Require), move || {
+        let hog = Arc::new(CoreHog::start(core, Priority::new(91).unwrap()));
+        busy_thread(hog.clone()).times(3, &shown, Some(core.get()));
+        done.send(()).unwrap();
+        // Threads that have ended cannot be found.
+        gone.recv().unwrap_err();
+    });
+    let victim = match victim {
+        Ok(victim) => victim,
+        Err(why) => return say(&format!("\nSKIPPED: who ran there: {why}")),
+    };
+    let tid = u32::try_from(victim.id()).unwrap();
+    provoked.recv().unwrap();
+    let before = panel.snapshot().unwrap().trips;
+    assert!(before.iter().all(|trip| trip.around.is_none() && trip.thread == tid), "{before:?}");
+    supervisor.look_around(clock::now());
+    drop(go);
+    victim.join().unwrap();
+    let trips = panel.snapshot().unwrap().trips;
+    let (last, earlier) = trips.split_last().unwrap();
+    assert!(earlier.iter().all(|trip| trip.around.is_none()), "housekeeping saw only the last");
+    let around = last.around.as_ref().unwrap();
+    assert!(around.window > LONG * 3 && around.interrupts > 0, "{around:?}");
+    if last.cause != Cause::Preempted {
+        return say(&format!("\nSKIPPED: who ran there: the last trip was {}", last.cause));
+    }
+    match &around.thread {
+        Some(thread) => assert_eq!((thread.name.as_str(), thread.rt_priority), ("hog", 91)),
+        None if std::fs::exists("/proc/thread-self/sched").unwrap() => panic!("{around:?}"),
+        None => say("\nSKIPPED: who ran there: the kernel has no /proc/PID/sched"),
     }
 }

@@ -141,6 +141,12 @@ pub fn keep_baseline_fresh(now: Nanos, max_age: Nanos) {
     }
 }
 
+/// What the kernel calls this thread. A system call that does not block, about 0.1 µs.
+pub(super) fn thread_id() -> u32 {
+    // SAFETY: gettid(2) has no arguments and cannot fail.
+    unsafe { libc::gettid() }.cast_unsigned()
+}
+
 /// How the counters changed between the baseline and `now`, the end of an execution that missed,
 /// which becomes the next baseline. `None` without a usable one.
 pub(super) fn gather(now: Nanos) -> Option<Evidence> {

@@ -185,6 +185,7 @@ pub(crate) struct Trip {
     pub(crate) cause: Cause,
     pub(crate) level_after: Level,
     pub(crate) change: Change,
+    pub(crate) thread: u32,
 }
 
 /// What the kernel counted for a thread between two looks. All zero for none.
@@ -280,6 +281,7 @@ impl Probe {
             trip.change.minor_faults,
             trip.change.major_faults,
             nanos(trip.change.slack),
+            u64::from(trip.thread),
         ];
         sequence_lock::write(&record.sequence, &record.words, &words);
     }

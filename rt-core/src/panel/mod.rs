@@ -86,7 +86,7 @@
 //!
 //! Value, 64 bytes: 0 name (text 48), 48 kind u32 (1 = counter u64, 2 = gauge i64), 56 value.
 //!
-//! Trip, 128 bytes, a word each:
+//! Trip, 256 bytes:
 //!
 //! | offset | field | type | meaning |
 //! |---|---|---|---|
@@ -102,6 +102,14 @@
 //! | 88 | parks | u64 | sleeps since the baseline |
 //! | 96, 104 | minor_faults, major_faults | u64 | since the baseline |
 //! | 112 | slack | i64 | ns of `cpu_time` that the parks may have used |
+//! | 120 | thread | u64 | id of the thread that tripped |
+//! | 128 | around_sequence | u64 | around all that follow, which the supervisor writes |
+//! | 136 | around_number | u64 | the trip that the rest is about; stale unless equal to `number` |
+//! | 144 | window | i64 | ns that the following were counted for |
+//! | 152 | interrupts | u64 | on the core |
+//! | 160 | steal | i64 | ns that a hypervisor took from the core, in ticks of 10 ms |
+//! | 168, 172 | thread, rt_priority | u32 | who could take the core and ran there; 0 = not known |
+//! | 176 | thread_name | text 16 | |
 //!
 //! Record `n` of probe `p` lies at index `p × trips_per_probe + (n − 1) mod trips_per_probe`.
 
@@ -124,12 +132,15 @@ pub use handles::{Counter, Gauge, Probe, Recorder};
 pub use process::ProcessIdentity;
 pub use reader::{Listed, PanelReader};
 pub use snapshot::{
-    EvidenceSnapshot, HistogramSnapshot, PanelSnapshot, ProbeSnapshot, TripSnapshot,
+    AroundSnapshot, EvidenceSnapshot, HistogramSnapshot, PanelSnapshot, ProbeSnapshot,
+    RunnerSnapshot, TripSnapshot,
 };
 pub use writer::Panel;
 
 pub(crate) use handles::{Change, Trip};
-pub(crate) use layout::CONFIG_WORDS;
+pub(crate) use layout::{
+    AROUND_WORDS, CONFIG_WORDS, THREAD_NAME_WORDS, TRIP_WORDS, TripCell, encode,
+};
 
 /// What a new panel is called, where its file goes and how much fits.
 ///
@@ -409,7 +420,9 @@ mod tests {
             (size_of::<ValueCell>(), 64),
             (offset_of!(TripCell, sequence), 0),
             (offset_of!(TripCell, words), 8),
-            (size_of::<TripCell>(), 128),
+            (offset_of!(TripCell, around_sequence), 128),
+            (offset_of!(TripCell, around), 136),
+            (size_of::<TripCell>(), 256),
         ];
         for (row, (real, documented)) in
             header.into_iter().chain(probe).chain(histogram).chain(rest).enumerate()

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use hdrhistogram::Histogram;
 
 use super::layout::{
-    CONFIG_WORDS, Geometry, HistogramCell, IDENTITY_WORDS, LAYOUT_WORDS, NONE, ProbeCell,
-    REASON_WORDS, TEXT_WORDS, TRIP_WORDS, TripCell, ValueCell, decode,
+    AROUND_WORDS, CONFIG_WORDS, Geometry, HistogramCell, IDENTITY_WORDS, LAYOUT_WORDS, NONE,
+    ProbeCell, REASON_WORDS, TEXT_WORDS, TRIP_WORDS, TripCell, ValueCell, decode,
 };
 use super::mapping::Mapping;
 use super::{Cause, Kind, PanelError, ProcessIdentity, State, Table};
@@ -155,8 +155,38 @@ pub struct TripSnapshot {
     pub cause: Cause,
     /// The ladder's level afterwards.
     pub level_after: Level,
+    /// The thread that tripped, as the kernel numbers it.
+    pub thread: u32,
     /// What the kernel had counted since the thread's baseline; `None` when there was none.
     pub evidence: Option<EvidenceSnapshot>,
+    /// What went on on its core around it, where a supervisor looked.
+    pub around: Option<AroundSnapshot>,
+}
+
+/// What was counted on the core of a trip, from a while before it until a supervisor looked: it can
+/// support a cause, and makes none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AroundSnapshot {
+    /// For how long was counted.
+    pub window: Nanos,
+    /// Interrupts that the core took.
+    pub interrupts: u64,
+    /// Time that a hypervisor says it took from the core, in ticks of 10 ms.
+    pub steal: Nanos,
+    /// The thread of the highest real-time priority that was on the core since the trip began, if the
+    /// kernel tells: looked for when the cause is [`Cause::Preempted`], once a second at most.
+    pub thread: Option<RunnerSnapshot>,
+}
+
+/// A thread that ran on a core.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunnerSnapshot {
+    /// Its id.
+    pub id: u32,
+    /// Its name.
+    pub name: String,
+    /// Its real-time priority, 1 to 99.
+    pub rt_priority: u32,
 }
 
 /// What the kernel counted for a thread between its baseline and the end of the execution that
@@ -381,7 +411,7 @@ fn trip(cell: &TripCell, probe: usize, torn: &mut u32) -> Result<Option<TripSnap
         *torn += 1;
         return Ok(None);
     }
-    let [number, at, duration, budget, release, cause_and_level, evidence @ ..] = words;
+    let [number, at, duration, budget, release, cause_and_level, evidence @ .., thread] = words;
     if number == 0 {
         return Ok(None);
     }
@@ -397,8 +427,31 @@ fn trip(cell: &TripCell, probe: usize, torn: &mut u32) -> Result<Option<TripSnap
         cause: Cause::from_word(cause)
             .ok_or_else(|| corrupt("cause of a trip", cause, Cause::ALL.len() as u32))?,
         level_after: Level::from_word(level).ok_or_else(|| corrupt("level of a trip", level, 3))?,
+        thread: thread as u32,
         evidence: self::evidence(evidence),
+        around: around(cell, number, torn),
     }))
+}
+
+fn around(cell: &TripCell, number: u64, torn: &mut u32) -> Option<AroundSnapshot> {
+    let mut words = [0; AROUND_WORDS];
+    if !sequence_lock::read(&cell.around_sequence, &cell.around, &mut words) {
+        *torn += 1;
+        return None;
+    }
+    let [about, window, interrupts, steal, runner, name @ ..] = words;
+    let nanos = |word: u64| Nanos::new(word.cast_signed());
+    let (id, rt_priority) = (runner as u32, (runner >> 32) as u32);
+    (about == number).then(|| AroundSnapshot {
+        window: nanos(window),
+        interrupts,
+        steal: nanos(steal),
+        thread: (id != 0).then(|| RunnerSnapshot {
+            id,
+            name: decode(name.into_iter()),
+            rt_priority,
+        }),
+    })
 }
 
 fn evidence(words: [u64; 8]) -> Option<EvidenceSnapshot> {

@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 use sinew_rt::clock::Nanos;
-use sinew_rt::panel::{EvidenceSnapshot, HistogramSnapshot, Kind, Listed, PanelSnapshot};
+use sinew_rt::panel::{
+    AroundSnapshot, EvidenceSnapshot, HistogramSnapshot, Kind, Listed, PanelSnapshot,
+};
 
 use crate::panels::{Look, OpenPanel, name_of};
 
@@ -77,6 +79,40 @@ pub(crate) struct TripReport {
     pub(crate) level_after: String,
     /// What the kernel had counted since the thread's baseline, if it had one.
     pub(crate) evidence: Option<EvidenceReport>,
+    /// The kernel's number of the thread that tripped.
+    pub(crate) thread: u32,
+    /// What went on on its core around it, where housekeeping looked.
+    pub(crate) around: Option<AroundReport>,
+}
+
+/// What was counted on the core of a trip until housekeeping looked.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct AroundReport {
+    pub(crate) window_ns: i64,
+    pub(crate) interrupts: u64,
+    pub(crate) steal_ns: i64,
+    /// A thread that could take the core and ran there since the trip began, if the kernel tells.
+    pub(crate) ran_there: Option<RanThere>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct RanThere {
+    pub(crate) name: String,
+    pub(crate) thread: u32,
+    pub(crate) rt_priority: u32,
+}
+
+impl From<&AroundSnapshot> for AroundReport {
+    fn from(around: &AroundSnapshot) -> Self {
+        let AroundSnapshot { window, interrupts, steal, thread } = around;
+        let ran_there = thread.as_ref().map(|thread| RanThere {
+            name: thread.name.clone(),
+            thread: thread.id,
+            rt_priority: thread.rt_priority,
+        });
+        let (window_ns, steal_ns) = (window.as_nanos(), steal.as_nanos());
+        Self { window_ns, interrupts: *interrupts, steal_ns, ran_there }
+    }
 }
 
 /// The evidence for the cause of a trip; durations are sums since the thread's baseline.
@@ -201,6 +237,8 @@ pub(crate) fn trips(snapshot: &PanelSnapshot, stages: &[String]) -> Vec<TripRepo
             cause: trip.cause.to_string(),
             level_after: trip.level_after.to_string(),
             evidence: trip.evidence.as_ref().map(EvidenceReport::from),
+            thread: trip.thread,
+            around: trip.around.as_ref().map(AroundReport::from),
         })
         .collect()
 }

@@ -8,7 +8,7 @@ use comfy_table::{
 use sinew_rt::clock::Nanos;
 use sinew_rt::panel::Cause;
 
-use super::report::{self, EvidenceReport, Listing, Row, TripReport};
+use super::report::{self, AroundReport, EvidenceReport, Listing, RanThere, Row, TripReport};
 use crate::panels::{Look, coarse};
 
 /// Trips that are shown of each stage; the JSON has all that the panel keeps.
@@ -127,6 +127,9 @@ fn trips(text: &mut String, look: &Look, stages: &[String]) {
             if let Some(evidence) = &trip.evidence {
                 let _ = writeln!(text, "    {}", seen(evidence));
             }
+            if let Some(around) = &trip.around {
+                let _ = writeln!(text, "    {}", beside(around));
+            }
             heading = "";
         }
         if probe.hangs > 0 {
@@ -160,6 +163,22 @@ fn seen(evidence: &EvidenceReport) -> String {
         evidence.voluntary_switches,
         evidence.minor_faults,
         evidence.major_faults,
+    )
+}
+
+/// What went on on the core, in a line.
+fn beside(around: &AroundReport) -> String {
+    let ran_there = around.ran_there.as_ref().map_or_else(
+        String::new,
+        |RanThere { name, thread, rt_priority }| {
+            format!("; {name} (thread {thread}, priority {rt_priority}) ran there")
+        },
+    );
+    format!(
+        "on its core in {}: {} interrupts, {} stolen{ran_there}",
+        Nanos::new(around.window_ns),
+        around.interrupts,
+        Nanos::new(around.steal_ns),
     )
 }
 
