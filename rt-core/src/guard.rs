@@ -7,9 +7,10 @@
 //!
 //! # Whose fault it was
 //!
-//! On a miss the guard reads the thread's CPU time and its context switches (two system calls, about
-//! 0.8 µs) and compares them with a **baseline** that all guards on the thread share. Reading them on
-//! every execution would cost a hundred times the guard itself, so the baseline is taken
+//! On a miss the guard reads the thread's CPU time, context switches and page faults (two system
+//! calls, about 0.8 µs) and compares them with a **baseline** that all guards on the thread share.
+//! Reading them on every execution would cost a hundred times the guard itself, so the baseline is
+//! taken
 //!
 //! - after every miss,
 //! - when the lane is about to sleep and has time: [`before_park`] reads where the lane has not been
@@ -20,20 +21,35 @@
 //!   call it, since they make no system call but their own input and output: there the baseline is
 //!   the last miss, and the first verdict after long quiet is `Unknown`.
 //!
-//! Since then the thread spent some time off the CPU: elapsed minus slept minus CPU time. Going to
-//! sleep and waking take CPU time too, up to 10 µs a park (*slack* in all), and hide as much of the
-//! time off the CPU. Let *over* be the part of the execution beyond its budget.
+//! Since then the thread spent some time *off* the CPU: elapsed minus slept minus CPU time. Going to
+//! sleep and waking take CPU time too, up to 50 µs a park (*slack* in all), and hide as much of the
+//! time off the CPU. Let *over* be the part of the execution beyond its budget. The first line that
+//! holds decides:
 //!
 //! | evidence | verdict |
 //! |---|---|
-//! | off-CPU time + *slack* < *over*: on the CPU it would still have missed | `OwnOverrun` |
-//! | off-CPU time that can only have passed inside this execution ≥ *over* | `NotOnCpu` |
-//! | otherwise, or no baseline | `Unknown` |
+//! | no baseline, or one from within the execution | `Unknown` |
+//! | *off* + *slack* + the faults, in a bad case, < *over*: it would still have missed | `OwnOverrun` |
+//! | the faults of this execution, in the best case, with the wait for major ones unless pre-empted, ≥ *over* or > a third of it all | `PageFault` |
+//! | *off* that can only have passed inside this execution < *over* | `Unknown` |
+//! | switches: involuntary ones alone | `Preempted` |
+//! | switches: voluntary ones alone, beyond one for each park | `Blocked` |
+//! | no switch, not in a virtual machine: interrupts | `Preempted` |
+//! | no switch, in a virtual machine whose kernel does not take interrupts out of the CPU time | `Stolen` |
+//! | otherwise | `Unknown` |
 //!
-//! How much may have passed *before* this execution is bounded: by the age of the baseline at its
-//! start; and, as far as that time was covered by guarded executions, by the longest of them for every
-//! context switch, since a longer pause would have shown as a longer execution. Both rest on instants
-//! of CLOCK_MONOTONIC and on guards that are not nested; under a virtual clock causes mean nothing.
+//! How much *off* may have passed *before* this execution is bounded: by the age of the baseline at
+//! its start; and, as far as that time was covered by guarded executions, by the longest of them for
+//! every context switch, since a longer pause would have shown as a longer execution. Faults before it
+//! took time before it. What a fault costs is measured once, at the first guard of a process.
+//! All this rests on instants of CLOCK_MONOTONIC and on guards that are not nested; under a virtual
+//! clock causes mean nothing.
+//!
+//! A hypervisor that does not tell its guest what it steals, and the firmware of the machine, take
+//! time that the kernel counts as the thread's own: it comes out as `OwnOverrun`.
+//!
+//! An input that is late or absent is no overrun. Whoever reads it says so with [`Guard::starved`], as
+//! control loops do.
 //!
 //! # Work that was released late
 //!

@@ -82,7 +82,6 @@ struct Pauses {
 
 #[cfg(test)]
 mod tests {
-    use super::super::baseline::PARK_CPU_MAX;
     use super::*;
 
     /// A virtual machine where a page fault takes 1 to 16 µs.
@@ -141,8 +140,8 @@ mod tests {
         assert_eq!(verdict(-10, 0, 0, 0, 0), Cause::Unknown);
     }
 
-    /// As [`verdict`], right after `parks` sleeps of a millisecond each: the counters say that the
-    /// thread used `hidden` of CPU time for going to sleep and waking.
+    /// As [`verdict`], right after `parks` sleeps, which used `hidden` of CPU time and may have used
+    /// 10 µs each.
     fn after_sleeps(parks: u32, hidden: i64, off: i64, switches: u64) -> Cause {
         let change = Change {
             awake: us(150),
@@ -150,7 +149,7 @@ mod tests {
             involuntary_switches: switches,
             voluntary_switches: u64::from(parks),
             parks: u64::from(parks),
-            slack: PARK_CPU_MAX * i64::from(parks),
+            slack: us(10) * i64::from(parks),
             ..Change::default()
         };
         Evidence { earlier: Executions::NONE, change }.cause(us(150), us(50), &MACHINE)

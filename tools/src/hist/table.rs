@@ -152,7 +152,7 @@ fn seen(evidence: &EvidenceReport) -> String {
     let EvidenceReport { awake_ns, cpu_time_ns, slack_ns, parks, .. } = *evidence;
     let slack = match slack_ns {
         0 => String::new(),
-        ns => format!(" (its {parks} sleeps may have used {} of it)", Nanos::new(ns)),
+        ns => format!(" ({parks} sleeps may have used {} of it)", Nanos::new(ns)),
     };
     format!(
         "{} on the CPU of {} awake{slack}; {} involuntary, {} voluntary switches; {} minor, {} \
