@@ -124,7 +124,7 @@ impl Supervisor {
     }
 
     /// Adds to the last trip of each probe that had new ones what went on on its core: interrupts,
-    /// stolen time, and after a pre-emption who may have run there. Reads `/proc` once a second, and
+    /// stolen time, and after a pre-emption or a late release who may have run there. Reads `/proc` once a second, and
     /// after trips: some tens of microseconds, or milliseconds where a thread is looked for (once a
     /// second at most). Call it often, for it counts from the look before. Allocates.
     pub fn look_around(&mut self, now: Nanos) {
@@ -144,11 +144,18 @@ impl Supervisor {
             if !sequence_lock::read(&record.sequence, &record.words, &mut words) {
                 continue;
             }
-            let [number, at, duration, _, _, cause, .., thread] = words;
-            let end = Nanos::new(at.cast_signed());
-            let start = end - Nanos::new(duration.cast_signed());
-            let preempted = (cause as u32 == Cause::Preempted as u32).then_some(thread as u32);
-            if let Some(around) = self.surroundings.of(About { start, end, core, preempted }, now) {
+            let [number, at, duration, _, release, cause, .., thread] = words;
+            let nanos = |word: u64| Nanos::new(word.cast_signed());
+            let (end, begun) = (nanos(at), nanos(at) - nanos(duration));
+            // From when on something may have run in its place.
+            let (start, thread) = match Cause::from_word(cause as u32) {
+                Some(Cause::Preempted) => (begun, Some(thread as u32)),
+                Some(Cause::LateRelease) => (begun - nanos(release), Some(thread as u32)),
+                _ => (begun, None),
+            };
+            if let Some(around) =
+                self.surroundings.of(About { start, end, core, instead_of: thread }, now)
+            {
                 write_around(record, number, &around);
             }
         }

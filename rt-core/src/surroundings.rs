@@ -58,8 +58,8 @@ pub(crate) struct About {
     pub(crate) start: Nanos,
     pub(crate) end: Nanos,
     pub(crate) core: u16,
-    /// The thread that tripped, when something ran in its place.
-    pub(crate) preempted: Option<u32>,
+    /// The thread that tripped, when something may have run in its place.
+    pub(crate) instead_of: Option<u32>,
 }
 
 /// A thread that could take the core, and did so since the trip began.
@@ -97,7 +97,7 @@ impl Surroundings {
         };
         let steal_ticks = grown(|sample| &sample.steal_ticks);
         let may_scan = self.scanned_at.is_none_or(|at| now - at > SCAN_EVERY);
-        let thread = trip.preempted.filter(|_| may_scan).and_then(|thread| {
+        let thread = trip.instead_of.filter(|_| may_scan).and_then(|thread| {
             self.scanned_at = Some(now);
             runner(root, &trip, thread)
         });

@@ -28,7 +28,7 @@ impl Evidence {
         // Some of the CPU time belongs to the sleeps, and hides as much of the time off the CPU.
         let off_cpu = awake - cpu_time;
         let faults = machine.longest(minor_faults, major_faults);
-        if off_cpu.max(Nanos::ZERO) + slack + faults < over {
+        if (off_cpu + slack).max(Nanos::ZERO) + faults < over {
             return Cause::OwnOverrun;
         }
         let Pauses { involuntary, voluntary } = self.pauses();
@@ -168,6 +168,7 @@ mod tests {
         assert_eq!(after_sleeps(4, 12, 120, 1), Cause::Preempted, "108 µs are enough to see");
         assert_eq!(after_sleeps(4, 8, 0, 0), Cause::OwnOverrun, "40 µs do not make up 100");
         assert_eq!(after_sleeps(9, 8, 0, 0), Cause::OwnOverrun, "nor do 90");
+        assert_eq!(after_sleeps(10, 8, 0, 0), Cause::OwnOverrun, "8 of the 100 were seen");
         assert_eq!(after_sleeps(12, 8, 0, 0), Cause::Unknown, "12 parks may hide 120 µs");
     }
 

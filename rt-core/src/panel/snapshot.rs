@@ -173,8 +173,9 @@ pub struct AroundSnapshot {
     pub interrupts: u64,
     /// Time that a hypervisor says it took from the core, in ticks of 10 ms.
     pub steal: Nanos,
-    /// The thread of the highest real-time priority that was on the core since the trip began, if the
-    /// kernel tells: looked for when the cause is [`Cause::Preempted`], once a second at most.
+    /// A thread of higher real-time priority that was on the core since the trip began, if the
+    /// kernel tells: looked for when the cause is [`Cause::Preempted`] or [`Cause::LateRelease`], once a
+    /// second at most.
     pub thread: Option<RunnerSnapshot>,
 }
 
