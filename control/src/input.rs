@@ -62,6 +62,21 @@ pub enum Freshness {
     Lost,
 }
 
+/// An input that came late, or not at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Starved {
+    /// How old its newest value is, or for how long a first one has been waited for.
+    pub(crate) age: Nanos,
+    /// How old it may be.
+    pub(crate) may_be: Nanos,
+}
+
+impl Starved {
+    pub(crate) fn over(&self) -> Nanos {
+        self.age - self.may_be
+    }
+}
+
 /// A source with the ages that its user accepts. One reader, one thread.
 #[derive(Debug)]
 pub struct Input<S> {
@@ -70,13 +85,25 @@ pub struct Input<S> {
     deadline: Nanos,
     ages: Option<Recorder>,
     skipped: u64,
+    /// When a value was first asked for.
+    asked_since: Option<Nanos>,
+    /// What was last said of the present silence.
+    told: Freshness,
 }
 
 impl<S: Source> Input<S> {
     /// Values of `source` count as fresh up to the age `max_age`, and the input as lost never:
     /// see [`deadline`](Self::deadline). A `max_age` below zero makes every value stale.
     pub const fn new(source: S, max_age: Nanos) -> Self {
-        Self { source, max_age, deadline: Nanos::MAX, ages: None, skipped: 0 }
+        Self {
+            source,
+            max_age,
+            deadline: Nanos::MAX,
+            ages: None,
+            skipped: 0,
+            asked_since: None,
+            told: Freshness::Fresh,
+        }
     }
 
     /// A control loop that reads a value older than `deadline` goes to safe stop. An input that
@@ -120,6 +147,31 @@ impl<S: Source> Input<S> {
         } else {
             (Reading::Stale(value, age), Freshness::Stale)
         }
+    }
+
+    /// What is new about the silence of this input after a reading: once when it has become older than
+    /// its maximum age, and once more when it is lost.
+    #[inline]
+    pub(crate) fn starved<T>(
+        &mut self,
+        now: Nanos,
+        reading: &Reading<T>,
+        freshness: Freshness,
+    ) -> Option<Starved> {
+        let age = match reading {
+            Reading::Fresh(..) => {
+                self.told = Freshness::Fresh;
+                return None;
+            }
+            Reading::Stale(_, age) => *age,
+            Reading::Never => now - *self.asked_since.get_or_insert(now),
+        };
+        let may_be = if freshness == Freshness::Lost { self.deadline } else { self.max_age };
+        let news = freshness > self.told && age > may_be;
+        news.then(|| {
+            self.told = freshness;
+            Starved { age, may_be }
+        })
     }
 
     /// How many values came and were displaced by newer ones before they were read.

@@ -7,31 +7,49 @@
 //!
 //! # Whose fault it was
 //!
-//! On a miss the guard reads the thread's CPU time and its context switches (two system calls, about
-//! 0.8 µs) and compares them with a **baseline** that all guards on the thread share. Reading them on
-//! every execution would cost a hundred times the guard itself, so the baseline is taken
+//! On a miss the guard reads the thread's CPU time, context switches and page faults (two system
+//! calls, about 0.8 µs) and compares them with a **baseline** that all guards on the thread share.
+//! Reading them on every execution would cost a hundred times the guard itself, so the baseline is
+//! taken
 //!
 //! - after every miss,
-//! - when the lane is about to sleep: [`before_park`] reads, [`after_park`] only moves the wall-clock
-//!   anchor past the sleep, so that the wake-up path pays nothing; a sleep without `before_park`
-//!   makes the baseline stale,
+//! - when the lane is about to sleep and has time: [`before_park`] reads where the lane has not been
+//!   there for a while, and otherwise at one park in 128; [`after_park`] adds the sleep to those since
+//!   the baseline, so that the wake-up path pays nothing; a sleep without `before_park` makes the
+//!   baseline stale,
 //! - by [`keep_baseline_fresh`], for a thread of one's own that never parks. Spinning lanes do not
 //!   call it, since they make no system call but their own input and output: there the baseline is
 //!   the last miss, and the first verdict after long quiet is `Unknown`.
 //!
-//! Since then the thread spent some time off the CPU: elapsed minus CPU time. Let *over* be the part
-//! of the execution beyond its budget.
+//! Since then the thread spent some time *off* the CPU: elapsed minus slept minus CPU time. Going to
+//! sleep and waking take CPU time too, up to 50 µs a park (*slack* in all), and hide as much of the
+//! time off the CPU. Let *over* be the part of the execution beyond its budget. The first line that
+//! holds decides:
 //!
 //! | evidence | verdict |
 //! |---|---|
-//! | off-CPU time < *over*: on the CPU it would still have missed | `OwnOverrun` |
-//! | off-CPU time that can only have passed inside this execution ≥ *over* | `NotOnCpu` |
-//! | otherwise, or no baseline | `Unknown` |
+//! | no baseline, or one from within the execution | `Unknown` |
+//! | *off* + *slack* + the faults, in a bad case, < *over*: it would still have missed | `OwnOverrun` |
+//! | the faults of this execution, in the best case, with the wait for major ones unless pre-empted, ≥ *over* or > a third of it all | `PageFault` |
+//! | *off* that can only have passed inside this execution < *over* | `Unknown` |
+//! | switches: involuntary ones alone | `Preempted` |
+//! | switches: voluntary ones alone, beyond one for each park | `Blocked` |
+//! | no switch, not in a virtual machine: interrupts | `Preempted` |
+//! | no switch, in a virtual machine whose kernel does not take interrupts out of the CPU time | `Stolen` |
+//! | otherwise | `Unknown` |
 //!
-//! How much may have passed *before* this execution is bounded: by the age of the baseline at its
-//! start; and, as far as that time was covered by guarded executions, by the longest of them for every
-//! context switch, since a longer pause would have shown as a longer execution. Both rest on instants
-//! of CLOCK_MONOTONIC and on guards that are not nested; under a virtual clock causes mean nothing.
+//! How much *off* may have passed *before* this execution is bounded: by the age of the baseline at
+//! its start; and, as far as that time was covered by guarded executions, by the longest of them for
+//! every context switch, since a longer pause would have shown as a longer execution. Faults before it
+//! took time before it. What a fault costs is measured once, at the first guard of a process.
+//! All this rests on instants of CLOCK_MONOTONIC and on guards that are not nested; under a virtual
+//! clock causes mean nothing.
+//!
+//! A hypervisor that does not tell its guest what it steals, and the firmware of the machine, take
+//! time that the kernel counts as the thread's own: it comes out as `OwnOverrun`.
+//!
+//! An input that is late or absent is no overrun. Whoever reads it says so with [`Guard::starved`], as
+//! control loops do.
 //!
 //! # Work that was released late
 //!
@@ -46,17 +64,20 @@
 //! budget are not counted, for a spinning lane polls a million times a second and would drown every
 //! "k in n". The same holds for the histograms.
 
-mod evidence;
+mod baseline;
+mod machine;
+mod verdict;
 
 use std::sync::Arc;
 
 use crate::clock::{self, Nanos};
 use crate::health::Health;
 use crate::ladder::{Ladder, LadderConfig, LadderError, Level};
-use crate::panel::{Cause, Probe, Trip};
+use crate::panel::{Cause, Change, Probe, Trip};
 
-use evidence::{Evidence, note_execution};
-pub use evidence::{after_park, before_park, keep_baseline_fresh};
+use baseline::note_execution;
+pub use baseline::{after_park, before_park, keep_baseline_fresh};
+use machine::Machine;
 
 /// What one execution may take, and what happens when it takes longer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,10 +150,12 @@ pub struct Guard {
     health: Option<Arc<Health>>,
     /// Re-arms of the health word that this guard has followed.
     rearms: u32,
+    machine: &'static Machine,
 }
 
 impl Guard {
-    /// A guard at [`Level::Ok`] that writes to `probe`. Allocates nothing; call before start.
+    /// A guard at [`Level::Ok`] that writes to `probe`. The first of a process finds out what page
+    /// faults cost here, which takes a millisecond: call before start.
     ///
     /// # Errors
     /// When the budget is not positive, the hard limit is below it, or the ladder is impossible.
@@ -158,6 +181,7 @@ impl Guard {
             hangs,
             health: None,
             rearms: 0,
+            machine: Machine::here(),
         })
     }
 
@@ -313,10 +337,28 @@ impl Guard {
         too_late || now - self.entered_at > self.budget
     }
 
+    /// An input was older than it may be, or did not come at all: leaves a record with the cause
+    /// [`StarvedInput`](Cause::StarvedInput). It is no overrun, and does not move the ladder; what
+    /// follows from it is the caller's to decide. Call it once for each silence, not at every look.
+    /// Wait-free, no system call.
+    #[cold]
+    pub fn starved(&mut self, now: Nanos, age: Nanos, may_be: Nanos) {
+        self.probe.starved(&Trip {
+            at: now,
+            duration: age,
+            budget: may_be,
+            release_latency: Nanos::ZERO,
+            cause: Cause::StarvedInput,
+            level_after: self.ladder.level(),
+            change: Change::default(),
+            thread: baseline::thread_id(),
+        });
+    }
+
     #[cold]
     fn missed(&mut self, now: Nanos, duration: Nanos, release: Nanos, execution: Execution) {
         let level_after = self.ladder.overrun();
-        let evidence = Evidence::gather(now);
+        let evidence = baseline::gather(now);
         if execution == Execution::Idle {
             self.probe.idle_overran();
         }
@@ -324,7 +366,7 @@ impl Guard {
         let cause = if duration <= self.budget {
             Cause::LateRelease
         } else {
-            evidence.map_or(Cause::Unknown, |e| e.cause(self.entered_at, now, self.budget))
+            evidence.map_or(Cause::Unknown, |e| e.cause(duration, self.budget, self.machine))
         };
         self.probe.tripped(&Trip {
             at: now,
@@ -333,9 +375,8 @@ impl Guard {
             release_latency: release,
             cause,
             level_after,
-            cpu_time: evidence.map_or(Nanos::ZERO, |e| e.cpu_time),
-            involuntary_switches: evidence.map_or(0, |e| e.involuntary_switches),
-            voluntary_switches: evidence.map_or(0, |e| e.voluntary_switches),
+            change: evidence.map_or_else(Change::default, |e| e.change),
+            thread: baseline::thread_id(),
         });
     }
 }

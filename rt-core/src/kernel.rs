@@ -134,7 +134,7 @@ fn core_numbers(root: &Path) -> Vec<CoreId> {
 }
 
 /// What the hardware or firmware says about a hypervisor.
-fn hypervisor(root: &Path, cpu_info: &str) -> Option<String> {
+pub(crate) fn hypervisor(root: &Path, cpu_info: &str) -> Option<String> {
     let flagged = cpu_info
         .lines()
         .find(|line| line.starts_with("flags"))

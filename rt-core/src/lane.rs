@@ -373,7 +373,7 @@ impl Body {
             return;
         }
         let deadline = self.seats.iter().filter_map(|seat| seat.stage.next_deadline()).min();
-        guard::before_park();
+        guard::before_park(clock::now());
         self.park.park(deadline);
         guard::after_park(clock::now());
         self.doorbell.awake();

@@ -22,6 +22,7 @@ pub mod sequence_lock;
 #[expect(unreachable_pub, reason = "public only for the tests under the model checker")]
 mod sequence_lock;
 pub mod supervisor;
+mod surroundings;
 mod sync;
 pub mod thread;
 pub mod topology;

@@ -11,8 +11,9 @@ use crate::clock::Nanos;
 use crate::health::Health;
 use crate::ladder::Level;
 use crate::log::{Line, LogReader, Severity, Template};
-use crate::panel::Panel;
+use crate::panel::{self, AROUND_WORDS, Cause, Panel, THREAD_NAME_WORDS, TRIP_WORDS, TripCell};
 use crate::sequence_lock;
+use crate::surroundings::{About, Around, Runner, Surroundings};
 
 /// A stage that has been inside for longer than its hard limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +55,9 @@ pub struct Supervisor {
     health: Option<Arc<Health>>,
     /// Per probe, the entry that was reported as a hang; 0 for none.
     reported: Vec<i64>,
+    surroundings: Surroundings,
+    /// Per probe, its trips when last looked at.
+    trips: Vec<u64>,
 }
 
 impl Supervisor {
@@ -65,7 +69,13 @@ impl Supervisor {
         if !panel.claim_supervision() {
             return Err(AlreadySupervised { panel: panel.name().to_owned() });
         }
-        Ok(Self { panel: panel.clone(), health: None, reported: Vec::new() })
+        Ok(Self {
+            panel: panel.clone(),
+            health: None,
+            reported: Vec::new(),
+            surroundings: Surroundings::default(),
+            trips: Vec::new(),
+        })
     }
 
     /// Latches hangs in `health` too, where the probe's ladder says that a hang is a safe stop: the
@@ -118,6 +128,66 @@ impl Supervisor {
         }
         hangs
     }
+
+    /// Adds to the last trip of each probe that had new ones what went on on its core: interrupts,
+    /// stolen time, and after a pre-emption or a late release who may have run there. Reads `/proc` once a second, and
+    /// after trips: some tens of microseconds, or milliseconds where a thread is looked for (once a
+    /// second at most). Call it often, for it counts from the look before. Allocates.
+    pub fn look_around(&mut self, now: Nanos) {
+        let probes = self.panel.probes();
+        self.trips.resize(probes.len(), 0);
+        for (index, (cell, known)) in probes.iter().zip(&mut self.trips).enumerate() {
+            let trips = cell.overruns.load(Relaxed).wrapping_add(cell.starved.load(Relaxed));
+            let core = u16::try_from(cell.core.load(Relaxed));
+            if std::mem::replace(known, trips) == trips {
+                continue;
+            }
+            let (Ok(core), Some(record)) = (core, last_trip(self.panel.trips(index), trips)) else {
+                continue;
+            };
+            let mut words = [0; TRIP_WORDS];
+            // The lane may be at the next one already.
+            if !sequence_lock::read(&record.sequence, &record.words, &mut words) {
+                continue;
+            }
+            let [number, at, duration, _, release, cause, .., thread] = words;
+            let nanos = |word: u64| Nanos::new(word.cast_signed());
+            let (end, begun) = (nanos(at), nanos(at) - nanos(duration));
+            // From when on something may have run in its place.
+            let (start, thread) = match Cause::from_word(cause as u32) {
+                Some(Cause::Preempted) => (begun, Some(thread as u32)),
+                Some(Cause::LateRelease) => (begun - nanos(release), Some(thread as u32)),
+                _ => (begun, None),
+            };
+            if let Some(around) =
+                self.surroundings.of(About { start, end, core, instead_of: thread }, now)
+            {
+                write_around(record, number, &around);
+            }
+        }
+        self.surroundings.keep_fresh(now);
+    }
+}
+
+fn last_trip(ring: &[TripCell], number: u64) -> Option<&TripCell> {
+    let slot = number.checked_sub(1)?.checked_rem(ring.len() as u64)?;
+    ring.get(usize::try_from(slot).ok()?)
+}
+
+fn write_around(record: &TripCell, number: u64, around: &Around) {
+    let Around { window, interrupts, steal, thread } = around;
+    let mut words = [0; AROUND_WORDS];
+    words[..4].copy_from_slice(&[
+        number,
+        window.as_nanos().cast_unsigned(),
+        *interrupts,
+        steal.as_nanos().cast_unsigned(),
+    ]);
+    if let Some(Runner { id, name, rt_priority }) = thread {
+        words[4] = u64::from(*id) | u64::from(*rt_priority) << 32;
+        words[5..].copy_from_slice(&panel::encode::<THREAD_NAME_WORDS>(name));
+    }
+    sequence_lock::write(&record.around_sequence, &record.around, &words);
 }
 
 impl Drop for Supervisor {

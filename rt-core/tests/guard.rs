@@ -326,7 +326,7 @@ fn sleep(span: Nanos) {
 
 /// As a lane does it: a long sleep that must not be mistaken for pre-emption.
 fn park() {
-    guard::before_park();
+    guard::before_park(clock::now());
     sleep(Nanos::from_millis(5));
     guard::after_park(clock::now());
 }
@@ -335,13 +335,13 @@ fn park() {
 fn burning_the_cpu_is_an_own_overrun() {
     let found = causes(Nanos::from_millis(1), park, || burn(Nanos::from_millis(4)));
     assert!(found.contains(&Cause::OwnOverrun), "{found:?}");
-    assert!(!found.contains(&Cause::NotOnCpu), "{found:?}");
+    assert!(!found.contains(&Cause::Blocked), "{found:?}");
 }
 
 #[test]
-fn blocking_is_not_being_on_the_cpu() {
+fn waiting_in_the_middle_of_the_work_is_being_blocked() {
     let found = causes(Nanos::from_millis(5), park, || sleep(Nanos::from_millis(20)));
-    assert!(found.contains(&Cause::NotOnCpu), "{found:?}");
+    assert!(found.contains(&Cause::Blocked), "{found:?}");
     assert!(!found.contains(&Cause::OwnOverrun), "{found:?}");
 }
 

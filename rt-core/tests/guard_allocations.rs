@@ -71,7 +71,7 @@ fn a_million_guarded_executions_allocate_nothing() {
         guard.exit(start + took, Execution::Worked { released: start });
         sender.send(start, &TEMPLATE, [i, 0, 0, 0]);
         if i % 10_000 == 0 {
-            guard::before_park();
+            guard::before_park(clock::now());
             guard::after_park(clock::now());
             guard::keep_baseline_fresh(clock::now(), Nanos::ZERO);
             health.rearm(health.seen());

@@ -97,8 +97,8 @@ fn headers_that_lie_are_errors_that_name_the_lie() {
     assert!(matches!(error, PanelError::NotAPanel { .. }), "{error}");
     let error = patched(0, &[0; 8]).expect_err("incomplete");
     assert!(matches!(error, PanelError::NotAPanel { found: 0 }), "{error}");
-    let error = patched(8, &2_u32.to_ne_bytes()).expect_err("version");
-    assert_eq!(error.to_string(), "the panel has layout version 2; this program reads version 1");
+    let error = patched(8, &3_u32.to_ne_bytes()).expect_err("version");
+    assert_eq!(error.to_string(), "the panel has layout version 3; this program reads version 2");
     let error = patched(12, &64_u32.to_ne_bytes()).expect_err("header length");
     assert_eq!(error.to_string(), "corrupt panel: header length is 64, expected 2176");
     let error = patched(16, &u64::MAX.to_ne_bytes()).expect_err("file length");

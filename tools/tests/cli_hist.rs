@@ -119,7 +119,7 @@ fn a_running_process_is_shown_and_not_disturbed() {
     assert!(text.starts_with("NOT REAL-TIME: a test\n"), "{text}");
     assert!(text.contains("loop · running (process "), "{text}");
     assert!(text.contains("work/step") && text.contains("500.0 µs"), "{text}");
-    assert!(text.contains("Last overruns:\n  work/step #"), "{text}");
+    assert!(text.contains("Last trips:\n  work/step #"), "{text}");
     assert!(text.contains("99.9 %") && text.contains("a work/step execution"), "{text}");
     assert!(!text.contains('\x1b'), "no colours without a terminal");
     let shown = &report["panels"][0];

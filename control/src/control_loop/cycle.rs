@@ -2,7 +2,7 @@
 
 use sinew_rt::clock::Nanos;
 
-use crate::input::{Freshness, Input, Reading, Source};
+use crate::input::{Freshness, Input, Reading, Source, Starved};
 use crate::safety::State;
 
 /// One cycle of a loop, as its body sees it. Every method is wait-free.
@@ -15,6 +15,8 @@ pub struct Cycle {
     pub(super) skipped: u64,
     pub(super) state: State,
     pub(super) inputs: Option<Freshness>,
+    /// The worst of the inputs whose silence began, or grew worse, in this cycle.
+    pub(super) starved: Option<Starved>,
     pub(super) tripped: bool,
     pub(super) stop: bool,
 }
@@ -63,6 +65,11 @@ impl Cycle {
     pub fn read<S: Source>(&mut self, input: &mut Input<S>) -> Reading<S::Value> {
         let (reading, freshness) = input.read_and_judge(self.now);
         self.inputs = self.inputs.max(Some(freshness));
+        if let Some(starved) = input.starved(self.now, &reading, freshness)
+            && self.starved.is_none_or(|worst| worst.over() < starved.over())
+        {
+            self.starved = Some(starved);
+        }
         reading
     }
 

@@ -132,18 +132,20 @@ impl<B: LoopBody> Engine<B> {
     /// Cycles until somebody asks for the end.
     pub(super) fn run(&mut self, timer: &impl Timer) {
         self.apply(Event::Start);
-        let mut schedule = Schedule::new(timer.now() + self.parts.period, self.parts.period);
+        let mut now = timer.now();
+        let mut schedule = Schedule::new(now + self.parts.period, self.parts.period);
         let mut skipped = 0;
         while !self.parts.shared.is_stopping() {
             let due = schedule.due();
-            guard::before_park();
+            guard::before_park(now);
             timer.sleep_towards(due);
             guard::after_park(timer.now());
             let woke = timer.arrive(due);
             if lane::as_lane(|| self.cycle(timer, due, woke, skipped)) {
                 break;
             }
-            skipped = schedule.advance(timer.now());
+            now = timer.now();
+            skipped = schedule.advance(now);
             self.parts.instruments.skipped.add(skipped);
         }
         self.apply(Event::StopRequested);
@@ -182,6 +184,9 @@ impl<B: LoopBody> Engine<B> {
             let outcome = self.make_safe(timer, &mut cx);
             self.unsafe_to_move =
                 outcome.is_err() || cx.tripped || cx.inputs == Some(Freshness::Lost);
+        }
+        if let Some(starved) = cx.starved {
+            self.parts.guard.starved(cx.now, starved.age, starved.may_be);
         }
         cx.stop
     }
@@ -294,6 +299,7 @@ impl<B: LoopBody> Engine<B> {
             skipped,
             state: self.safety.state(),
             inputs: None,
+            starved: None,
             tripped: false,
             stop: false,
         }

@@ -145,6 +145,7 @@ impl Housekeeping {
             self.send(peer, &frame);
         }
         let hangs = self.supervisor.check(now);
+        self.supervisor.look_around(now);
         self.hangs.add(hangs.len() as u64);
         hangs.iter().for_each(|hang| self.log.hang(hang, now));
         self.log.drain(now);

@@ -175,7 +175,7 @@ pub struct Probe {
     pub(super) release: Recorder,
 }
 
-/// One missed budget, as it is written to the panel.
+/// One missed budget, deadline or input, as it is written to the panel.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Trip {
     pub(crate) at: Nanos,
@@ -184,9 +184,21 @@ pub(crate) struct Trip {
     pub(crate) release_latency: Nanos,
     pub(crate) cause: Cause,
     pub(crate) level_after: Level,
+    pub(crate) change: Change,
+    pub(crate) thread: u32,
+}
+
+/// What the kernel counted for a thread between two looks. All zero for none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Change {
+    pub(crate) awake: Nanos,
     pub(crate) cpu_time: Nanos,
     pub(crate) involuntary_switches: u64,
     pub(crate) voluntary_switches: u64,
+    pub(crate) parks: u64,
+    pub(crate) minor_faults: u64,
+    pub(crate) major_faults: u64,
+    pub(crate) slack: Nanos,
 }
 
 impl Probe {
@@ -237,22 +249,39 @@ impl Probe {
 
     /// Counts an overrun and keeps its record in place of the oldest one.
     pub(crate) fn tripped(&self, trip: &Trip) {
-        let number = self.cell.overruns.load(Relaxed).wrapping_add(1);
-        self.cell.overruns.store(number, Relaxed);
+        bump(&self.cell.overruns, 1);
+        self.keep(trip);
+    }
+
+    /// The same for an input that was late or absent, which is not an overrun.
+    pub(crate) fn starved(&self, trip: &Trip) {
+        bump(&self.cell.starved, 1);
+        self.keep(trip);
+    }
+
+    fn keep(&self, trip: &Trip) {
+        let number = self.cell.overruns.load(Relaxed).wrapping_add(self.cell.starved.load(Relaxed));
         let ring: &[TripCell] = self.cell.panel.trips(self.index);
         let Some(slot) = number.wrapping_sub(1).checked_rem(ring.len() as u64) else { return };
         let Some(record) = ring.get(slot as usize) else { return };
+        let nanos = |span: Nanos| span.as_nanos().cast_unsigned();
+        let Change { awake, cpu_time, .. } = trip.change;
         let words: [u64; TRIP_WORDS] = [
             number,
-            trip.at.as_nanos().cast_unsigned(),
-            trip.duration.as_nanos().cast_unsigned(),
-            trip.budget.as_nanos().cast_unsigned(),
-            trip.release_latency.as_nanos().cast_unsigned(),
+            nanos(trip.at),
+            nanos(trip.duration),
+            nanos(trip.budget),
+            nanos(trip.release_latency),
             u64::from(trip.cause as u32) | u64::from(trip.level_after as u32) << 32,
-            trip.cpu_time.as_nanos().cast_unsigned(),
-            trip.involuntary_switches,
-            trip.voluntary_switches,
-            0,
+            nanos(awake),
+            nanos(cpu_time),
+            trip.change.involuntary_switches,
+            trip.change.voluntary_switches,
+            trip.change.parks,
+            trip.change.minor_faults,
+            trip.change.major_faults,
+            nanos(trip.change.slack),
+            u64::from(trip.thread),
         ];
         sequence_lock::write(&record.sequence, &record.words, &words);
     }

@@ -17,7 +17,7 @@ use crate::histogram::COUNTS_LEN;
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"SINEWPNL");
 
 /// Version of this layout. A reader refuses every other.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 
 /// Every table and every entry starts at a multiple of a cache line.
 pub(crate) const LINE: usize = 64;
@@ -155,7 +155,8 @@ pub(crate) struct ProbeCell {
     pub(crate) hangs_seen: AtomicU64,
     pub(crate) level: AtomicU32,
     pub(crate) rearms: AtomicU32,
-    pub(crate) reserved_lane: [AtomicU64; 2],
+    pub(crate) starved: AtomicU64,
+    pub(crate) reserved_lane: [AtomicU64; 1],
 
     pub(crate) config_sequence: AtomicU64,
     /// Budget, hard limit, level on a hang, zero.
@@ -196,16 +197,25 @@ pub(crate) struct ValueCell {
 }
 
 /// Words of [`TripCell::words`].
-pub(crate) const TRIP_WORDS: usize = 10;
+pub(crate) const TRIP_WORDS: usize = 15;
+/// Words of [`TripCell::around`].
+pub(crate) const AROUND_WORDS: usize = 5 + THREAD_NAME_WORDS;
+pub(crate) const THREAD_NAME_WORDS: usize = 2;
 
 #[derive(FromBytes, IntoBytes, KnownLayout)]
 #[repr(C, align(64))]
 pub(crate) struct TripCell {
     pub(crate) sequence: AtomicU64,
-    /// Number from 1, at, duration, budget, release latency, cause and level, CPU time, involuntary
-    /// switches, voluntary switches, zero.
+    /// Number from 1, at, duration, budget, release latency, cause and level; then what changed since
+    /// the baseline: time awake, CPU time, involuntary switches, voluntary switches, parks, minor
+    /// faults, major faults, CPU time that the parks may have used; and the thread's id.
     pub(crate) words: [AtomicU64; TRIP_WORDS],
-    pub(crate) reserved: [AtomicU64; 5],
+
+    pub(crate) around_sequence: AtomicU64,
+    /// Written by the supervisor. Number of the trip that the rest is about, window, interrupts,
+    /// stolen time, thread id and real-time priority, and the thread's name.
+    pub(crate) around: [AtomicU64; AROUND_WORDS],
+    pub(crate) reserved_around: [AtomicU64; 8],
 }
 
 /// Where the tables of one panel lie: computed by its writer, or checked by a reader. Whoever holds

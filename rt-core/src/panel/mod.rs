@@ -23,7 +23,7 @@
 //! writer is alive is never replaced: [`PanelError::InUse`]. That holds for a writer of another
 //! version, too: offsets 0 to 55 of the header are the same in all of them.
 //!
-//! # Layout, version 1
+//! # Layout, version 2
 //!
 //! Native byte order (the magic tells), tables and entries aligned to 64 bytes, text zero-padded
 //! UTF-8. Every number is one atomic word with one writer at a time. `used` of a table is stored with
@@ -35,7 +35,7 @@
 //! | offset | field | type | meaning |
 //! |---|---|---|---|
 //! | 0 | magic | u64 | `SINEWPNL`; stored last |
-//! | 8 | version | u32 | 1 |
+//! | 8 | version | u32 | 2 |
 //! | 12 | header_len | u32 | 2,176 |
 //! | 16 | file_len | u64 | header and all tables |
 //! | 24 | pid | u32 | writer |
@@ -62,11 +62,12 @@
 //! | 44, 48 | execution_histogram, release_histogram | u32 | index in the table |
 //! | 64 | entered_at | i64 | ns of CLOCK_MONOTONIC, 0 = outside |
 //! | 72 | executions | u64 | with work |
-//! | 80 | overruns | u64 | all trips, idle ones included |
+//! | 80 | overruns | u64 | missed budgets and deadlines, idle ones included |
 //! | 88 | idle_overruns | u64 | overruns of executions without work |
 //! | 96 | hangs_seen | u64 | hangs that the guard has answered |
 //! | 104 | level | u32 | [`Level`](crate::ladder::Level) |
 //! | 108 | rearms | u32 | |
+//! | 112 | starved | u64 | times that an input was late or absent |
 //! | 128 | config_sequence | u64 | around the next four |
 //! | 136 | budget_ns, hard_limit_ns, on_hang, – | 4 × u64 | |
 //! | 192 | hangs | u64 | written by the supervisor |
@@ -85,10 +86,32 @@
 //!
 //! Value, 64 bytes: 0 name (text 48), 48 kind u32 (1 = counter u64, 2 = gauge i64), 56 value.
 //!
-//! Trip, 128 bytes: 0 sequence u64, 8 number u64 (from 1, per probe), 16 at i64, 24 duration i64, 32
-//! budget i64, 40 release latency i64, 48 cause u32 and 52 level u32, 56 CPU time i64, 64
-//! involuntary switches u64, 72 voluntary switches u64. Record `n` of probe `p` lies at index
-//! `p × trips_per_probe + (n − 1) mod trips_per_probe`.
+//! Trip, 256 bytes:
+//!
+//! | offset | field | type | meaning |
+//! |---|---|---|---|
+//! | 0 | sequence | u64 | around all that follow |
+//! | 8 | number | u64 | from 1, per probe: overruns and starved inputs together |
+//! | 16 | at | i64 | ns of CLOCK_MONOTONIC |
+//! | 24, 32 | duration, budget | i64 | ns; of a starved input its age, and the age that it may have |
+//! | 40 | release_latency | i64 | ns |
+//! | 48, 52 | cause, level_after | u32 | [`Cause`], [`Level`](crate::ladder::Level) |
+//! | 56 | awake | i64 | ns between baseline and `at` less sleeps; 0 = there was no baseline |
+//! | 64 | cpu_time | i64 | ns since the baseline |
+//! | 72, 80 | involuntary_switches, voluntary_switches | u64 | since the baseline |
+//! | 88 | parks | u64 | sleeps since the baseline |
+//! | 96, 104 | minor_faults, major_faults | u64 | since the baseline |
+//! | 112 | slack | i64 | ns of `cpu_time` that the parks may have used |
+//! | 120 | thread | u64 | id of the thread that tripped |
+//! | 128 | around_sequence | u64 | around all that follow, which the supervisor writes |
+//! | 136 | around_number | u64 | the trip that the rest is about; stale unless equal to `number` |
+//! | 144 | window | i64 | ns that the following were counted for |
+//! | 152 | interrupts | u64 | on the core |
+//! | 160 | steal | i64 | ns that a hypervisor took from the core, in ticks of 10 ms |
+//! | 168, 172 | thread, rt_priority | u32 | who could take the core and ran there; 0 = not known |
+//! | 176 | thread_name | text 16 | |
+//!
+//! Record `n` of probe `p` lies at index `p × trips_per_probe + (n − 1) mod trips_per_probe`.
 
 mod error;
 mod files;
@@ -108,11 +131,16 @@ pub use files::{default_dir, path_of};
 pub use handles::{Counter, Gauge, Probe, Recorder};
 pub use process::ProcessIdentity;
 pub use reader::{Listed, PanelReader};
-pub use snapshot::{HistogramSnapshot, PanelSnapshot, ProbeSnapshot, TripSnapshot};
+pub use snapshot::{
+    AroundSnapshot, EvidenceSnapshot, HistogramSnapshot, PanelSnapshot, ProbeSnapshot,
+    RunnerSnapshot, TripSnapshot,
+};
 pub use writer::Panel;
 
-pub(crate) use handles::Trip;
-pub(crate) use layout::CONFIG_WORDS;
+pub(crate) use handles::{Change, Trip};
+pub(crate) use layout::{
+    AROUND_WORDS, CONFIG_WORDS, THREAD_NAME_WORDS, TRIP_WORDS, TripCell, encode,
+};
 
 /// What a new panel is called, where its file goes and how much fits.
 ///
@@ -230,7 +258,7 @@ impl fmt::Display for Kind {
     }
 }
 
-/// Whose fault an overrun was, as far as the evidence goes.
+/// Whose fault a trip was, as far as the evidence goes: see [`crate::guard`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]
 pub enum Cause {
@@ -238,18 +266,41 @@ pub enum Cause {
     Unknown = 1,
     /// The code itself took too long on the CPU.
     OwnOverrun = 2,
-    /// The thread was not on the CPU for the part that is over the budget: preempted, throttled,
-    /// stolen by a hypervisor, or blocked.
-    NotOnCpu = 3,
+    /// Something else ran on this core meanwhile: another thread, or interrupts.
+    Preempted = 3,
     /// It kept its budget and missed its deadline: it began too late.
     LateRelease = 4,
+    /// Memory was not resident: the time went into page faults.
+    PageFault = 5,
+    /// A hypervisor took the CPU.
+    Stolen = 6,
+    /// An input arrived late, or not at all.
+    StarvedInput = 7,
+    /// The code itself waited: for a lock, a timer, a file.
+    Blocked = 8,
 }
 
 impl Cause {
-    const ALL: [Self; 4] = [Self::Unknown, Self::OwnOverrun, Self::NotOnCpu, Self::LateRelease];
+    /// Every cause, in the order of their codes.
+    pub const ALL: [Self; 8] = [
+        Self::Unknown,
+        Self::OwnOverrun,
+        Self::Preempted,
+        Self::LateRelease,
+        Self::PageFault,
+        Self::Stolen,
+        Self::StarvedInput,
+        Self::Blocked,
+    ];
 
     pub(crate) fn from_word(word: u32) -> Option<Self> {
         Self::ALL.into_iter().find(|cause| *cause as u32 == word)
+    }
+
+    /// Whether the thread was kept from its core in the middle of its work, by others or by itself.
+    #[must_use]
+    pub const fn is_off_cpu(self) -> bool {
+        matches!(self, Self::Preempted | Self::Stolen | Self::Blocked)
     }
 }
 
@@ -258,8 +309,12 @@ impl fmt::Display for Cause {
         f.pad(match self {
             Self::Unknown => "unknown",
             Self::OwnOverrun => "own overrun",
-            Self::NotOnCpu => "not on the CPU",
+            Self::Preempted => "preempted",
             Self::LateRelease => "late release",
+            Self::PageFault => "page fault",
+            Self::Stolen => "stolen",
+            Self::StarvedInput => "starved input",
+            Self::Blocked => "blocked",
         })
     }
 }
@@ -340,6 +395,7 @@ mod tests {
             (offset_of!(ProbeCell, hangs_seen), 96),
             (offset_of!(ProbeCell, level), 104),
             (offset_of!(ProbeCell, rearms), 108),
+            (offset_of!(ProbeCell, starved), 112),
             (offset_of!(ProbeCell, config_sequence), 128),
             (offset_of!(ProbeCell, config), 136),
             (offset_of!(ProbeCell, hangs), 192),
@@ -364,7 +420,9 @@ mod tests {
             (size_of::<ValueCell>(), 64),
             (offset_of!(TripCell, sequence), 0),
             (offset_of!(TripCell, words), 8),
-            (size_of::<TripCell>(), 128),
+            (offset_of!(TripCell, around_sequence), 128),
+            (offset_of!(TripCell, around), 136),
+            (size_of::<TripCell>(), 256),
         ];
         for (row, (real, documented)) in
             header.into_iter().chain(probe).chain(histogram).chain(rest).enumerate()
@@ -372,7 +430,7 @@ mod tests {
             assert_eq!(real, documented, "row {row}");
         }
         assert_eq!(&MAGIC.to_le_bytes(), b"SINEWPNL");
-        assert_eq!(VERSION, 1);
+        assert_eq!(VERSION, 2);
     }
 
     #[test]

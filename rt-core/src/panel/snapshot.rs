@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use hdrhistogram::Histogram;
 
 use super::layout::{
-    CONFIG_WORDS, Geometry, HistogramCell, IDENTITY_WORDS, LAYOUT_WORDS, NONE, ProbeCell,
-    REASON_WORDS, TEXT_WORDS, TRIP_WORDS, TripCell, ValueCell, decode,
+    AROUND_WORDS, CONFIG_WORDS, Geometry, HistogramCell, IDENTITY_WORDS, LAYOUT_WORDS, NONE,
+    ProbeCell, REASON_WORDS, TEXT_WORDS, TRIP_WORDS, TripCell, ValueCell, decode,
 };
 use super::mapping::Mapping;
 use super::{Cause, Kind, PanelError, ProcessIdentity, State, Table};
@@ -76,6 +76,8 @@ pub struct ProbeSnapshot {
     pub overruns: u64,
     /// Overruns of executions without work.
     pub idle_overruns: u64,
+    /// Times that an input was late or absent.
+    pub starved: u64,
     /// Hangs found by the supervisor.
     pub hangs: u64,
     /// When the last hang was found.
@@ -134,18 +136,18 @@ impl HistogramSnapshot {
     }
 }
 
-/// One missed budget.
+/// One missed budget, deadline or input.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TripSnapshot {
     /// Index in [`PanelSnapshot::probes`].
     pub probe: usize,
-    /// The how manieth overrun of that probe, from 1.
+    /// The how manieth trip of that probe, from 1.
     pub number: u64,
     /// When the execution ended.
     pub at: Nanos,
-    /// How long it took.
+    /// How long it took; of a starved input, how old it was.
     pub duration: Nanos,
-    /// How long it should have taken at most.
+    /// How long it should have taken at most; of a starved input, how old it may be.
     pub budget: Nanos,
     /// How long the work had waited; zero for executions without work.
     pub release_latency: Nanos,
@@ -153,12 +155,70 @@ pub struct TripSnapshot {
     pub cause: Cause,
     /// The ladder's level afterwards.
     pub level_after: Level,
-    /// CPU time of the thread since its baseline; zero when there was none.
+    /// The thread that tripped, as the kernel numbers it.
+    pub thread: u32,
+    /// What the kernel had counted since the thread's baseline; `None` when there was none.
+    pub evidence: Option<EvidenceSnapshot>,
+    /// What went on on its core around it, where a supervisor looked.
+    pub around: Option<AroundSnapshot>,
+}
+
+/// What was counted on the core of a trip, from a while before it until a supervisor looked: it can
+/// support a cause, and makes none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AroundSnapshot {
+    /// For how long was counted.
+    pub window: Nanos,
+    /// Interrupts that the core took.
+    pub interrupts: u64,
+    /// Time that a hypervisor says it took from the core, in ticks of 10 ms.
+    pub steal: Nanos,
+    /// A thread of higher real-time priority that was on the core since the trip began, if the
+    /// kernel tells: looked for when the cause is [`Cause::Preempted`] or [`Cause::LateRelease`], once a
+    /// second at most.
+    pub thread: Option<RunnerSnapshot>,
+}
+
+/// A thread that ran on a core.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunnerSnapshot {
+    /// Its id.
+    pub id: u32,
+    /// Its name.
+    pub name: String,
+    /// Its real-time priority, 1 to 99.
+    pub rt_priority: u32,
+}
+
+/// What the kernel counted for a thread between its baseline and the end of the execution that
+/// missed: the evidence for [`TripSnapshot::cause`]. It covers what the thread did before, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EvidenceSnapshot {
+    /// Time since the baseline, less what the thread slept between its executions.
+    pub awake: Nanos,
+    /// CPU time of the thread.
     pub cpu_time: Nanos,
-    /// Times that the thread was pre-empted since its baseline.
+    /// Times that something else was put on its core in its place.
     pub involuntary_switches: u64,
-    /// Times that the thread went to sleep since its baseline.
+    /// Times that the thread gave up its core, parks included.
     pub voluntary_switches: u64,
+    /// Times that the thread slept between its executions.
+    pub parks: u64,
+    /// Page faults that needed no disk.
+    pub minor_faults: u64,
+    /// Page faults that waited for a disk or another thread.
+    pub major_faults: u64,
+    /// How much of the CPU time may belong to the parks, and so hide as much time off the CPU.
+    pub slack: Nanos,
+}
+
+impl EvidenceSnapshot {
+    /// Time awake and not on the CPU, as far as it is seen; the true value may be longer by
+    /// [`slack`](Self::slack).
+    #[must_use]
+    pub fn off_cpu(&self) -> Nanos {
+        (self.awake - self.cpu_time).max(Nanos::ZERO)
+    }
 }
 
 impl PanelSnapshot {
@@ -306,6 +366,7 @@ fn probe(cell: &ProbeCell, histograms: usize, torn: &mut u32) -> Result<ProbeSna
         executions: cell.executions.load(Ordering::Relaxed),
         overruns: cell.overruns.load(Ordering::Relaxed),
         idle_overruns: cell.idle_overruns.load(Ordering::Relaxed),
+        starved: cell.starved.load(Ordering::Relaxed),
         hangs,
         last_hang_at: instant(cell.last_hang_at.load(Ordering::Relaxed)),
         level: if unanswered { shown.max(on_hang) } else { shown },
@@ -351,8 +412,7 @@ fn trip(cell: &TripCell, probe: usize, torn: &mut u32) -> Result<Option<TripSnap
         *torn += 1;
         return Ok(None);
     }
-    let [number, at, duration, budget, release, cause_and_level, cpu, involuntary, voluntary, _] =
-        words;
+    let [number, at, duration, budget, release, cause_and_level, evidence @ .., thread] = words;
     if number == 0 {
         return Ok(None);
     }
@@ -365,12 +425,49 @@ fn trip(cell: &TripCell, probe: usize, torn: &mut u32) -> Result<Option<TripSnap
         duration: nanos(duration),
         budget: nanos(budget),
         release_latency: nanos(release),
-        cause: Cause::from_word(cause).ok_or_else(|| corrupt("cause of a trip", cause, 4))?,
+        cause: Cause::from_word(cause)
+            .ok_or_else(|| corrupt("cause of a trip", cause, Cause::ALL.len() as u32))?,
         level_after: Level::from_word(level).ok_or_else(|| corrupt("level of a trip", level, 3))?,
+        thread: thread as u32,
+        evidence: self::evidence(evidence),
+        around: around(cell, number, torn),
+    }))
+}
+
+fn around(cell: &TripCell, number: u64, torn: &mut u32) -> Option<AroundSnapshot> {
+    let mut words = [0; AROUND_WORDS];
+    if !sequence_lock::read(&cell.around_sequence, &cell.around, &mut words) {
+        *torn += 1;
+        return None;
+    }
+    let [about, window, interrupts, steal, runner, name @ ..] = words;
+    let nanos = |word: u64| Nanos::new(word.cast_signed());
+    let (id, rt_priority) = (runner as u32, (runner >> 32) as u32);
+    (about == number).then(|| AroundSnapshot {
+        window: nanos(window),
+        interrupts,
+        steal: nanos(steal),
+        thread: (id != 0).then(|| RunnerSnapshot {
+            id,
+            name: decode(name.into_iter()),
+            rt_priority,
+        }),
+    })
+}
+
+fn evidence(words: [u64; 8]) -> Option<EvidenceSnapshot> {
+    let [awake, cpu, involuntary, voluntary, parks, minor, major, slack] = words;
+    let nanos = |word: u64| Nanos::new(word.cast_signed());
+    (awake != 0).then_some(EvidenceSnapshot {
+        awake: nanos(awake),
         cpu_time: nanos(cpu),
         involuntary_switches: involuntary,
         voluntary_switches: voluntary,
-    }))
+        parks,
+        minor_faults: minor,
+        major_faults: major,
+        slack: nanos(slack),
+    })
 }
 
 fn value_kind(cell: &ValueCell) -> Result<ValueKind, PanelError> {

@@ -200,6 +200,11 @@ impl Panel {
         &self.shared.geometry.probes(&self.shared.mapping)[..used as usize]
     }
 
+    /// The trip records of the probe at `index`.
+    pub(crate) fn trips(&self, index: usize) -> &[TripCell] {
+        self.shared.trips(index)
+    }
+
     /// Claims the right to write the supervisor's words; `false` when somebody has it.
     pub(crate) fn claim_supervision(&self) -> bool {
         !self.shared.supervised.swap(true, Ordering::AcqRel)

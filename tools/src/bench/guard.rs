@@ -12,12 +12,16 @@
 //! the guard. That is judged. Guarded less clocked is the guard itself. The turns alternate, so what
 //! the machine does meets all of them alike, and a second set of unguarded turns shows by how much
 //! equals differ.
+//!
+//! Besides, what is paid less often: the end of an execution that missed its budget, with its cause and
+//! evidence, less the end of one that did not; and what a lane pays for its baseline around a sleep,
+//! in a hurry (the counters are read at one park in 128) and not (they are read at each).
 
 use std::hint::black_box;
 use std::sync::Arc;
 
 use sinew_rt::clock::{self, Nanos};
-use sinew_rt::guard::{Execution, Guard, GuardSpec};
+use sinew_rt::guard::{self, Execution, Guard, GuardSpec};
 use sinew_rt::health::Health;
 use sinew_rt::ladder::LadderConfig;
 use sinew_rt::lane::Stage;
@@ -31,6 +35,13 @@ use crate::exit::{Failure, Outcome};
 
 /// Most that guard and histograms may add to one execution, in ns (median).
 const LIMIT_NS: f64 = 35.0;
+/// Most that an attributed trip may add to the execution that tripped, in ns (median).
+const TRIP_LIMIT_NS: f64 = 3_000.0;
+/// Parks in a hurry that are timed together: as many as share one reading of the counters.
+const PARKS: u64 = 128;
+/// From one park to the next, in a hurry and not.
+const HURRIED: Nanos = Nanos::from_micros(30);
+const UNHURRIED: Nanos = Nanos::from_millis(1);
 /// Stages of a fused lane.
 const STAGES: usize = 4;
 /// Passes over the stages in one turn: a turn of some 10 µs is hardly ever interrupted, and its two
@@ -68,6 +79,7 @@ pub(crate) fn run(args: &GuardArgs) -> Outcome {
     let ticks = bar.clone();
     let health = Arc::new(Health::new());
     let mut lane = Lane::new(&panel, &health)?;
+    let mut rare = Rare::new(&panel)?;
     let worker = thread::spawn(spec, move || {
         let mut turns = Turns::new();
         for _ in 0..bursts {
@@ -75,14 +87,15 @@ pub(crate) fn run(args: &GuardArgs) -> Outcome {
                 break;
             }
             turns.burst(&mut lane);
+            rare.burst();
             ticks.inc(1);
             clock::sleep_until(clock::now() + REST);
         }
-        turns
+        (turns, rare)
     });
     let worker = worker.map_err(super::thread_failure)?;
     run.thread(worker.applied());
-    let turns = worker.join().map_err(Failure::machine)?;
+    let (turns, rare) = worker.join().map_err(Failure::machine)?;
     bar.finish_and_clear();
     let Turns { untimed, unguarded, control, clocked, guarded } = &turns;
     run.measured("untimed", untimed);
@@ -94,6 +107,16 @@ pub(crate) fn run(args: &GuardArgs) -> Outcome {
     run.added(Added::limited(name, unguarded, guarded, control, LIMIT_NS));
     run.added(Added::shown("guard and histograms alone", clocked, guarded));
     run.added(Added::shown("with the clock read of the lane itself", untimed, guarded));
+    run.measured("end within budget", &rare.kept);
+    run.measured("end with a trip", &rare.tripped);
+    run.measured("park in a hurry", &rare.hurried);
+    run.measured("park with time", &rare.unhurried);
+    let (kept, tripped, control) = (&rare.kept, &rare.tripped, &rare.control);
+    run.added(Added::limited("an attributed trip", kept, tripped, control, TRIP_LIMIT_NS));
+    run.note(format!(
+        "a trip is timed from the end of the execution until everything is on the panel; parks are \
+         timed without the sleep, those in a hurry in groups of {PARKS}"
+    ));
     run.note(format!(
         "per execution, from turns of {EXECUTIONS}: {PASSES} passes over {STAGES} stages; guarded and \
          clocked passes read the clock {} times, unguarded ones once",
@@ -183,6 +206,81 @@ impl Lane {
         }
         worked
     }
+}
+
+/// What is not paid at every execution.
+struct Rare {
+    keeps: Guard,
+    trips: Guard,
+    kept: Samples,
+    control: Samples,
+    tripped: Samples,
+    hurried: Samples,
+    unhurried: Samples,
+    /// When the next park is said to be.
+    park_at: Nanos,
+}
+
+impl Rare {
+    fn new(panel: &Panel) -> Result<Self, Failure> {
+        let guard = |name: &str, budget| {
+            let hard_limit = Nanos::from_secs(1);
+            let spec = GuardSpec { budget, hard_limit, ladder: LadderConfig::report_only() };
+            Guard::new(panel.probe(name, None).map_err(Failure::machine)?, spec)
+                .map_err(Failure::machine)
+        };
+        Ok(Self {
+            keeps: guard("keeps", Nanos::from_millis(100))?,
+            trips: guard("trips", Nanos::new(1))?,
+            kept: Samples::new(),
+            control: Samples::new(),
+            tripped: Samples::new(),
+            hurried: Samples::of_batches(PARKS),
+            unhurried: Samples::new(),
+            park_at: Nanos::ZERO,
+        })
+    }
+
+    fn burst(&mut self) {
+        for _ in 0..TURNS {
+            end(&mut self.kept, &mut self.keeps);
+            end(&mut self.tripped, &mut self.trips);
+            end(&mut self.control, &mut self.keeps);
+        }
+        for _ in 0..TURNS / 10 {
+            self.park_at += UNHURRIED;
+            self.park_at = parks(&mut self.hurried, self.park_at, HURRIED, PARKS);
+            for _ in 0..10 {
+                self.park_at = parks(&mut self.unhurried, self.park_at, UNHURRIED, 1);
+            }
+        }
+    }
+}
+
+/// An execution of nothing, which takes more than a nanosecond.
+#[inline(never)]
+fn end(samples: &mut Samples, guard: &mut Guard) {
+    let start = clock::now();
+    guard.enter(start);
+    let ended = clock::now();
+    black_box(guard.exit(ended, Execution::Worked { released: start }));
+    let end = clock::now();
+    samples.record(end - ended, end);
+}
+
+/// Parks as a lane does, each so long after the one before, and gives the instant of the next.
+#[inline(never)]
+fn parks(samples: &mut Samples, first: Nanos, apart: Nanos, count: u64) -> Nanos {
+    let mut at = first;
+    let start = clock::now();
+    for _ in 0..count {
+        guard::before_park(at);
+        guard::after_park(at + HURRIED / 2);
+        at += apart;
+    }
+    let end = clock::now();
+    samples.record(end - start, end);
+    at
 }
 
 struct Turns {

@@ -5,7 +5,7 @@
 //! look finds more of than the look before it lies between the two.
 
 use sinew_rt::clock::Nanos;
-use sinew_rt::panel::{Cause, HistogramSnapshot, Kind, PanelSnapshot};
+use sinew_rt::panel::{HistogramSnapshot, Kind, PanelSnapshot};
 
 /// A time for which a thread was kept from its core, at most from `from` until `until`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +69,7 @@ impl Watch {
             self.add(histograms, *own, new, since, panel.taken_at);
         }
         // In the middle of an execution, the guard tells time on the CPU from time off it.
-        let trips = panel.trips.iter().filter(|trip| trip.cause == Cause::NotOnCpu);
+        let trips = panel.trips.iter().filter(|trip| trip.cause.is_off_cpu());
         let inside = trips.filter(|trip| trip.at > since && trip.duration > self.limit);
         self.stalls.extend(inside.map(|trip| Stall::ended(trip.at, trip.duration)));
         self.stalls.truncate(STALLS_MAX);

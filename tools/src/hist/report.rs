@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 use sinew_rt::clock::Nanos;
-use sinew_rt::panel::{HistogramSnapshot, Kind, Listed, PanelSnapshot};
+use sinew_rt::panel::{
+    AroundSnapshot, EvidenceSnapshot, HistogramSnapshot, Kind, Listed, PanelSnapshot,
+};
 
 use crate::panels::{Look, OpenPanel, name_of};
 
@@ -57,6 +59,8 @@ pub(crate) struct Row {
     /// Only of execution times.
     pub(crate) budget_ns: Option<i64>,
     pub(crate) overruns: Option<u64>,
+    /// Times that an input was late or absent.
+    pub(crate) starved: Option<u64>,
     pub(crate) hangs: Option<u64>,
     pub(crate) level: Option<String>,
 }
@@ -73,6 +77,73 @@ pub(crate) struct TripReport {
     pub(crate) release_latency_ns: i64,
     pub(crate) cause: String,
     pub(crate) level_after: String,
+    /// What the kernel had counted since the thread's baseline, if it had one.
+    pub(crate) evidence: Option<EvidenceReport>,
+    /// The kernel's number of the thread that tripped.
+    pub(crate) thread: u32,
+    /// What went on on its core around it, where housekeeping looked.
+    pub(crate) around: Option<AroundReport>,
+}
+
+/// What was counted on the core of a trip until housekeeping looked.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct AroundReport {
+    pub(crate) window_ns: i64,
+    pub(crate) interrupts: u64,
+    pub(crate) steal_ns: i64,
+    /// A thread that could take the core and ran there since the trip began, if the kernel tells.
+    pub(crate) ran_there: Option<RanThere>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct RanThere {
+    pub(crate) name: String,
+    pub(crate) thread: u32,
+    pub(crate) rt_priority: u32,
+}
+
+impl From<&AroundSnapshot> for AroundReport {
+    fn from(around: &AroundSnapshot) -> Self {
+        let AroundSnapshot { window, interrupts, steal, thread } = around;
+        let ran_there = thread.as_ref().map(|thread| RanThere {
+            name: thread.name.clone(),
+            thread: thread.id,
+            rt_priority: thread.rt_priority,
+        });
+        let (window_ns, steal_ns) = (window.as_nanos(), steal.as_nanos());
+        Self { window_ns, interrupts: *interrupts, steal_ns, ran_there }
+    }
+}
+
+/// The evidence for the cause of a trip; durations are sums since the thread's baseline.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct EvidenceReport {
+    pub(crate) awake_ns: i64,
+    pub(crate) cpu_time_ns: i64,
+    /// Time awake and not on the CPU, as far as it is seen: `slack_ns` may be missing.
+    pub(crate) off_cpu_ns: i64,
+    pub(crate) slack_ns: i64,
+    pub(crate) involuntary_switches: u64,
+    pub(crate) voluntary_switches: u64,
+    pub(crate) parks: u64,
+    pub(crate) minor_faults: u64,
+    pub(crate) major_faults: u64,
+}
+
+impl From<&EvidenceSnapshot> for EvidenceReport {
+    fn from(evidence: &EvidenceSnapshot) -> Self {
+        Self {
+            awake_ns: evidence.awake.as_nanos(),
+            cpu_time_ns: evidence.cpu_time.as_nanos(),
+            off_cpu_ns: evidence.off_cpu().as_nanos(),
+            slack_ns: evidence.slack.as_nanos(),
+            involuntary_switches: evidence.involuntary_switches,
+            voluntary_switches: evidence.voluntary_switches,
+            parks: evidence.parks,
+            minor_faults: evidence.minor_faults,
+            major_faults: evidence.major_faults,
+        }
+    }
 }
 
 impl Report {
@@ -140,6 +211,7 @@ fn row(snapshot: &PanelSnapshot, index: usize) -> Row {
         overflow: histogram.overflow,
         budget_ns: executes.map(|probe| probe.budget.as_nanos()).filter(|budget| *budget > 0),
         overruns: executes.map(|probe| probe.overruns),
+        starved: executes.map(|probe| probe.starved),
         hangs: executes.map(|probe| probe.hangs),
         level: executes.map(|probe| probe.level.to_string()),
     }
@@ -164,6 +236,9 @@ pub(crate) fn trips(snapshot: &PanelSnapshot, stages: &[String]) -> Vec<TripRepo
             release_latency_ns: trip.release_latency.as_nanos(),
             cause: trip.cause.to_string(),
             level_after: trip.level_after.to_string(),
+            evidence: trip.evidence.as_ref().map(EvidenceReport::from),
+            thread: trip.thread,
+            around: trip.around.as_ref().map(AroundReport::from),
         })
         .collect()
 }

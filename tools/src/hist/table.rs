@@ -6,8 +6,9 @@ use comfy_table::{
     Attribute, Cell, CellAlignment, Color, ContentArrangement, LineStyle, Table, TableStyle,
 };
 use sinew_rt::clock::Nanos;
+use sinew_rt::panel::Cause;
 
-use super::report::{self, Listing, Row};
+use super::report::{self, AroundReport, EvidenceReport, Listing, RanThere, Row, TripReport};
 use crate::panels::{Look, coarse};
 
 /// Trips that are shown of each stage; the JSON has all that the panel keeps.
@@ -110,28 +111,75 @@ fn add(table: &mut Table, row: &Row) {
 fn trips(text: &mut String, look: &Look, stages: &[String]) {
     let snapshot = &look.snapshot;
     let trips = report::trips(snapshot, stages);
-    let mut heading = "Last overruns:\n";
+    let mut heading = "Last trips:\n";
     for probe in &snapshot.probes {
         let of_probe: Vec<_> = trips.iter().filter(|trip| trip.stage == probe.name).collect();
         for trip in of_probe.iter().rev().take(TRIPS_SHOWN) {
+            let after = Nanos::new(trip.after_ns);
             let _ = writeln!(
                 text,
-                "{heading}  {} #{}: {} of {}, begun {} after its release, {}, then {}, {} after the start",
+                "{heading}  {} #{}: {}, then {}, {after} after the start",
                 trip.stage,
                 trip.number,
-                Nanos::new(trip.duration_ns),
-                Nanos::new(trip.budget_ns),
-                Nanos::new(trip.release_latency_ns),
-                trip.cause,
+                what(trip),
                 trip.level_after,
-                Nanos::new(trip.after_ns),
             );
+            if let Some(evidence) = &trip.evidence {
+                let _ = writeln!(text, "    {}", seen(evidence));
+            }
+            if let Some(around) = &trip.around {
+                let _ = writeln!(text, "    {}", beside(around));
+            }
             heading = "";
         }
         if probe.hangs > 0 {
             let _ = writeln!(text, "  {} hung {} times", probe.name, probe.hangs);
         }
     }
+}
+
+fn what(trip: &TripReport) -> String {
+    let (took, budget) = (Nanos::new(trip.duration_ns), Nanos::new(trip.budget_ns));
+    if trip.cause == Cause::StarvedInput.to_string() {
+        return format!("{}, an input is {took} old and may be {budget}", trip.cause);
+    }
+    let release = Nanos::new(trip.release_latency_ns);
+    format!("{}, {took} of {budget}, begun {release} after its release", trip.cause)
+}
+
+/// What was counted, in a line.
+fn seen(evidence: &EvidenceReport) -> String {
+    let EvidenceReport { awake_ns, cpu_time_ns, slack_ns, parks, .. } = *evidence;
+    let slack = match slack_ns {
+        0 => String::new(),
+        ns => format!(" ({parks} sleeps may have used {} of it)", Nanos::new(ns)),
+    };
+    format!(
+        "{} on the CPU of {} awake{slack}; {} involuntary, {} voluntary switches; {} minor, {} \
+         major faults",
+        Nanos::new(cpu_time_ns),
+        Nanos::new(awake_ns),
+        evidence.involuntary_switches,
+        evidence.voluntary_switches,
+        evidence.minor_faults,
+        evidence.major_faults,
+    )
+}
+
+/// What went on on the core, in a line.
+fn beside(around: &AroundReport) -> String {
+    let ran_there = around.ran_there.as_ref().map_or_else(
+        String::new,
+        |RanThere { name, thread, rt_priority }| {
+            format!("; {name} (thread {thread}, priority {rt_priority}) ran there")
+        },
+    );
+    format!(
+        "on its core in {}: {} interrupts, {} stolen{ran_there}",
+        Nanos::new(around.window_ns),
+        around.interrupts,
+        Nanos::new(around.steal_ns),
+    )
 }
 
 fn up(ns: i64) -> String {

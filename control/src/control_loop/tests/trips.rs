@@ -188,6 +188,38 @@ fn a_silent_input_degrades_and_then_stops_at_its_deadline() {
     );
     assert_eq!(rig.ticks_of(Call::SafeStop), range(9..=12), "in the cycle that saw 6 ms");
     assert_eq!(rig.status.get().unwrap().cause, Some(StopCause::InputLost));
+    let snapshot = rig.panel.snapshot().unwrap();
+    let starved: Vec<_> = snapshot
+        .trips
+        .iter()
+        .map(|trip| (trip.cause, trip.at, trip.duration, trip.budget))
+        .collect();
+    let cause = Cause::StarvedInput;
+    assert_eq!(starved, [(cause, ms(6), MS * 3, MS * 2), (cause, ms(9), MS * 6, MS * 5)]);
+    assert_eq!((snapshot.probes[0].starved, snapshot.probes[0].overruns), (2, 0));
+    assert_eq!(snapshot.probes[0].level, Level::Ok, "the ladder is for time");
+}
+
+#[test]
+fn each_silence_of_an_input_is_told_once() {
+    let mut rig = Rig::new();
+    let (mut writer, reader) = latest::channel();
+    let mut input = Input::new(reader, MS * 2);
+    rig.run(60, move |call, cx| {
+        if call == Call::Cycle {
+            if cx.tick() % 10 >= 5 {
+                writer.publish((), cx.now());
+            }
+            let _reading = cx.read(&mut input);
+        }
+    });
+    let snapshot = rig.panel.snapshot().unwrap();
+    let told: Vec<_> = snapshot.trips.iter().map(|trip| (trip.number, trip.at)).collect();
+    // The first silence began with the first reading, the others with what came at 9, 19, … ms.
+    assert_eq!(
+        told,
+        [(1, 4), (2, 12), (3, 22), (4, 32), (5, 42), (6, 52)].map(|(n, at)| (n, ms(at)))
+    );
 }
 
 #[test]
