@@ -3,14 +3,17 @@
 
 mod compare;
 mod crypto;
+mod evidence;
 mod guard;
-mod hop;
+pub(crate) mod hop;
+mod length;
 mod noise;
 mod pipeline;
 pub(crate) mod report;
 mod samples;
 pub(crate) mod stats;
 mod wake;
+mod worst;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -21,6 +24,7 @@ use sinew_rt::thread::{Policy, Priority, Strictness, ThreadError, ThreadSpec};
 use sinew_rt::topology::{CoreId, Topology};
 
 use crate::exit::{Failure, Outcome};
+use length::Length;
 use report::OutputArgs;
 
 /// Measures this machine and this program on it, and judges the ratios that matter.
