@@ -4,18 +4,19 @@ use std::fmt;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
+use serde::{Deserialize, Serialize};
 use sinew_rt::clock::{self, Nanos};
 
 /// Who made a thread late, by what the kernel counted for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Cause {
     /// The thread stood in the run queue for so long: another thread ran.
-    OtherThread(Nanos),
+    OtherThread { queued_ns: i64 },
     /// The thread waited for memory from a disk, so often.
-    PageFault(u64),
+    PageFault { faults: u64 },
     /// The thread neither ran nor waited by the kernel's account, for so long: an interrupt that is
     /// accounted apart, or the hypervisor.
-    OffTheCore(Nanos),
+    OffTheCore { off_ns: i64 },
     /// By the kernel's account the thread ran: an interrupt that is accounted to the thread,
     /// firmware, or a host that does not say what it takes.
     Unknown,
@@ -25,16 +26,16 @@ pub(crate) enum Cause {
 
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let us = |span: &Nanos| span.as_micros_f64();
+        let us = |ns: &i64| *ns as f64 / 1e3;
         match self {
-            Self::OtherThread(queued) => {
-                write!(f, "another thread ran ({:.1} µs in the run queue)", us(queued))
+            Self::OtherThread { queued_ns } => {
+                write!(f, "another thread ran ({:.1} µs in the run queue)", us(queued_ns))
             }
-            Self::PageFault(faults) => write!(f, "page faults from a disk ({faults})"),
-            Self::OffTheCore(off) => write!(
+            Self::PageFault { faults } => write!(f, "page faults from a disk ({faults})"),
+            Self::OffTheCore { off_ns } => write!(
                 f,
                 "stolen by the hypervisor, or an interrupt accounted apart ({:.1} µs)",
-                us(off)
+                us(off_ns)
             ),
             Self::Unknown => f.write_str("unknown: an interrupt, firmware or the host"),
             Self::LateWake => {
@@ -132,11 +133,11 @@ fn major_faults() -> u64 {
 /// The cause that explains more than half of a span; there is at most one.
 fn judge(length: Nanos, queued: Nanos, off: Nanos, major_faults: u64) -> Cause {
     if queued > length / 2 {
-        Cause::OtherThread(queued)
+        Cause::OtherThread { queued_ns: queued.as_nanos() }
     } else if major_faults > 0 {
-        Cause::PageFault(major_faults)
+        Cause::PageFault { faults: major_faults }
     } else if off > length / 2 {
-        Cause::OffTheCore(off)
+        Cause::OffTheCore { off_ns: off.as_nanos() }
     } else {
         Cause::Unknown
     }
@@ -149,9 +150,9 @@ mod tests {
     #[test]
     fn a_cause_is_named_only_if_it_explains_most_of_the_span() {
         let us = Nanos::from_micros;
-        assert_eq!(judge(us(100), us(90), us(5), 0), Cause::OtherThread(us(90)));
-        assert_eq!(judge(us(100), us(0), us(90), 0), Cause::OffTheCore(us(90)));
-        assert_eq!(judge(us(100), us(0), us(90), 2), Cause::PageFault(2));
+        assert_eq!(judge(us(100), us(90), us(5), 0), Cause::OtherThread { queued_ns: 90_000 });
+        assert_eq!(judge(us(100), us(0), us(90), 0), Cause::OffTheCore { off_ns: 90_000 });
+        assert_eq!(judge(us(100), us(0), us(90), 2), Cause::PageFault { faults: 2 });
         assert_eq!(judge(us(100), us(50), us(50), 0), Cause::Unknown);
         assert_eq!(judge(us(100), us(0), us(-3), 0), Cause::Unknown);
     }
@@ -165,8 +166,8 @@ mod tests {
             let now = clock::now();
             account.cause(Nanos::from_millis(4), now)
         };
-        assert!(matches!(slept(Keeps::Core), Cause::OffTheCore(_) | Cause::OtherThread(_)));
-        assert!(!matches!(slept(Keeps::Asleep), Cause::OffTheCore(_)));
+        assert!(matches!(slept(Keeps::Core), Cause::OffTheCore { .. } | Cause::OtherThread { .. }));
+        assert!(!matches!(slept(Keeps::Asleep), Cause::OffTheCore { .. }));
     }
 
     #[test]
@@ -210,6 +211,6 @@ mod tests {
         }
         hog.join().unwrap();
         let cause = watched.join().unwrap();
-        assert!(matches!(cause, Some(Cause::OtherThread(_))), "{cause:?}");
+        assert!(matches!(cause, Some(Cause::OtherThread { .. })), "{cause:?}");
     }
 }

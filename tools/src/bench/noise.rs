@@ -53,6 +53,12 @@ pub(crate) struct NoiseArgs {
 
 pub(crate) fn run(args: &NoiseArgs) -> Outcome {
     let mut run = Run::start(&args.common.output)?;
+    measure(args, &mut run)?;
+    run.finish(&args.common.output)
+}
+
+/// Measures and adds it to the report.
+pub(crate) fn measure(args: &NoiseArgs, run: &mut Run) -> Result<(), Failure> {
     let cores = match &args.cores {
         Some(cores) => cores.clone(),
         None => Topology::read().map_err(Failure::machine)?.usable_cores(),
@@ -81,7 +87,7 @@ pub(crate) fn run(args: &NoiseArgs) -> Outcome {
         run.thread(watcher.applied());
         let watch = watcher.join().map_err(Failure::machine)?;
         let after = Interrupts::read();
-        watch.report(&mut run, core, threshold);
+        watch.report(run, core, threshold);
         // Also those of the rests: a hint at who could be moved away, not a count of gaps.
         match (before, after) {
             (Ok(before), Ok(after)) => {
@@ -96,7 +102,7 @@ pub(crate) fn run(args: &NoiseArgs) -> Outcome {
         }
     }
     bar.finish_and_clear();
-    run.finish(&args.common.output)
+    Ok(())
 }
 
 /// One thread that watches the clock.

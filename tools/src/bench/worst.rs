@@ -82,17 +82,24 @@ impl Watcher {
         self.account.mark(now);
     }
 
-    /// Sees an event of `length` that ended at `end`; most take some nanoseconds. Afterwards the
-    /// baseline is fresh: a thread that sleeps gets a new one each time, one that spins each
-    /// millisecond.
+    /// Sees an event of `length` that ended at `end`, and says whether it is one of the worst so far.
+    /// Afterwards the baseline is fresh: a thread that sleeps gets a new one each time, one that
+    /// spins each millisecond.
     #[inline]
-    pub(crate) fn see(&mut self, length: Nanos, end: Nanos) {
+    pub(crate) fn see(&mut self, length: Nanos, end: Nanos) -> bool {
         if self.worst.admits(length) {
             let cause = self.account.cause(length, end);
             self.worst.add(Event { length, at: end - length, cause, measurement: 0 });
-        } else if self.keeps == Keeps::Asleep || end - self.account.marked_at() > BASELINE_AGE {
+            return true;
+        }
+        if self.keeps == Keeps::Asleep || end - self.account.marked_at() > BASELINE_AGE {
             self.account.mark(end);
         }
+        false
+    }
+
+    pub(crate) fn worst(&self) -> &Worst {
+        &self.worst
     }
 
     pub(crate) fn finish(self) -> Worst {
