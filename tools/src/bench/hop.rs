@@ -15,6 +15,7 @@ use sinew_rt::clock::{self, Nanos};
 use sinew_rt::thread;
 use sinew_rt::topology::{CoreId, CoreList, Topology};
 
+use super::load::LoadArgs;
 use super::report::Run;
 use super::stats::{Comparison, Limits, Samples, Side};
 use super::worst::Worst;
@@ -69,6 +70,8 @@ Examples:
 pub(crate) struct HopArgs {
     #[command(flatten)]
     common: Common,
+    #[command(flatten)]
+    load: LoadArgs,
     /// The core of the end that measures, by default the second real-time core or else another one
     #[arg(long)]
     near: Option<u16>,
@@ -169,6 +172,10 @@ fn pair(args: &HopArgs) -> Result<Option<Pair>, Failure> {
 
 /// Measures what was asked for and adds it to the report.
 pub(crate) fn measure(args: &HopArgs, run: &mut Run) -> Result<(), Failure> {
+    args.load.loaded(run, |run| measure_parts(args, run))
+}
+
+fn measure_parts(args: &HopArgs, run: &mut Run) -> Result<(), Failure> {
     if args.wants(Part::Matrix) {
         let seconds = args.length(args.rounds).seconds().unwrap_or(MATRIX_SECONDS);
         matrix::measure(args, seconds, run)?;

@@ -1,12 +1,14 @@
 //! `sinew bench`: what the parts and the whole cost on this machine, beside what they are compared
 //! with, measured in the same seconds.
 
+mod all;
 mod compare;
 mod crypto;
 mod evidence;
 mod guard;
 pub(crate) mod hop;
 mod length;
+mod load;
 mod noise;
 mod pipeline;
 pub(crate) mod report;
@@ -45,6 +47,7 @@ pub(crate) struct BenchArgs {
 
 #[derive(Debug, clap::Subcommand)]
 enum Bench {
+    All(all::AllArgs),
     Wake(wake::WakeArgs),
     Compare(compare::CompareArgs),
     Crypto(crypto::CryptoArgs),
@@ -62,6 +65,7 @@ pub(crate) fn run(args: BenchArgs) -> Outcome {
         _ => catch_interrupts()?,
     }
     match &args.what {
+        Bench::All(args) => all::run(args),
         Bench::Wake(args) => wake::run(args),
         Bench::Compare(args) => compare::run(args),
         Bench::Crypto(args) => crypto::run(args),

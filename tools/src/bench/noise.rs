@@ -14,6 +14,7 @@ use sinew_rt::topology::{CoreId, CoreList, Topology};
 
 use super::Common;
 use super::evidence::Keeps;
+use super::load::LoadArgs;
 use super::report::Run;
 use super::stats::Samples;
 use super::worst::Watcher;
@@ -40,6 +41,8 @@ What to do about it: `sinew doctor` finds interrupts, threads and kernel work th
 pub(crate) struct NoiseArgs {
     #[command(flatten)]
     common: Common,
+    #[command(flatten)]
+    load: LoadArgs,
     /// Cores to measure, one after the other: 1 or 1-3,5 [default: all that may be used]
     #[arg(short = 'a', long, value_parser = CoreList::from_str)]
     cores: Option<CoreList>,
@@ -59,6 +62,10 @@ pub(crate) fn run(args: &NoiseArgs) -> Outcome {
 
 /// Measures and adds it to the report.
 pub(crate) fn measure(args: &NoiseArgs, run: &mut Run) -> Result<(), Failure> {
+    args.load.idle_and_loaded(run, |run| measure_once(args, run))
+}
+
+fn measure_once(args: &NoiseArgs, run: &mut Run) -> Result<(), Failure> {
     let cores = match &args.cores {
         Some(cores) => cores.clone(),
         None => Topology::read().map_err(Failure::machine)?.usable_cores(),

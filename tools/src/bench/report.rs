@@ -4,6 +4,7 @@
 //! JSON has a version; names end in their unit, and every span is in nanoseconds per operation.
 
 mod matrix;
+mod sections;
 mod text;
 
 use serde::{Deserialize, Serialize};

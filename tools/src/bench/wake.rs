@@ -21,6 +21,7 @@ use sinew_rt::thread::{Policy, ThreadSpec};
 
 use super::Common;
 use super::evidence::Keeps;
+use super::load::LoadArgs;
 use super::report::{Run, ThreadReport};
 use super::stats::Samples;
 use super::worst::{Watcher, Worst};
@@ -46,11 +47,14 @@ Examples:
   sinew bench wake --core 1 --spin-us 100         on core 1; sleep until 100 µs before, then spin
   sinew bench wake --interval-us 997 --json -     out of step with ticks of 1 ms
   sinew bench wake --rate-hz 500 --seconds 60     a loop of 500 Hz, for a minute
+  sinew bench wake --load cpu,memory,net,disk     idle, and under load of our own
 
 cyclictest's names: -a core, -i interval in µs, -p priority, -l loops.")]
 pub(crate) struct WakeArgs {
     #[command(flatten)]
     common: Common,
+    #[command(flatten)]
+    load: LoadArgs,
     /// The core to measure on, by default the first real-time core
     #[arg(short = 'a', long)]
     core: Option<u16>,
@@ -73,7 +77,7 @@ pub(crate) struct WakeArgs {
     #[arg(long, default_value_t = 0)]
     spin_us: u32,
     /// Also write `NANOSECONDS COUNT` lines, in the form of cyclictest -N -h, for `bench compare`
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", conflicts_with = "load")]
     histogram: Option<PathBuf>,
 }
 
@@ -100,6 +104,10 @@ impl WakeArgs {
 
 /// Measures and adds it to the report.
 pub(crate) fn measure(args: &WakeArgs, run: &mut Run) -> Result<(), Failure> {
+    args.load.idle_and_loaded(run, |run| measure_once(args, run))
+}
+
+fn measure_once(args: &WakeArgs, run: &mut Run) -> Result<(), Failure> {
     let spec = args.common.thread(NAME, super::core_or_default(args.core)?)?;
     once(args, spec.clone(), warm_up(args))?;
     let Found { report, wake_up, worst } = once(args, spec, args.loops())?;

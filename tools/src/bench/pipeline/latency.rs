@@ -466,8 +466,14 @@ impl Table {
                 run.measured(format!("{name}: {case}, from schedule"), &gathered.from_schedule);
             }
             self.warn(gathered, run);
-            gathered.worst.report(run, |_| format!("{name}: {case}"));
         }
+        let mut worst = Worst::new();
+        for (n, gathered) in self.gathered.iter().enumerate() {
+            if matches!(gathered.case.program, Program::Node(..)) {
+                worst.pool(&gathered.worst, n);
+            }
+        }
+        worst.report(run, |n| format!("{name}: {}, from schedule", self.gathered[n].case.name));
         self.rates(run);
         for compared in &mut self.compared {
             if compared.plus_crypto && has_crypto {

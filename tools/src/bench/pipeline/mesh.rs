@@ -347,8 +347,11 @@ impl Sender {
         match self.script.get_or_insert_with(|| Script::new(self.pace, bursts, start)) {
             Script::Scheduled { ticks, due } => {
                 let at = due.filter(|at| now >= *at)?;
-                *due = ticks.next();
-                Some(at)
+                // What is too late even for its burst does not leave: a rate that cannot be
+                // achieved must not keep the core for good.
+                let window = bursts.window(start, now);
+                *due = if window == Window::Over { None } else { ticks.next() };
+                matches!(window, Window::Burst(_)).then_some(at)
             }
             Script::Volleys { until, .. } if ponged.is_some() => {
                 ponged.filter(|now| now < until && !full)

@@ -24,6 +24,7 @@ use sinew_rt::topology::{CoreId, Topology};
 
 use std::path::PathBuf;
 
+use super::load::LoadArgs;
 use super::report::{OutputArgs, Run};
 use crate::exit::{Failure, Outcome};
 use order::Role;
@@ -111,6 +112,8 @@ pub(crate) struct PipelineArgs {
     #[arg(long)]
     idle: bool,
     #[command(flatten)]
+    load: LoadArgs,
+    #[command(flatten)]
     pub(crate) output: OutputArgs,
     #[arg(long, hide = true)]
     agent: Option<Role>,
@@ -172,12 +175,12 @@ pub(crate) fn run(args: &PipelineArgs) -> Outcome {
 /// Measures what was asked for and adds it to the report.
 pub(crate) fn measure(args: &PipelineArgs, run: &mut Run) -> Result<(), Failure> {
     let cores = Cores::choose(args)?;
-    match args {
+    args.load.idle_and_loaded(run, |run| match args {
         PipelineArgs { idle: true, .. } => idle::measure(args, &cores, run),
         PipelineArgs { throughput: true, .. } => throughput::measure(args, &cores, run),
         PipelineArgs { flood: true, .. } => flood::measure(args, &cores, run),
         _ => latency::measure(args, &cores, run),
-    }
+    })
 }
 
 /// Where the two processes run.
