@@ -55,7 +55,7 @@ pub(crate) fn run(args: &AllArgs) -> Outcome {
         match outcome {
             // What this machine cannot do must not cost what it can.
             Err(failure) if failure.exit == Exit::Machine => {
-                run.note(format!("{}: not measured: {}", part.name, failure.message));
+                run.note(format!("{}: not complete: {}", part.name, failure.message));
                 not_measured += 1;
             }
             outcome => outcome?,

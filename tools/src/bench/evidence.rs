@@ -20,6 +20,8 @@ pub(crate) enum Cause {
     /// By the kernel's account the thread ran: an interrupt that is accounted to the thread,
     /// firmware, or a host that does not say what it takes.
     Unknown,
+    /// It was due while an earlier one of these events was still on: that one's cause is its cause.
+    Behind,
     /// The thread slept, and ran as soon as it was woken: what woke it came late.
     LateWake,
 }
@@ -38,6 +40,7 @@ impl fmt::Display for Cause {
                 us(off_ns)
             ),
             Self::Unknown => f.write_str("unknown: an interrupt, firmware or the host"),
+            Self::Behind => f.write_str("waited behind an earlier one"),
             Self::LateWake => {
                 f.write_str("unknown: a late timer or interrupt, an idle state or the host")
             }

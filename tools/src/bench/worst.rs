@@ -69,12 +69,15 @@ pub(crate) struct Watcher {
     worst: Worst,
     account: Account,
     keeps: Keeps,
+    /// When the last of the events ended that were among the worst.
+    busy_until: Nanos,
 }
 
 impl Watcher {
     /// For the calling thread only. Opens a file and allocates.
     pub(crate) fn new(keeps: Keeps) -> Self {
-        Self { worst: Worst::new(), account: Account::new(keeps), keeps }
+        let account = Account::new(keeps);
+        Self { worst: Worst::new(), account, keeps, busy_until: Nanos::MIN }
     }
 
     /// Takes a new baseline: at `now` begins what may become an event. Some microseconds.
@@ -88,7 +91,10 @@ impl Watcher {
     #[inline]
     pub(crate) fn see(&mut self, length: Nanos, end: Nanos) -> bool {
         if self.worst.admits(length) {
-            let cause = self.account.cause(length, end);
+            let counted = self.account.cause(length, end);
+            let behind = end - length < self.busy_until;
+            let cause = if behind { Cause::Behind } else { counted };
+            self.busy_until = end;
             self.worst.add(Event { length, at: end - length, cause, measurement: 0 });
             return true;
         }
@@ -121,6 +127,20 @@ mod tests {
         let kept: Vec<_> = worst.events().iter().map(|event| event.length.as_nanos()).collect();
         assert_eq!(kept, [900, 900, 70, 42, 8]);
         assert_eq!(worst.events()[0].at, Nanos::from_secs(1) - Nanos::new(900));
+    }
+
+    #[test]
+    fn what_was_due_during_an_earlier_event_waited_behind_it() {
+        let ms = Nanos::from_millis;
+        let mut watcher = Watcher::new(Keeps::Asleep);
+        // Due at 100, 101 and 102 ms, and read at 150 ms; then one that was late by itself.
+        for (length, end) in [(50, 150), (49, 150), (48, 150), (10, 300)] {
+            watcher.see(ms(length), ms(end));
+        }
+        let causes: Vec<_> = watcher.worst().events().iter().map(|event| event.cause).collect();
+        assert_ne!(causes[0], Cause::Behind);
+        assert_eq!(causes[1..3], [Cause::Behind; 2]);
+        assert_ne!(causes[3], Cause::Behind);
     }
 
     #[test]
