@@ -133,11 +133,15 @@ impl Bare {
     fn send_on_schedule(&mut self, start: Nanos, interval: i64) {
         let ticks = Ticks::new(self.bursts, start, Nanos::new(interval));
         for (number, due) in ticks.enumerate() {
-            wait_until(due, matches!(self.wait, Wait::Spin));
+            if due > clock::now() {
+                wait_until(due, matches!(self.wait, Wait::Spin));
+            }
             // What is too late even for its burst does not leave: a rate that cannot be achieved
             // must not keep the core for good.
-            if matches!(self.bursts.window(start, clock::now()), Window::Burst(_)) {
-                self.send(number as u64, due);
+            match self.bursts.window(start, clock::now()) {
+                Window::Burst(_) => self.send(number as u64, due),
+                Window::Pause(_) => {}
+                Window::Over => return,
             }
         }
     }
