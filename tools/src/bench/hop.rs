@@ -81,7 +81,7 @@ pub(crate) struct HopArgs {
     /// Cores of the matrix: 0-3,6 [default: all that may be used]
     #[arg(long, value_parser = CoreList::from_str)]
     cores: Option<CoreList>,
-    /// Rounds of each side; 40 and more are judged
+    /// Rounds of each side, for all but the matrix; 40 and more are judged
     #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..10_000))]
     rounds: u32,
     /// Measure for so long instead, in seconds, shared by all parts
@@ -121,6 +121,19 @@ impl HopArgs {
         self.part.is_empty() || self.part.contains(&part)
     }
 
+    /// Refuses options that would do nothing.
+    fn check(&self) -> Result<(), Failure> {
+        if self.cores.is_some() && !self.wants(Part::Matrix) {
+            return Err(Failure::usage("--cores are those of the matrix; add `matrix` to --part"));
+        }
+        if self.part == [Part::Matrix] && (self.near.is_some() || self.far.is_some()) {
+            return Err(Failure::usage(
+                "--near and --far are for the other parts; the matrix has --cores",
+            ));
+        }
+        Ok(())
+    }
+
     /// From one paced message to the next, in turn.
     fn paces(&self) -> Vec<Nanos> {
         match self.rate_hz {
@@ -153,6 +166,7 @@ impl HopArgs {
 
 pub(crate) fn run(args: &HopArgs) -> Outcome {
     // What cannot be measured is said before anything is.
+    args.check()?;
     pair(args)?;
     let mut run = Run::start(&args.common.output)?;
     measure(args, &mut run)?;

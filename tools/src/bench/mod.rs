@@ -196,6 +196,31 @@ mod tests {
     }
 
     #[test]
+    fn options_that_would_do_nothing_are_refused() {
+        for wrong in [
+            &["wake", "--seconds", "5", "--loops", "10"][..],
+            &["wake", "--rate-hz", "500", "--interval-us", "1000"],
+            &["wake", "--load", "cpu", "--histogram", "/dev/null"],
+            &["wake", "--load", "gpu"],
+            &["pipeline", "--stall-at-ms", "50"],
+            &["pipeline", "--stall-ms", "50", "--back-to-back"],
+            &["pipeline", "--rate-hz", "500", "--back-to-back"],
+            &["pipeline", "--quick", "--seconds", "5"],
+            &["hop", "--rounds", "4", "--seconds", "5"],
+            &["all", "--quick", "--seconds", "60"],
+        ] {
+            assert!(parse(wrong).is_err(), "{wrong:?}");
+        }
+        for wrong in [
+            &["hop", "--part", "spin", "--cores", "0-1"][..],
+            &["hop", "--part", "matrix", "--near", "1"],
+        ] {
+            let Bench::Hop(args) = parse(wrong).unwrap().what else { unreachable!() };
+            assert_eq!(hop::run(&args).unwrap_err().exit, crate::exit::Exit::Usage, "{wrong:?}");
+        }
+    }
+
+    #[test]
     fn a_core_that_does_not_exist_is_refused_before_anything_is_measured() {
         for command in ["guard", "wake"] {
             let args = parse(&[command, "--core", "9999"]).unwrap();

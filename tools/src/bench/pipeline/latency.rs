@@ -25,8 +25,8 @@ const SUMMED: &str = "the sum of separately measured parts adds their p99s too, 
                       judged; the one to a plain program that signs and checks is";
 /// Spans of one ping-pong leg.
 const VOLLEY: usize = 5_000;
-/// Spans that one leg keeps, at most, and the parent receives as text.
-const SPANS_MAX: usize = 100_000;
+/// Spans that one leg keeps, at most, and the parent receives as text. One leg alone judges nothing.
+const SPANS_MAX: usize = 50_000;
 /// Parked threads that wake more often than this hardly park: they get bursts like those that spin.
 const PARKS_ABOVE: i64 = 100_000;
 /// A rate counts as achieved from this share of the messages on.

@@ -69,7 +69,7 @@ pub(crate) struct PipelineArgs {
           value_parser = clap::value_parser!(i64).range(1..=100_000))]
     pub(crate) period_us: Vec<i64>,
     /// Scheduled messages per second, instead of --period-us; says so when they do not get away
-    #[arg(long, conflicts_with = "period_us",
+    #[arg(long, conflicts_with_all = ["period_us", "back_to_back", "throughput", "idle"],
           value_parser = clap::value_parser!(u32).range(10..=1_000_000))]
     rate_hz: Option<u32>,
     /// Messages to pool on each judged side; fewer than 100,000 are shown and not judged
