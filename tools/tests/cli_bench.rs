@@ -1,22 +1,30 @@
 //! `sinew bench`: a short run of the pipeline says what it measured, Ctrl-C ends a long one with what
 //! there is and leaves nothing behind, and a machine with one core is told what can be done on it.
 //!
-//! Everything here parks: nothing spins, and no figure is looked at.
+//! Everything here parks or spins in short bursts, and no figure is held against an absolute limit.
 
 mod support;
 
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
 use support::{Process, Ran, json, sinew, until};
+
+/// These tests measure on real-time threads, which would take the cores from each other.
+fn alone() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// The shortest measurement between two processes, in which nothing spins.
 const PARKED: [&str; 5] = ["bench", "pipeline", "--park", "--paced", "--open"];
 
 #[test]
 fn a_short_pipeline_reports_both_sides_and_ends_by_itself() {
+    let _turn = alone();
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("report.json");
     let mut command = sinew();
@@ -56,6 +64,7 @@ fn names(list: &Value) -> Vec<String> {
 
 #[test]
 fn ctrl_c_ends_a_pipeline_with_what_there_is_and_leaves_nothing_behind() {
+    let _turn = alone();
     let mut command = sinew();
     // The whole group hears of Ctrl-C, as on a terminal.
     command.args(PARKED).args(["--json", "-"]).process_group(0);
@@ -114,6 +123,7 @@ fn on_one_core(args: &[&str]) -> Ran {
 
 #[test]
 fn one_core_is_enough_for_what_one_thread_measures_and_a_hop_says_that_it_takes_two() {
+    let _turn = alone();
     for args in [&["wake", "--loops", "10"][..], &["guard", "--bursts", "1"]] {
         let ran = on_one_core(&[args, &["--priority", "0", "--json", "-"]].concat());
         let report = json(&ran.good());
@@ -121,4 +131,119 @@ fn one_core_is_enough_for_what_one_thread_measures_and_a_hop_says_that_it_takes_
     }
     let error = on_one_core(&["hop", "--rounds", "1"]).error(3);
     assert!(error.contains("a hop takes two cores") && error.contains("only core 0"), "{error}");
+}
+
+fn notes(report: &Value) -> Vec<&str> {
+    report["notes"].as_array().unwrap().iter().map(|note| note.as_str().unwrap()).collect()
+}
+
+/// The value of the one figure whose name ends so.
+#[track_caller]
+fn figure(report: &Value, ending: &str) -> f64 {
+    let mut named = report["figures"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|figure| figure["name"].as_str().unwrap().ends_with(ending));
+    let value = named.next().unwrap_or_else(|| panic!("no {ending}: {report}"))["value"].as_f64();
+    value.unwrap()
+}
+
+#[test]
+fn every_message_behind_a_stalled_receiver_is_in_the_report_with_how_long_it_waited() {
+    let _turn = alone();
+    let stall = ["--quick", "--period-us", "1000", "--stall-ms", "50", "--json", "-"];
+    let report = json(&support::run(&[&PARKED[..], &stall].concat()).good());
+    let waited = figure(&report, "open, fused: messages that waited longer than one period");
+    // Others can only be late too. A closed loop would show one.
+    assert!(waited >= 45.0, "{waited}");
+    let note = notes(&report).into_iter().find(|note| note.contains("open, fused")).unwrap();
+    let text = format!("{waited} messages waited longer than one period, from ");
+    assert!(note.contains(&text), "{note}");
+    let measured = report["measured"].as_array().unwrap().iter();
+    let fused = |one: &&Value| one["name"] == "parked, paced: open, fused, from schedule";
+    let max_ns = measured.clone().find(fused).unwrap()["max_ns"].as_f64().unwrap();
+    assert!(max_ns >= 45e6, "the first one waited for all of the stall: {max_ns}");
+    let longest = report["longest"].as_array().unwrap();
+    assert_eq!(longest.len(), 5, "{longest:?}");
+    assert!(
+        longest.iter().any(|one| one["cause"] == "waited behind an earlier one"),
+        "{longest:?}"
+    );
+}
+
+#[test]
+fn a_rate_that_cannot_be_achieved_is_said() {
+    let _turn = alone();
+    let rate = ["--quick", "--rate-hz", "1000000", "--json", "-"];
+    let report = json(&support::run(&[&PARKED[..], &rate].concat()).good());
+    let asked = figure(&report, "rate asked for");
+    let achieved = report["figures"].as_array().unwrap().iter();
+    let mut achieved =
+        achieved.filter(|figure| figure["name"].as_str().unwrap().contains("rate achieved"));
+    let achieved = achieved.next().unwrap()["value"].as_f64().unwrap();
+    assert!(asked == 1e6 && achieved > 0.0 && achieved < 0.9 * asked, "{achieved} of {asked}");
+    let said =
+        |note: &&str| note.contains("the rate was not achieved: ") && note.contains(" Hz of ");
+    assert!(notes(&report).iter().any(said), "{report}");
+}
+
+#[test]
+fn one_core_has_a_matrix_of_parked_hops_to_itself() {
+    let _turn = alone();
+    let matrix = ["hop", "--part", "matrix", "--seconds", "2", "--priority", "0", "--json", "-"];
+    let report = json(&on_one_core(&matrix).good());
+    let cells = report["matrix"].as_array().unwrap();
+    assert_eq!(cells.len(), 2, "{cells:?}");
+    for (cell, pace) in cells.iter().zip(["back-to-back", "paced"]) {
+        assert_eq!((&cell["from_core"], &cell["to_core"]), (&0.into(), &0.into()));
+        assert_eq!((&cell["wait"], &cell["pace"]), (&"parked".into(), &pace.into()));
+        let [p50, p99] = ["p50_ns", "p99_ns"].map(|name| cell[name].as_f64().unwrap());
+        assert!(p50 > 0.0 && p99 >= p50 && cell["count"].as_u64() >= Some(50), "{cell}");
+    }
+}
+
+#[test]
+fn wake_ups_are_measured_idle_and_under_a_load_that_is_seen_to_run() {
+    let _turn = alone();
+    let args = ["bench", "wake", "--loops", "200", "--load", "cpu,memory,net,disk", "--json", "-"];
+    let report = json(&support::run(&args).good());
+    let names = names(&report["measured"]);
+    assert!(
+        names[0].starts_with("idle: ") && names[1].starts_with("under load (cpu,"),
+        "{names:?}"
+    );
+    for load in ["load cpu", "load memory", "load net", "load disk"] {
+        assert!(figure(&report, load) >= 0.0);
+    }
+    let longest = report["longest"].as_array().unwrap();
+    assert_eq!(longest.len(), 10, "five idle and five under load: {longest:?}");
+    for one in longest {
+        assert!(one["at_s"].as_f64() > Some(0.0) && !one["cause"].as_str().unwrap().is_empty());
+    }
+}
+
+#[test]
+fn ctrl_c_ends_all_benchmarks_with_those_that_there_are() {
+    let _turn = alone();
+    let mut command = Command::new("taskset");
+    command.args(["-c", "0", env!("CARGO_BIN_EXE_sinew")]);
+    command.args(["bench", "all", "--priority", "1", "--seconds", "60", "--json", "-"]);
+    let process = Process::start(&mut command);
+    until("the first one measures", || {
+        thread_names(process.id()).contains(&"bench-wake\n".to_owned()).then_some(())
+    });
+    // Past its warm-up.
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    process.signal("INT");
+    let ran = process.end();
+    let report = json(&ran.out);
+    assert_eq!(report["interrupted"], true);
+    let names = names(&report["measured"]);
+    assert!(names.len() == 1 && names[0].starts_with("wake: plain sleep"), "{names:?}");
+    let notes = notes(&report);
+    for part in ["noise", "hop", "crypto", "guard", "pipeline"] {
+        assert!(notes.contains(&format!("{part}: not measured").as_str()), "{part}: {notes:?}");
+    }
+    assert!(notes.contains(&"wake: measured by sinew bench wake --seconds=9 --priority=1"));
 }

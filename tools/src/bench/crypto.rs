@@ -10,9 +10,9 @@ use sinew_io::security::{self, Identity};
 use sinew_rt::clock::{self, Nanos};
 use sinew_rt::thread;
 
-use super::Common;
 use super::report::Run;
 use super::stats::Samples;
+use super::{Common, Length};
 use crate::exit::{Failure, Outcome};
 
 /// The length of a message with a payload of 256 bytes as it is signed: header, names and payload.
@@ -23,6 +23,9 @@ const BURST: u64 = 2_000;
 
 /// Operations of each kind that have a period to themselves, in one round.
 const PACED: u64 = 250;
+
+/// Operations of each kind that are not counted.
+const WARM_UP: u64 = 100;
 
 /// How long the core is left to others between bursts.
 const REST: Nanos = Nanos::from_millis(100);
@@ -45,29 +48,42 @@ pub(crate) struct CryptoArgs {
     /// From one paced operation to the next, in µs
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(200..=1_000_000))]
     period_us: u32,
+    /// Paced operations a second, instead of --period-us
+    #[arg(long, conflicts_with = "period_us", value_parser = clap::value_parser!(u32).range(1..=5_000))]
+    rate_hz: Option<u32>,
     /// Rounds of 2,000 operations of each kind at once and 250 paced
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     rounds: u32,
+    /// Measure for so long instead, in seconds
+    #[arg(short, long, conflicts_with = "rounds",
+          value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    seconds: Option<u32>,
 }
 
 pub(crate) fn run(args: &CryptoArgs) -> Outcome {
     let mut run = Run::start(&args.common.output)?;
+    measure(args, &mut run)?;
+    run.finish(&args.common.output)
+}
+
+/// Measures and adds it to the report.
+pub(crate) fn measure(args: &CryptoArgs, run: &mut Run) -> Result<(), Failure> {
     let spec = args.common.thread("bench-crypto", super::core_or_default(args.core)?)?;
     let identity = Identity::generate().map_err(Failure::machine)?;
-    let period = Nanos::from_micros(args.period_us.into());
-    let rounds = args.rounds;
-    let bar = super::progress("crypto", u64::from(rounds));
+    let period = match args.rate_hz {
+        Some(rate) => Nanos::new(1_000_000_000 / i64::from(rate)),
+        None => Nanos::from_micros(args.period_us.into()),
+    };
+    let mut length = Length::new(args.rounds.into(), args.seconds.map(f64::from));
+    let bar = length.progress("crypto");
     let ticks = bar.clone();
     let worker = thread::spawn(spec, move || {
         let mut bench = Bench::new(identity);
-        for _ in 0..rounds {
-            if super::interrupted() {
-                break;
-            }
+        bench.warm_up();
+        while length.goes_on(&ticks) {
             bench.burst();
             clock::sleep_until(clock::now() + REST);
             bench.paced(period);
-            ticks.inc(1);
         }
         bench
     });
@@ -80,7 +96,8 @@ pub(crate) fn run(args: &CryptoArgs) -> Outcome {
     run.measured("verify strictly, one after the other", &bench.verify);
     run.measured(format!("verify strictly, one each {period}"), &bench.verify_paced);
     run.note(format!("Ed25519 over {MESSAGE_BYTES} bytes, as an envelope of 256 bytes is signed"));
-    run.finish(&args.common.output)
+    run.note(format!("{WARM_UP} operations of each kind warm up before and are not counted"));
+    Ok(())
 }
 
 struct Bench {
@@ -101,6 +118,12 @@ impl Bench {
             verify: Samples::new(),
             sign_paced: Samples::new(),
             verify_paced: Samples::new(),
+        }
+    }
+
+    fn warm_up(&mut self) {
+        for _ in 0..WARM_UP {
+            self.once();
         }
     }
 
@@ -162,6 +185,7 @@ mod tests {
     #[test]
     fn every_operation_is_counted_under_its_own_kind() {
         let mut bench = Bench::new(Identity::generate().unwrap());
+        bench.warm_up();
         bench.burst();
         assert_eq!([&bench.sign, &bench.verify].map(Samples::count), [BURST; 2]);
         assert_eq!([&bench.sign_paced, &bench.verify_paced].map(Samples::count), [0; 2]);

@@ -28,9 +28,9 @@ use sinew_rt::lane::Stage;
 use sinew_rt::panel::{Panel, PanelSpec};
 use sinew_rt::thread;
 
-use super::Common;
 use super::report::{Added, Run};
 use super::stats::Samples;
+use super::{Common, Length};
 use crate::exit::{Failure, Outcome};
 
 /// Most that guard and histograms may add to one execution, in ns (median).
@@ -68,27 +68,33 @@ pub(crate) struct GuardArgs {
     /// Bursts of 2,000 turns of each kind; 50 and more are judged
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..10_000))]
     bursts: u32,
+    /// Measure for so long instead, in seconds
+    #[arg(short, long, conflicts_with = "bursts",
+          value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    seconds: Option<u32>,
 }
 
 pub(crate) fn run(args: &GuardArgs) -> Outcome {
     let mut run = Run::start(&args.common.output)?;
+    measure(args, &mut run)?;
+    run.finish(&args.common.output)
+}
+
+/// Measures and adds it to the report.
+pub(crate) fn measure(args: &GuardArgs, run: &mut Run) -> Result<(), Failure> {
     let spec = args.common.thread("bench-guard", super::core_or_default(args.core)?)?;
     let panel = Panel::anonymous(&PanelSpec::new("bench-guard")).map_err(Failure::machine)?;
-    let bursts = u64::from(args.bursts);
-    let bar = super::progress("guard", bursts);
+    let mut length = Length::new(args.bursts.into(), args.seconds.map(f64::from));
+    let bar = length.progress("guard");
     let ticks = bar.clone();
     let health = Arc::new(Health::new());
     let mut lane = Lane::new(&panel, &health)?;
     let mut rare = Rare::new(&panel)?;
     let worker = thread::spawn(spec, move || {
         let mut turns = Turns::new();
-        for _ in 0..bursts {
-            if super::interrupted() {
-                break;
-            }
+        while length.goes_on(&ticks) {
             turns.burst(&mut lane);
             rare.burst();
-            ticks.inc(1);
             clock::sleep_until(clock::now() + REST);
         }
         (turns, rare)
@@ -122,7 +128,8 @@ pub(crate) fn run(args: &GuardArgs) -> Outcome {
          clocked passes read the clock {} times, unguarded ones once",
         STAGES + 1
     ));
-    run.finish(&args.common.output)
+    run.note("before each turn, one pass that is not timed warms up");
+    Ok(())
 }
 
 /// The least that a stage can do: the cost of the guard does not hide behind the work.

@@ -1,16 +1,21 @@
 //! `sinew bench`: what the parts and the whole cost on this machine, beside what they are compared
 //! with, measured in the same seconds.
 
+mod all;
 mod compare;
 mod crypto;
+mod evidence;
 mod guard;
-mod hop;
+pub(crate) mod hop;
+mod length;
+mod load;
 mod noise;
 mod pipeline;
 pub(crate) mod report;
 mod samples;
 pub(crate) mod stats;
 mod wake;
+mod worst;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -21,6 +26,7 @@ use sinew_rt::thread::{Policy, Priority, Strictness, ThreadError, ThreadSpec};
 use sinew_rt::topology::{CoreId, Topology};
 
 use crate::exit::{Failure, Outcome};
+use length::Length;
 use report::OutputArgs;
 
 /// Measures this machine and this program on it, and judges the ratios that matter.
@@ -41,6 +47,7 @@ pub(crate) struct BenchArgs {
 
 #[derive(Debug, clap::Subcommand)]
 enum Bench {
+    All(all::AllArgs),
     Wake(wake::WakeArgs),
     Compare(compare::CompareArgs),
     Crypto(crypto::CryptoArgs),
@@ -58,6 +65,7 @@ pub(crate) fn run(args: BenchArgs) -> Outcome {
         _ => catch_interrupts()?,
     }
     match &args.what {
+        Bench::All(args) => all::run(args),
         Bench::Wake(args) => wake::run(args),
         Bench::Compare(args) => compare::run(args),
         Bench::Crypto(args) => crypto::run(args),
@@ -184,6 +192,31 @@ mod tests {
             &["compare", "--base", "a", "--control", "b", "--subject", "c", "--limit-p50", "-1"],
         ] {
             assert!(parse(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn options_that_would_do_nothing_are_refused() {
+        for wrong in [
+            &["wake", "--seconds", "5", "--loops", "10"][..],
+            &["wake", "--rate-hz", "500", "--interval-us", "1000"],
+            &["wake", "--load", "cpu", "--histogram", "/dev/null"],
+            &["wake", "--load", "gpu"],
+            &["pipeline", "--stall-at-ms", "50"],
+            &["pipeline", "--stall-ms", "50", "--back-to-back"],
+            &["pipeline", "--rate-hz", "500", "--back-to-back"],
+            &["pipeline", "--quick", "--seconds", "5"],
+            &["hop", "--rounds", "4", "--seconds", "5"],
+            &["all", "--quick", "--seconds", "60"],
+        ] {
+            assert!(parse(wrong).is_err(), "{wrong:?}");
+        }
+        for wrong in [
+            &["hop", "--part", "spin", "--cores", "0-1"][..],
+            &["hop", "--part", "matrix", "--near", "1"],
+        ] {
+            let Bench::Hop(args) = parse(wrong).unwrap().what else { unreachable!() };
+            assert_eq!(hop::run(&args).unwrap_err().exit, crate::exit::Exit::Usage, "{wrong:?}");
         }
     }
 

@@ -4,7 +4,7 @@
 //! threshold, something else had the core. How often, for how long and when is counted; of the
 //! longest gaps it is also said what the kernel counted meanwhile, as far as that tells who it was.
 
-mod trace;
+mod interrupts;
 
 use std::str::FromStr;
 
@@ -13,18 +13,18 @@ use sinew_rt::thread;
 use sinew_rt::topology::{CoreId, CoreList, Topology};
 
 use super::Common;
+use super::evidence::Keeps;
+use super::load::LoadArgs;
 use super::report::Run;
 use super::stats::Samples;
+use super::worst::Watcher;
 use crate::exit::{Failure, Outcome};
-use trace::{Interrupts, ThreadTrace};
+use interrupts::Interrupts;
 
 /// How long a core is taken at a time, and how long it is left to others then: real-time throttling,
 /// which would look like one long gap, begins at 0.95 s in a second.
 const BURST: Nanos = Nanos::from_millis(800);
 const REST: Nanos = Nanos::from_millis(200);
-
-/// How many of the longest gaps are told one by one.
-const LONGEST: usize = 5;
 
 /// What takes a core from a thread that never sleeps: oslat's measurement.
 ///
@@ -41,6 +41,8 @@ What to do about it: `sinew doctor` finds interrupts, threads and kernel work th
 pub(crate) struct NoiseArgs {
     #[command(flatten)]
     common: Common,
+    #[command(flatten)]
+    load: LoadArgs,
     /// Cores to measure, one after the other: 1 or 1-3,5 [default: all that may be used]
     #[arg(short = 'a', long, value_parser = CoreList::from_str)]
     cores: Option<CoreList>,
@@ -54,6 +56,16 @@ pub(crate) struct NoiseArgs {
 
 pub(crate) fn run(args: &NoiseArgs) -> Outcome {
     let mut run = Run::start(&args.common.output)?;
+    measure(args, &mut run)?;
+    run.finish(&args.common.output)
+}
+
+/// Measures and adds it to the report.
+pub(crate) fn measure(args: &NoiseArgs, run: &mut Run) -> Result<(), Failure> {
+    args.load.idle_and_loaded(run, |run| measure_once(args, run))
+}
+
+fn measure_once(args: &NoiseArgs, run: &mut Run) -> Result<(), Failure> {
     let cores = match &args.cores {
         Some(cores) => cores.clone(),
         None => Topology::read().map_err(Failure::machine)?.usable_cores(),
@@ -82,7 +94,7 @@ pub(crate) fn run(args: &NoiseArgs) -> Outcome {
         run.thread(watcher.applied());
         let watch = watcher.join().map_err(Failure::machine)?;
         let after = Interrupts::read();
-        watch.report(&mut run, core, threshold);
+        watch.report(run, core, threshold);
         // Also those of the rests: a hint at who could be moved away, not a count of gaps.
         match (before, after) {
             (Ok(before), Ok(after)) => {
@@ -97,7 +109,7 @@ pub(crate) fn run(args: &NoiseArgs) -> Outcome {
         }
     }
     bar.finish_and_clear();
-    run.finish(&args.common.output)
+    Ok(())
 }
 
 /// One thread that watches the clock.
@@ -106,38 +118,7 @@ struct Watch {
     gaps: Samples,
     watched: Nanos,
     lost: Nanos,
-    /// Sorted, the longest first; never more than [`LONGEST`].
-    longest: Vec<Gap>,
-    trace: ThreadTrace,
-}
-
-struct Gap {
-    length: Nanos,
-    at: Nanos,
-    cause: Cause,
-}
-
-/// Who had the core during a gap, by what the kernel counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Cause {
-    /// The thread stood in the run queue: another thread ran.
-    OtherThread,
-    /// The thread neither ran nor waited by the kernel's account: an interrupt that is accounted
-    /// apart, or the hypervisor.
-    OffTheCore,
-    /// By the kernel's account the thread ran: an interrupt that is accounted to the thread,
-    /// firmware, or a host that does not say what it takes.
-    Unknown,
-}
-
-impl std::fmt::Display for Cause {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::OtherThread => "another thread ran",
-            Self::OffTheCore => "stolen by the hypervisor, or an interrupt accounted apart",
-            Self::Unknown => "not known: an interrupt, firmware or the host",
-        })
-    }
+    longest: Watcher,
 }
 
 impl Watch {
@@ -148,8 +129,7 @@ impl Watch {
             gaps: Samples::new(),
             watched: Nanos::ZERO,
             lost: Nanos::ZERO,
-            longest: Vec::with_capacity(LONGEST + 1),
-            trace: ThreadTrace::new(),
+            longest: Watcher::new(Keeps::Core),
         }
     }
 
@@ -157,7 +137,7 @@ impl Watch {
     fn burst(&mut self, span: Nanos) {
         let start = clock::now();
         let mut accounted = Nanos::ZERO;
-        self.trace.mark(start);
+        self.longest.mark(start);
         let mut last = clock::now();
         while last - start < span {
             let now = clock::now();
@@ -178,15 +158,10 @@ impl Watch {
     fn note(&mut self, length: Nanos, end: Nanos) {
         self.gaps.record(length, end);
         self.lost += length;
-        let cause = self.trace.cause(length, end);
-        let place = self.longest.partition_point(|gap| gap.length >= length);
-        if place < LONGEST {
-            self.longest.truncate(LONGEST - 1);
-            self.longest.insert(place, Gap { length, at: end - length, cause });
-        }
+        self.longest.see(length, end);
     }
 
-    fn report(&self, run: &mut Run, core: CoreId, threshold: Nanos) {
+    fn report(self, run: &mut Run, core: CoreId, threshold: Nanos) {
         let watched = self.watched.as_secs_f64();
         if watched == 0.0 {
             return;
@@ -197,15 +172,13 @@ impl Watch {
         run.figure(&name("gaps per second"), self.gaps.count() as f64 / watched, "Hz", None);
         let share = self.lost.as_secs_f64() / watched;
         run.figure(&name("share of the time in gaps"), share * 1e6, "ppm", None);
-        for gap in &self.longest {
-            let what = format!("core {core}: gap");
-            run.longest(&what, gap.length, gap.at, gap.cause.to_string());
-        }
+        self.longest.finish().report(run, |_| format!("core {core}: gap"));
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::worst::WORST;
     use super::*;
 
     #[test]
@@ -215,18 +188,6 @@ mod tests {
         assert!(watch.watched <= Nanos::from_millis(20) + watch.lost, "{:?}", watch.watched);
         assert!(watch.gaps.count() > 0, "with a threshold of 1 ns every reading is a gap");
         assert!(watch.lost <= watch.watched);
-        assert_eq!(watch.longest.len(), LONGEST);
-    }
-
-    #[test]
-    fn the_longest_gaps_are_kept_in_order_and_no_others() {
-        let mut watch = Watch::new(Nanos::new(1));
-        for length in [5, 900, 3, 70, 900, 1, 42, 8] {
-            watch.note(Nanos::new(length), Nanos::from_secs(1));
-        }
-        let kept: Vec<_> = watch.longest.iter().map(|gap| gap.length.as_nanos()).collect();
-        assert_eq!(kept, [900, 900, 70, 42, 8]);
-        assert_eq!(watch.longest[0].at, Nanos::from_secs(1) - Nanos::new(900));
-        assert_eq!(watch.lost, Nanos::new(5 + 900 + 3 + 70 + 900 + 1 + 42 + 8));
+        assert_eq!(watch.longest.finish().events().len(), WORST);
     }
 }

@@ -3,6 +3,8 @@
 //! No figure leaves without the scheduling that was read back from the threads that made it. The
 //! JSON has a version; names end in their unit, and every span is in nanoseconds per operation.
 
+mod matrix;
+mod sections;
 mod text;
 
 use serde::{Deserialize, Serialize};
@@ -17,6 +19,7 @@ use super::stats::{
 use crate::exit::{Exit, Failure, Outcome};
 use crate::host::{self, HostFingerprint};
 use crate::output::JsonArgs;
+pub(crate) use matrix::MatrixCell;
 pub(crate) use text::span;
 
 /// The version of the JSON. Rises when a name changes its meaning or goes away.
@@ -50,6 +53,9 @@ pub(crate) struct Report {
     /// The longest single events, with what is known of their causes.
     #[serde(default)]
     pub(crate) longest: Vec<Longest>,
+    /// Hand-offs from core to core.
+    #[serde(default)]
+    pub(crate) matrix: Vec<MatrixCell>,
     /// What a reader must know to read the figures rightly.
     pub(crate) notes: Vec<String>,
     /// The worst verdict of all comparisons that have a limit.
@@ -224,6 +230,7 @@ impl Run {
             added: Vec::new(),
             figures: Vec::new(),
             longest: Vec::new(),
+            matrix: Vec::new(),
             notes: Vec::new(),
             verdict: Verdict::NotJudged,
         };
@@ -241,6 +248,11 @@ impl Run {
     /// Whether a report that is not real-time ends with exit code 3.
     pub(crate) fn require(&mut self, require: bool) {
         self.require = require;
+    }
+
+    /// The host that is measured.
+    pub(crate) fn host(&self) -> &HostFingerprint {
+        &self.report.host
     }
 
     /// The threads so far.

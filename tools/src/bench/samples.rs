@@ -81,6 +81,11 @@ impl Samples {
         self.histogram.len()
     }
 
+    /// Every recorded span, to the precision of its bucket, with how often it came.
+    pub(crate) fn recorded(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        self.histogram.iter_recorded().map(|step| (step.value_iterated_to(), step.count_at_value()))
+    }
+
     /// The span that a share of `quantile` (0 to 1) does not exceed, in ns per operation.
     pub(crate) fn quantile(&self, quantile: f64) -> f64 {
         self.per_operation(self.histogram.value_at_quantile(quantile))

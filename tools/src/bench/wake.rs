@@ -9,20 +9,31 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Sender, channel};
 
-use sinew_control::control_loop::{ControlLoop, Cycle, LoopBody, LoopError, RATE_MAX_HZ, Wake};
+use sinew_control::control_loop::{
+    ControlLoop, Cycle, LoopBody, LoopError, RATE_MAX_HZ, Report, Wake,
+};
 use sinew_rt::clock::{self, Nanos};
 use sinew_rt::ladder::LadderConfig;
 use sinew_rt::panel::{HistogramSnapshot, Kind, Panel, PanelSpec};
 use sinew_rt::thread::{Policy, ThreadSpec};
 
 use super::Common;
+use super::evidence::Keeps;
+use super::load::LoadArgs;
 use super::report::{Run, ThreadReport};
 use super::stats::Samples;
+use super::worst::{Watcher, Worst};
 use crate::exit::{Failure, Outcome};
 use crate::output;
 
 const NAME: &str = "bench-wake";
+/// Above this rate the causes of late wake-ups are not looked for: looking takes some microseconds
+/// of each period.
+const WATCHED_MAX_HZ: u32 = 5_000;
+/// A rate counts as achieved from this share of the wake-ups on.
+const ACHIEVED: f64 = 0.999;
 /// How often the progress bar moves, and Ctrl-C is looked at.
 const LOOK: Nanos = Nanos::from_millis(100);
 
@@ -35,11 +46,15 @@ Examples:
   sinew bench wake                                10,000 wake-ups at 1 kHz, plain sleep
   sinew bench wake --core 1 --spin-us 100         on core 1; sleep until 100 µs before, then spin
   sinew bench wake --interval-us 997 --json -     out of step with ticks of 1 ms
+  sinew bench wake --rate-hz 500 --seconds 60     a loop of 500 Hz, for a minute
+  sinew bench wake --load cpu,memory,net,disk     idle, and under load of our own
 
 cyclictest's names: -a core, -i interval in µs, -p priority, -l loops.")]
 pub(crate) struct WakeArgs {
     #[command(flatten)]
     common: Common,
+    #[command(flatten)]
+    load: LoadArgs,
     /// The core to measure on, by default the first real-time core
     #[arg(short = 'a', long)]
     core: Option<u16>,
@@ -47,50 +62,124 @@ pub(crate) struct WakeArgs {
     #[arg(short, long, default_value_t = 1_000,
           value_parser = clap::value_parser!(u32).range(10..=1_000_000))]
     interval_us: u32,
+    /// Wake-ups a second, instead of --interval-us
+    #[arg(long, conflicts_with = "interval_us",
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(RATE_MAX_HZ)))]
+    rate_hz: Option<u32>,
     /// Wake-ups to measure
     #[arg(short, long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
     loops: u64,
+    /// Measure for so long instead, in seconds
+    #[arg(short, long, conflicts_with = "loops",
+          value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    seconds: Option<u32>,
     /// Spin for the last so many µs before each release: the hybrid wait; 0 sleeps all the way
     #[arg(long, default_value_t = 0)]
     spin_us: u32,
     /// Also write `NANOSECONDS COUNT` lines, in the form of cyclictest -N -h, for `bench compare`
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", conflicts_with = "load")]
     histogram: Option<PathBuf>,
 }
 
 pub(crate) fn run(args: &WakeArgs) -> Outcome {
-    let mut run = Run::start(&args.common.output)?;
     args.histogram.as_deref().map_or(Ok(()), output::check_writable)?;
-    let panel = Panel::anonymous(&PanelSpec::new(NAME)).map_err(Failure::machine)?;
-    let rate_hz = rate_hz(args.interval_us);
-    let done = Arc::new(AtomicU64::new(0));
-    let body = Counting { left: args.loops, done: done.clone() };
+    let mut run = Run::start(&args.common.output)?;
+    measure(args, &mut run)?;
+    run.finish(&args.common.output)
+}
+
+impl WakeArgs {
+    fn rate_hz(&self) -> u32 {
+        self.rate_hz.unwrap_or_else(|| rate_hz(self.interval_us))
+    }
+
+    /// How many wake-ups are counted.
+    fn loops(&self) -> u64 {
+        match self.seconds {
+            Some(seconds) => u64::from(seconds) * u64::from(self.rate_hz()),
+            None => self.loops,
+        }
+    }
+}
+
+/// Measures and adds it to the report.
+pub(crate) fn measure(args: &WakeArgs, run: &mut Run) -> Result<(), Failure> {
+    args.load.idle_and_loaded(run, |run| measure_once(args, run))
+}
+
+fn measure_once(args: &WakeArgs, run: &mut Run) -> Result<(), Failure> {
     let spec = args.common.thread(NAME, super::core_or_default(args.core)?)?;
+    once(args, spec.clone(), warm_up(args))?;
+    let Found { report, wake_up, worst } = once(args, spec, args.loops())?;
+    run.thread(&report.applied);
+    let wait = match args.spin_us {
+        0 => "plain sleep".to_owned(),
+        us => format!("sleep, then spin {us} µs"),
+    };
+    let period_us = 1e6 / f64::from(args.rate_hz());
+    let name = format!("{wait}, every {period_us:.3} µs");
+    run.measured(&name, &Samples::from_panel(&wake_up));
+    worst.report(run, |_| "wake-up".to_owned());
+    achieved(args, &report, &wake_up, run);
+    run.note(format!("{} periods were missed and skipped", report.skipped));
+    run.note(format!("{} wake-ups before warm up and are not counted", warm_up(args)));
+    if let Some(path) = &args.histogram {
+        output::write_file(path, histogram(&wake_up, run).as_bytes())?;
+    }
+    Ok(())
+}
+
+/// What was asked for, and what the loop came to.
+fn achieved(args: &WakeArgs, report: &Report, wake_up: &HistogramSnapshot, run: &mut Run) {
+    let (woken, asked) = (wake_up.hdr.len(), args.rate_hz());
+    let periods = woken + report.skipped;
+    if periods == 0 {
+        return;
+    }
+    let achieved = f64::from(asked) * woken as f64 / periods as f64;
+    run.figure("rate asked for", asked.into(), "Hz", None);
+    run.figure("rate achieved", achieved, "Hz", None);
+    if achieved < f64::from(asked) * ACHIEVED {
+        run.note(format!(
+            "the rate was not achieved: {achieved:.1} Hz of {asked} Hz; ask for a lower rate, or read \
+             the figures as those of an overload"
+        ));
+    }
+}
+
+/// What one run of the loop left.
+struct Found {
+    report: Report,
+    wake_up: HistogramSnapshot,
+    worst: Worst,
+}
+
+/// Wake-ups before those that are counted: a tenth of a second.
+fn warm_up(args: &WakeArgs) -> u64 {
+    u64::from(args.rate_hz()).div_ceil(10)
+}
+
+fn once(args: &WakeArgs, spec: ThreadSpec, loops: u64) -> Result<Found, Failure> {
+    let panel = Panel::anonymous(&PanelSpec::new(NAME)).map_err(Failure::machine)?;
+    let rate_hz = args.rate_hz();
+    let done = Arc::new(AtomicU64::new(0));
+    let (left, seen) = channel();
+    let body = Counting::new(loops, rate_hz, done.clone(), left);
     let running = control_loop(spec, rate_hz, args.spin_us).spawn_body(&panel, body);
     let running = running.map_err(failure)?;
-    let bar = super::progress("wake", args.loops);
-    while done.load(Ordering::Relaxed) < args.loops && !super::interrupted() {
+    let bar = super::progress("wake", loops);
+    while done.load(Ordering::Relaxed) < loops && !super::interrupted() {
         clock::sleep_until(clock::now() + LOOK);
         bar.set_position(done.load(Ordering::Relaxed));
     }
     let report = running.stop().map_err(failure)?;
     bar.finish_and_clear();
-    run.thread(&report.applied);
-
     let snapshot = panel.snapshot().map_err(Failure::machine)?;
-    let wake_up = snapshot.histograms.iter().find(|h| h.kind == Kind::WakeUp);
+    let wake_up = snapshot.histograms.into_iter().find(|h| h.kind == Kind::WakeUp);
     let wake_up = wake_up.ok_or_else(|| Failure::machine("the loop left no wake-up times"))?;
-    let wait = match args.spin_us {
-        0 => "plain sleep".to_owned(),
-        us => format!("sleep, then spin {us} µs"),
-    };
-    let period_ns = 1e9 / f64::from(rate_hz);
-    run.measured(format!("{wait}, every {:.3} µs", period_ns / 1e3), &Samples::from_panel(wake_up));
-    run.note(format!("{} periods were missed and skipped", report.skipped));
-    if let Some(path) = &args.histogram {
-        output::write_file(path, histogram(wake_up, &run).as_bytes())?;
-    }
-    run.finish(&args.common.output)
+    // Left behind when the body was dropped, at the end of the loop.
+    let worst = seen.recv().map_err(Failure::machine)?;
+    Ok(Found { report, wake_up, worst })
 }
 
 /// The loop, with the thread's settings, that wakes up `rate_hz` times a second.
@@ -126,14 +215,39 @@ fn failure(error: LoopError) -> Failure {
     }
 }
 
-/// Counts its cycles and ends after the last.
+/// Counts its cycles and ends after the last; keeps the worst of them with their causes.
 struct Counting {
     left: u64,
     done: Arc<AtomicU64>,
+    /// Begins on the loop's own thread.
+    watcher: Option<Watcher>,
+    watches: bool,
+    worst: Option<Sender<Worst>>,
+}
+
+impl Counting {
+    fn new(loops: u64, rate_hz: u32, done: Arc<AtomicU64>, worst: Sender<Worst>) -> Self {
+        let watches = rate_hz <= WATCHED_MAX_HZ;
+        Self { left: loops, done, watcher: None, watches, worst: Some(worst) }
+    }
+
+    /// After the wake-up was measured: the next one finds a fresh baseline.
+    fn watch(&mut self, cx: &Cycle) {
+        match &mut self.watcher {
+            Some(watcher) => {
+                watcher.see(cx.now() - cx.due(), cx.now());
+                watcher.mark(clock::now());
+            }
+            None => self.watcher = Some(Watcher::new(Keeps::Asleep)),
+        }
+    }
 }
 
 impl LoopBody for Counting {
     fn cycle(&mut self, cx: &mut Cycle) {
+        if self.watches {
+            self.watch(cx);
+        }
         self.done.store(cx.tick(), Ordering::Relaxed);
         self.left = self.left.saturating_sub(1);
         if self.left == 0 {
@@ -142,6 +256,16 @@ impl LoopBody for Counting {
     }
 
     fn safe_stop(&mut self, _cx: &mut Cycle) {}
+}
+
+impl Drop for Counting {
+    fn drop(&mut self) {
+        let worst = self.watcher.take().map_or_else(Worst::new, Watcher::finish);
+        if let Some(kept) = self.worst.take() {
+            // Nobody listens when the loop did not come about.
+            let _ = kept.send(worst);
+        }
+    }
 }
 
 /// All wake-up times in the form of cyclictest -N -h.
@@ -177,14 +301,20 @@ mod tests {
     fn the_loop_counts_exactly_as_often_as_asked_and_its_panel_has_each_wake_up() {
         let panel = Panel::anonymous(&PanelSpec::new("wake-test")).unwrap();
         let done = Arc::new(AtomicU64::new(0));
-        let body = Counting { left: 20, done: done.clone() };
+        let (left, worst) = channel();
+        let body = Counting::new(20, 1_000, done.clone(), left);
         let spec = ThreadSpec::new("test").strictness(Strictness::Report);
-        let report = control_loop(spec, 10_000, 0).run_body(&panel, body).unwrap();
+        let report = control_loop(spec, 1_000, 0).run_body(&panel, body).unwrap();
         assert_eq!((report.cycles, done.load(Ordering::Relaxed)), (20, 20));
+        let worst = worst.recv().unwrap();
+        let longest = worst.events().iter().map(|event| event.length).max();
+        assert_eq!(worst.events().len(), 5);
         let snapshot = panel.snapshot().unwrap();
         let wake_up = snapshot.histograms.iter().find(|h| h.kind == Kind::WakeUp).unwrap();
         let samples = Samples::from_panel(wake_up);
         assert_eq!(samples.count(), 20);
+        // The first one begins the watch and is not among the worst.
+        assert!(longest <= Some(wake_up.max), "{longest:?}");
         assert_eq!(samples.summary(Nanos::ZERO).max_ns, wake_up.max.as_nanos() as f64);
     }
 }

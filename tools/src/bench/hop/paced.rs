@@ -6,12 +6,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use sinew_rt::clock::{self, Nanos};
 use sinew_rt::ring;
+use sinew_rt::thread::Applied;
 use sinew_rt::wait::Doorbell;
 
 use super::pair::{BURST, Pair, spin};
 use super::ping::park;
-use crate::bench::report::Run;
+use crate::bench::evidence::Keeps;
 use crate::bench::stats::Samples;
+use crate::bench::worst::{Watcher, Worst};
 use crate::exit::Failure;
 
 /// 256 bytes; the first eight are the time of sending.
@@ -22,7 +24,7 @@ const BUSY_MESSAGES: u64 = 5_000;
 
 /// When the next message leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Pace {
+pub(crate) enum Pace {
     /// As soon as the last one arrived.
     BackToBack,
     /// On the dot of a period.
@@ -40,35 +42,52 @@ impl std::fmt::Display for Pace {
 
 /// Whether the receiver spins or parks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Waiting {
+pub(crate) enum Waiting {
     Spinning,
     Parked,
 }
 
-/// One burst of messages from the near to the far end, through our ring.
+impl std::fmt::Display for Waiting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Spinning => "spinning",
+            Self::Parked => "parked",
+        })
+    }
+}
+
+/// What one burst found.
+pub(crate) struct OneWay {
+    /// From just before the ring to the receiver's hands.
+    pub(crate) samples: Samples,
+    /// The worst of them.
+    pub(super) worst: Worst,
+    /// What was granted to the sender and the receiver.
+    pub(crate) applied: [Applied; 2],
+}
+
+/// One burst of messages from the near to the far end, through our ring. The first ones are not
+/// counted: see [`warm_up`].
 pub(super) fn one_way(
-    run: &mut Run,
     pair: &Pair,
     pace: Pace,
     waiting: Waiting,
-) -> Result<Samples, Failure> {
-    let messages = match pace {
-        Pace::BackToBack => BUSY_MESSAGES,
-        // Most of a burst; the rest is for the ends to find each other.
-        Pace::Every(period) => (BURST * 3 / 4 / period.as_nanos()).as_unsigned(),
-    };
+    messages: u64,
+) -> Result<OneWay, Failure> {
+    let warm_up = warm_up(pace, messages);
+    let total = warm_up + messages;
     let bell = Arc::new(Doorbell::new());
     let (mut producer, mut consumer) = match waiting {
         Waiting::Spinning => ring::channel::<Message>(CAPACITY),
         Waiting::Parked => ring::channel_with_doorbell(CAPACITY, bell.clone()),
     };
-    let arrived = Arc::new(AtomicU64::new(0));
-    let acknowledged = arrived.clone();
+    // A sender that parks too sleeps until its message has arrived.
+    let (arrived, sender_bell) = (Arc::new(AtomicU64::new(0)), Arc::new(Doorbell::new()));
+    let acknowledged = Arrivals { count: arrived.clone(), bell: sender_bell.clone(), waiting };
     let far_bell = bell.clone();
-    let (sent, samples) = pair.run(
-        run,
+    let ((sent, (samples, worst)), applied) = pair.both(
         move || {
-            let sent = send(messages, pace, waiting, &acknowledged, &mut producer);
+            let sent = send(total, pace, &acknowledged, &mut producer);
             // The receiver must not sleep on when this end gave up.
             drop(producer);
             bell.ring();
@@ -77,21 +96,34 @@ pub(super) fn one_way(
         move || {
             let deadline = clock::now() + BURST;
             let mut samples = Samples::new();
-            for _ in 0..messages {
+            let mut watcher = Watcher::new(match waiting {
+                Waiting::Spinning => Keeps::Core,
+                Waiting::Parked => Keeps::Asleep,
+            });
+            for number in 0..total {
                 let message = match waiting {
                     Waiting::Spinning => spin(deadline, || consumer.pop()),
                     Waiting::Parked => park(&far_bell, &mut consumer),
                 };
                 let Some(message) = message else { break };
                 let now = clock::now();
-                samples.record(now - Nanos::new(message[0].cast_signed()), now);
+                if number >= warm_up {
+                    let took = now - Nanos::new(message[0].cast_signed());
+                    samples.record(took, now);
+                    watcher.see(took, now);
+                } else if number + 1 == warm_up {
+                    watcher.mark(now);
+                }
                 arrived.fetch_add(1, Ordering::Release);
+                if waiting == Waiting::Parked {
+                    sender_bell.ring();
+                }
             }
-            samples
+            (samples, watcher.finish())
         },
     )?;
     match sent {
-        Some(()) => Ok(samples),
+        Some(()) => Ok(OneWay { samples, worst, applied }),
         None => Err(Failure::machine(format!(
             "{pace}: only {} of {messages} messages arrived within {BURST}",
             samples.count()
@@ -99,27 +131,77 @@ pub(super) fn one_way(
     }
 }
 
+/// Messages before those that are counted: both ends find each other and the code its caches.
+pub(super) fn warm_up(pace: Pace, messages: u64) -> u64 {
+    match pace {
+        Pace::BackToBack => messages / 10,
+        Pace::Every(_) => 5,
+    }
+}
+
+/// How many messages of a pace fill most of a burst; the rest is for the ends to find each other.
+pub(super) fn messages_of_a_burst(pace: Pace) -> u64 {
+    match pace {
+        Pace::BackToBack => BUSY_MESSAGES,
+        Pace::Every(period) => ((BURST * 3 / 4 / period.as_nanos()).as_unsigned()).max(1),
+    }
+}
+
+/// What the sender knows of its messages' arrival.
+struct Arrivals {
+    count: Arc<AtomicU64>,
+    bell: Arc<Doorbell>,
+    waiting: Waiting,
+}
+
+impl Arrivals {
+    /// Waits until `sent` messages have arrived; `None` at `deadline`.
+    fn wait_for(&self, sent: u64, deadline: Nanos) -> Option<()> {
+        let there = || (self.count.load(Ordering::Acquire) == sent).then_some(());
+        if self.waiting == Waiting::Spinning {
+            return spin(deadline, there);
+        }
+        // A sender that kept its core would never let a receiver run that shares it.
+        while there().is_none() {
+            self.bell.announce_sleep();
+            if there().is_some() {
+                self.bell.awake();
+                break;
+            }
+            self.bell.sleep(Some(deadline));
+            if clock::now() >= deadline {
+                return there();
+            }
+        }
+        Some(())
+    }
+}
+
 /// Sends `messages`, each after the one before it arrived; `None` when one did not.
 fn send(
     messages: u64,
     pace: Pace,
-    waiting: Waiting,
-    acknowledged: &AtomicU64,
+    arrivals: &Arrivals,
     producer: &mut ring::Producer<Message>,
 ) -> Option<()> {
-    let deadline = clock::now() + BURST;
+    let mut deadline = clock::now() + BURST;
     let mut due = clock::now();
     for sent in 0..messages {
-        spin(deadline, || (acknowledged.load(Ordering::Acquire) == sent).then_some(()))?;
+        if arrivals.waiting == Waiting::Parked {
+            // Nobody spins: the bound is for one message, not for the burst.
+            deadline = clock::now() + BURST;
+        }
+        arrivals.wait_for(sent, deadline)?;
         if let Pace::Every(period) = pace {
             due += period;
-            wait_until(due, waiting);
+            wait_until(due, arrivals.waiting);
         }
         let mut message = [7; 32];
         message[0] = clock::now().as_unsigned();
         producer.push(message).ok()?;
     }
-    Some(())
+    // The last one, too: the receiver counts what arrives within the burst.
+    arrivals.wait_for(messages, deadline)
 }
 
 fn wait_until(due: Nanos, waiting: Waiting) {

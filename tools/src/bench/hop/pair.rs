@@ -4,7 +4,7 @@ use std::sync::Barrier;
 use std::sync::{Arc, mpsc};
 
 use sinew_rt::clock::{self, Nanos};
-use sinew_rt::thread::{self, RtThread, ThreadSpec};
+use sinew_rt::thread::{self, Applied, RtThread, ThreadSpec};
 
 use crate::bench::report::Run;
 use crate::bench::thread_failure;
@@ -27,19 +27,30 @@ impl Pair {
         Self { near: self.far.clone(), far: self.near.clone() }
     }
 
-    /// Runs both closures at once and gives what they return. Neither begins before both threads
-    /// have made their settings: a new thread could not make them on a core where the other spins.
+    /// Runs both closures at once, reports the threads, and gives what they return.
     pub(super) fn run<A: Send + 'static, B: Send + 'static>(
         &self,
         run: &mut Run,
         near: impl FnOnce() -> A + Send + 'static,
         far: impl FnOnce() -> B + Send + 'static,
     ) -> Result<(A, B), Failure> {
+        let (ends, applied) = self.both(near, far)?;
+        applied.iter().for_each(|applied| run.thread(applied));
+        Ok(ends)
+    }
+
+    /// Runs both closures at once and gives what they return, and what was granted to near and far.
+    /// Neither begins before both threads have made their settings: a new thread could not make
+    /// them on a core where the other spins.
+    pub(super) fn both<A: Send + 'static, B: Send + 'static>(
+        &self,
+        near: impl FnOnce() -> A + Send + 'static,
+        far: impl FnOnce() -> B + Send + 'static,
+    ) -> Result<Both<A, B>, Failure> {
         let together = Arc::new(Barrier::new(2));
         let (near, start_near) = held(self.near.clone(), together.clone(), near)?;
-        run.thread(near.applied());
         let (far, start_far) = held(self.far.clone(), together, far)?;
-        run.thread(far.applied());
+        let applied = [near.applied().clone(), far.applied().clone()];
         // The threads then wait for each other, asleep: whichever runs first must not spin while
         // this thread has yet to start the other. Sending fails when a thread panicked: see join.
         let _ = start_near.send(());
@@ -49,9 +60,12 @@ impl Pair {
         let (Some(near), Some(far)) = (near, far) else {
             return Err(Failure::machine("a measuring thread never began"));
         };
-        Ok((near, far))
+        Ok(((near, far), applied))
     }
 }
+
+/// What both ends returned, and what was granted to them.
+type Both<A, B> = ((A, B), [Applied; 2]);
 
 type Held<T> = (RtThread<Option<T>>, mpsc::SyncSender<()>);
 

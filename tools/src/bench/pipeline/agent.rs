@@ -149,7 +149,7 @@ fn text(error: impl Display) -> String {
 
 impl Agent {
     fn prepare(&self, leg: &Leg, peer: &End) -> Result<(Run, Answer), String> {
-        let recording = Recording::new(leg.samples_max);
+        let recording = Recording::new(leg.samples_max, leg.warm_up);
         let span = leg.bursts.span();
         let (leg, role) = (*leg, self.role);
         match leg.program {
@@ -191,7 +191,7 @@ impl Agent {
 
     /// The flooder is no real-time thread: an attacker has no priority here.
     fn prepare_flood(&self, flood: Flood) -> Result<(Run, Answer), String> {
-        let recording = Recording::new(0);
+        let recording = Recording::new(0, 0);
         let span = flood.bursts.span();
         let flooder = Flooder::new(flood)?;
         let kept = recording.clone();

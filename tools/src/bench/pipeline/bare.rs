@@ -14,8 +14,8 @@ use zerocopy::{FromBytes, IntoBytes};
 use super::crypto::SIGNED_LEN;
 use super::load::{LOAD_LEN, Load};
 use super::order::{Leg, Pace, Protection, Role, Sleep, Waits};
-use super::recording::Recording;
-use super::schedule::{Bursts, Ticks, Volleys, Window};
+use super::recording::{Late, Recording};
+use super::schedule::{Bursts, Stall, Ticks, Volleys, Window};
 
 const SIGNATURE_LEN: usize = 64;
 /// The key of the plain programs that sign: a measurement needs no secret.
@@ -30,6 +30,8 @@ pub(crate) struct Bare {
     keys: Option<Keys>,
     pace: Pace,
     bursts: Bursts,
+    stall: Option<Stall>,
+    late: Late,
     recording: Arc<Recording>,
     buffer: [u8; 2_048],
 }
@@ -111,6 +113,8 @@ impl Bare {
             keys,
             pace: leg.pace,
             bursts: leg.bursts,
+            stall: leg.stall,
+            late: Late::new(leg.waits, matches!(leg.pace, Pace::Every(_))),
             recording,
             buffer: [0; 2_048],
         };
@@ -129,8 +133,16 @@ impl Bare {
     fn send_on_schedule(&mut self, start: Nanos, interval: i64) {
         let ticks = Ticks::new(self.bursts, start, Nanos::new(interval));
         for (number, due) in ticks.enumerate() {
-            wait_until(due, matches!(self.wait, Wait::Spin));
-            self.send(number as u64, due);
+            if due > clock::now() {
+                wait_until(due, matches!(self.wait, Wait::Spin));
+            }
+            // What is too late even for its burst does not leave: a rate that cannot be achieved
+            // must not keep the core for good.
+            match self.bursts.window(start, clock::now()) {
+                Window::Burst(_) => self.send(number as u64, due),
+                Window::Pause(_) => {}
+                Window::Over => return,
+            }
         }
     }
 
@@ -157,6 +169,7 @@ impl Bare {
     fn receive_all(&mut self, start: Nanos, answers: bool) {
         loop {
             let now = clock::now();
+            Stall::pause(&mut self.stall, start, now);
             let until = match (&self.wait, self.bursts.window(start, now)) {
                 (Wait::Spin, Window::Over) => return,
                 (Wait::Spin, Window::Pause(next)) => {
@@ -173,6 +186,7 @@ impl Bare {
                     if answers {
                         self.send(0, now);
                     }
+                    self.late.see(&self.recording, now - load.due_at(), now);
                 }
                 None if until == Nanos::MAX => return,
                 None => {}
@@ -278,6 +292,7 @@ pub(crate) fn wait_until(due: Nanos, spins: bool) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::order::Program;
     use super::*;
 
     #[test]
@@ -291,5 +306,60 @@ mod tests {
         keys.verifying.verify_strict(&load, &signature).unwrap_err();
         keys.verify(&load, &signature).unwrap();
         keys.verify(&[4; LOAD_LEN], &signature).unwrap_err();
+    }
+
+    const PERIOD: Nanos = Nanos::from_millis(1);
+    const STALL: Nanos = Nanos::from_millis(50);
+
+    /// A sender and a receiver that stalls once, on loopback: the receiver's spans from the schedule.
+    fn stalled(pace: Pace) -> Vec<u32> {
+        let bursts = Bursts::single(Nanos::from_millis(300));
+        let stall = Stall { after_ns: 100_000_000, for_ns: STALL.as_nanos() };
+        let leg = Leg {
+            program: Program::Bare(Sleep::Poll, Protection::Open),
+            waits: Waits::Park,
+            pace,
+            bursts,
+            samples_max: 100_000,
+            warm_up: 10,
+            batch: 1,
+            stall: Some(stall),
+            priority: 0,
+        };
+        let address = || UdpSocket::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
+        let (from, to) = (address(), address());
+        let recordings = [(); 2].map(|()| Recording::new(leg.samples_max, leg.warm_up));
+        let [sent, received] = recordings.clone();
+        let side = |own, peer, recording| {
+            Bare::new(&leg, Sleep::Poll, Protection::Open, own, peer, recording).unwrap()
+        };
+        let (receiver, stop) = side(to, from, received);
+        let (sender, _) = side(from, to, sent);
+        let start = clock::now() + Nanos::from_millis(20);
+        std::thread::scope(|scope| {
+            scope.spawn(move || receiver.run(Role::Receiver, start));
+            scope.spawn(move || sender.run(Role::Sender, start)).join().unwrap();
+            clock::sleep_until(start + bursts.span() + Nanos::from_millis(60));
+            stop.stop();
+        });
+        recordings[1].findings().from_schedule_ns
+    }
+
+    #[test]
+    fn a_stalled_receiver_shows_in_every_message_that_waited_and_in_a_closed_loop_in_one() {
+        let open = stalled(Pace::Every(PERIOD.as_nanos()));
+        let longest = open.iter().position(|ns| Some(ns) == open.iter().max()).unwrap();
+        let ms = |ns: u32| f64::from(ns) / 1e6;
+        let first = ms(open[longest]);
+        assert!(first > 45.0, "the first message behind the stall waited {first} ms");
+        // Each that follows was due one period later and is read in the same moment.
+        for (n, ns) in open[longest..].iter().take(40).enumerate() {
+            let expected = first - n as f64;
+            assert!((ms(*ns) - expected).abs() < 10.0, "message {n}: {} ms", ms(*ns));
+        }
+        let waited = |spans: &[u32]| spans.iter().filter(|ns| ms(**ns) > 5.0).count();
+        assert!(waited(&open) >= 40, "{} waited", waited(&open));
+        let closed = waited(&stalled(Pace::PingPong));
+        assert!(closed < 10, "a closed loop sends nothing while it waits: {closed} waited");
     }
 }

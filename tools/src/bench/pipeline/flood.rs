@@ -3,13 +3,14 @@
 
 use sinew_rt::clock::Nanos;
 
+use super::super::length::Length;
 use super::super::report::Run;
 use super::super::stats::{Comparison, Limit, Limits, Side};
 use super::crew::{Agent, Crew, LegFindings};
 use super::latency::samples;
 use super::mesh::PING;
 use super::order::{End, Flood, FloodKind, Lanes, Leg, Pace, Program, Protection, Role, Waits};
-use super::schedule::{Bursts, SPIN_MAX};
+use super::schedule::{Bursts, SPIN_MAX, WARM_UP};
 use super::turns::compare;
 use super::{Cores, PipelineArgs};
 use crate::exit::Failure;
@@ -28,39 +29,49 @@ pub(super) fn measure(args: &PipelineArgs, cores: &Cores, run: &mut Run) -> Resu
     // The flood keeps the receiving lane busy without a pause, so it comes in bursts too.
     let bursts = Bursts::spinning(SPIN_MAX, total);
     let per_leg = total.as_nanos() / 1_000_000;
-    let rounds = if args.quick { 1 } else { args.samples.div_ceil(per_leg.unsigned_abs()) + 1 };
+    let rounds: u64 =
+        if args.quick { 1 } else { args.samples.div_ceil(per_leg.unsigned_abs()) + 1 };
     let start = || {
         let crew = Crew::start(&cores.sender, &cores.receiver)?;
         Ok((crew, Agent::start(Role::Flooder, &cores.sender)?))
     };
     let mut tally = Tally::default();
-    let outcome = compare(run, "flood", rounds, comparison, start, |crew, run, round, side| {
-        let (crew, flooder) = crew;
-        let kind = match side {
-            Side::Base => FloodKind::Garbage,
-            Side::Subject => FloodKind::Forged,
-        };
-        let period = args.period_us[round as usize % args.period_us.len()] * 1_000;
-        let leg = Leg {
-            program: Program::Node(Lanes::Fused, Protection::Signed),
-            waits: Waits::Park,
-            pace: Pace::Every(period),
-            bursts,
-            samples_max: (bursts.span().as_nanos() / period) as usize + 16,
-            batch: 1,
-            priority: args.priority,
-        };
-        let flood = |victim: &End, victim_epoch, target: &End| Flood {
-            kind,
-            bursts,
-            victim: victim.clone(),
-            victim_epoch,
-            target: target.address,
-        };
-        let found = crew.leg_under(&leg, run, Some((flooder, &flood)))?;
-        tally.add(kind, &found, bursts);
-        Ok(samples(&found.receiver))
-    });
+    let outcome = compare(
+        run,
+        "flood",
+        Length::new(rounds, args.seconds()),
+        comparison,
+        start,
+        |crew, run, round, side| {
+            let (crew, flooder) = crew;
+            let kind = match side {
+                Side::Base => FloodKind::Garbage,
+                Side::Subject => FloodKind::Forged,
+            };
+            let period = args.period_ns(round as usize);
+            let leg = Leg {
+                program: Program::Node(Lanes::Fused, Protection::Signed),
+                waits: Waits::Park,
+                pace: Pace::Every(period),
+                bursts,
+                samples_max: (bursts.span().as_nanos() / period) as usize + 16,
+                warm_up: WARM_UP,
+                batch: 1,
+                stall: None,
+                priority: args.priority,
+            };
+            let flood = |victim: &End, victim_epoch, target: &End| Flood {
+                kind,
+                bursts,
+                victim: victim.clone(),
+                victim_epoch,
+                target: target.address,
+            };
+            let found = crew.leg_under(&leg, run, Some((flooder, &flood)))?;
+            tally.add(kind, &found, bursts);
+            Ok(samples(&found.receiver))
+        },
+    );
     tally.report(run);
     outcome
 }

@@ -17,6 +17,8 @@ use super::order::{Answer, End, Role};
 use super::{Cores, PipelineArgs};
 use crate::exit::{Exit, Failure, Outcome};
 
+/// For how long the node is watched unless the user says otherwise.
+const SECONDS: u32 = 30;
 /// What an idle node may take: share of a core, resident bytes, threads.
 const CPU_SHARE: f64 = 0.003;
 const RESIDENT_BYTES: f64 = 10e6;
@@ -91,8 +93,9 @@ fn watch(args: &PipelineArgs, cores: &Cores, run: &mut Run) -> Result<(), Stoppe
     let pid = idler.pid();
     pause(SETTLE)?;
     let (began, before) = (clock::now(), Usage::read(pid)?);
-    let bar = progress("idle", u64::from(args.seconds));
-    for _ in 0..args.seconds {
+    let seconds = args.seconds.unwrap_or(SECONDS);
+    let bar = progress("idle", u64::from(seconds));
+    for _ in 0..seconds {
         if pause(Nanos::from_secs(1)).is_err() {
             break;
         }

@@ -3,12 +3,14 @@
 
 use sinew_rt::clock::{self, Nanos};
 
-use super::super::report::Run;
+use super::super::length::Length;
+use super::super::report::{Run, span};
 use super::super::stats::{Comparison, Limit, Limits, Pair, Samples};
+use super::super::worst::{Event, Worst};
 use super::super::{interrupted, progress};
 use super::crew::{Crew, LegFindings, Stopped};
-use super::order::{Findings, Lanes, Leg, Pace, Program, Protection, Sleep, Waits};
-use super::schedule::{Bursts, SPIN_MAX};
+use super::order::{Findings, Lanes, LateMessage, Leg, Pace, Program, Protection, Sleep, Waits};
+use super::schedule::{Bursts, SPIN_MAX, WARM_UP};
 use super::{Cores, PipelineArgs};
 use crate::exit::Failure;
 
@@ -23,6 +25,14 @@ const SUMMED: &str = "the sum of separately measured parts adds their p99s too, 
                       judged; the one to a plain program that signs and checks is";
 /// Spans of one ping-pong leg.
 const VOLLEY: usize = 5_000;
+/// Spans that one leg keeps, at most, and the parent receives as text. One leg alone judges nothing.
+const SPANS_MAX: usize = 50_000;
+/// Parked threads that wake more often than this hardly park: they get bursts like those that spin.
+const PARKS_ABOVE: i64 = 100_000;
+/// A rate counts as achieved from this share of the messages on.
+const ACHIEVED: f64 = 0.999;
+/// The shortest leg at scheduled times.
+const PACED_LEG_MIN: Nanos = Nanos::from_millis(400);
 /// One leg at scheduled times, at most.
 const PACED_LEG: Nanos = Nanos::from_secs(4);
 /// Layouts that are only shown run in every so many rounds.
@@ -61,6 +71,8 @@ use Protection::{Open, Signed};
 struct Condition {
     waits: Waits,
     ping_pong: bool,
+    /// How long it is measured, if not for a number of samples.
+    seconds: Option<f64>,
 }
 
 impl Condition {
@@ -122,11 +134,17 @@ impl Condition {
             case.program,
             Program::Bare(_, Signed) | Program::Node(_, Signed) | Program::Crypto
         );
-        let period = args.period_us[round % args.period_us.len()] * 1_000;
-        let spins = self.waits == Waits::Spin;
+        let period = args.period_ns(round);
+        let spins = self.waits == Waits::Spin || period < PARKS_ABOVE;
         let (pace, bursts) = match self.ping_pong {
             false => {
-                let total = if args.quick { Nanos::from_millis(400) } else { PACED_LEG };
+                let total = match self.seconds {
+                    _ if args.quick => PACED_LEG_MIN,
+                    // Some legs of each of the cases.
+                    Some(seconds) => Nanos::new((seconds * 1e9) as i64 / 24),
+                    None => PACED_LEG,
+                };
+                let total = total.clamp(PACED_LEG_MIN, PACED_LEG);
                 let bursts =
                     if spins { Bursts::spinning(SPIN_MAX, total) } else { Bursts::single(total) };
                 (Pace::Every(period), bursts)
@@ -148,12 +166,15 @@ impl Condition {
             }
         };
         let samples_max = match pace {
-            Pace::Every(interval) => (bursts.span().as_nanos() / interval) as usize + 16,
+            Pace::Every(interval) => {
+                ((bursts.span().as_nanos() / interval) as usize + 16).min(SPANS_MAX)
+            }
             _ if args.quick => VOLLEY / 10,
             _ => VOLLEY,
         };
         let (waits, priority) = (self.waits, args.priority);
-        Leg { program: case.program, waits, pace, bursts, samples_max, batch: 1, priority }
+        let (program, warm_up, stall) = (case.program, WARM_UP, args.stall());
+        Leg { program, waits, pace, bursts, samples_max, warm_up, batch: 1, stall, priority }
     }
 }
 
@@ -168,7 +189,12 @@ struct Gathered {
     age: Samples,
     /// How late messages left.
     lateness: Samples,
+    /// Those that waited longer than one period.
+    waited: Samples,
+    worst: Worst,
     scheduled: u64,
+    /// Time of the schedule: its messages times their distance.
+    schedule_ns: i64,
     sent: u64,
     received: u64,
 }
@@ -182,7 +208,10 @@ impl Gathered {
             signatures: Samples::new(),
             age: Samples::new(),
             lateness: Samples::new(),
+            waited: Samples::new(),
+            worst: Worst::new(),
             scheduled: 0,
+            schedule_ns: 0,
             sent: 0,
             received: 0,
         }
@@ -193,11 +222,20 @@ impl Gathered {
         let spans = samples(receiver);
         self.spans.pool(&spans);
         if let Pace::Every(interval) = leg.pace {
-            self.scheduled += scheduled(leg, interval);
+            let due = scheduled(leg, interval);
+            self.scheduled += due;
+            self.schedule_ns += due as i64 * interval;
             let at = Nanos::new(receiver.max_at_ns);
             for (from_schedule, span) in receiver.from_schedule_ns.iter().zip(&receiver.spans_ns) {
                 self.from_schedule.record_n(u64::from(*from_schedule), 1, at);
                 self.lateness.record_n(u64::from(from_schedule.saturating_sub(*span)), 1, at);
+                if i64::from(*from_schedule) > interval {
+                    self.waited.record_n(u64::from(*from_schedule), 1, at);
+                }
+            }
+            for LateMessage { length_ns, at_ns, cause } in &receiver.worst {
+                let (length, at) = (Nanos::new(*length_ns), Nanos::new(*at_ns));
+                self.worst.add(Event { length, at, cause: *cause, measurement: 0 });
             }
         }
         if self.case.program == Program::Crypto {
@@ -209,6 +247,13 @@ impl Gathered {
         self.sent += sender.sent;
         self.received += receiver.received;
         spans
+    }
+}
+
+impl Gathered {
+    /// The rate of `messages` on the time of the schedule.
+    fn rate_hz(&self, messages: u64) -> f64 {
+        messages as f64 * 1e9 / self.schedule_ns.max(1) as f64
     }
 }
 
@@ -255,9 +300,14 @@ fn conditions(args: &PipelineArgs) -> Vec<Condition> {
     let waits = waits.into_iter().filter(|(asked, _)| *asked || all_waits);
     let pace = |waits| {
         let paces = paces.into_iter().filter(|(asked, _)| *asked || all_paces);
-        paces.map(move |(_, ping_pong)| Condition { waits, ping_pong })
+        // What has a stall has a schedule.
+        let paces = paces.filter(|(_, ping_pong)| !ping_pong || args.stall().is_none());
+        paces.map(move |(_, ping_pong)| Condition { waits, ping_pong, seconds: None })
     };
-    waits.flat_map(|(_, waits)| pace(waits)).collect()
+    let mut conditions: Vec<_> = waits.flat_map(|(_, waits)| pace(waits)).collect();
+    let share = args.seconds().map(|seconds| seconds / conditions.len() as f64);
+    conditions.iter_mut().for_each(|condition| condition.seconds = share);
+    conditions
 }
 
 /// Everything measured under one condition.
@@ -318,6 +368,17 @@ impl Table {
 
     /// Measures round after round until every judged side has its samples.
     fn fill(&mut self, args: &PipelineArgs, crew: &mut Crew, run: &mut Run) -> Result<(), Stopped> {
+        if let Some(seconds) = self.condition.seconds {
+            let mut length = Length::new(1, Some(seconds));
+            let bar = length.progress(&self.condition.name());
+            let mut round = 0;
+            while length.goes_on(&bar) {
+                self.round(round, args, crew, run, &bar)?;
+                round += 1;
+            }
+            bar.finish_and_clear();
+            return Ok(());
+        }
         let rounds = self.rounds(args);
         let bar = progress(&self.condition.name(), (rounds * self.gathered.len()) as u64);
         let mut round = 0;
@@ -337,7 +398,7 @@ impl Table {
         let Some(base) = self.part(Part::Base) else { return 1 };
         let leg = self.condition.leg(&base.case, 0, args);
         let spans = match leg.pace {
-            Pace::Every(interval) => scheduled(&leg, interval),
+            Pace::Every(interval) => scheduled(&leg, interval).saturating_sub(leg.warm_up),
             _ => leg.samples_max as u64,
         };
         (args.samples.div_ceil(spans.max(1)) as usize).max(1)
@@ -406,6 +467,14 @@ impl Table {
             }
             self.warn(gathered, run);
         }
+        let mut worst = Worst::new();
+        for (n, gathered) in self.gathered.iter().enumerate() {
+            if matches!(gathered.case.program, Program::Node(..)) {
+                worst.pool(&gathered.worst, n);
+            }
+        }
+        worst.report(run, |n| format!("{name}: {}, from schedule", self.gathered[n].case.name));
+        self.rates(run);
         for compared in &mut self.compared {
             if compared.plus_crypto && has_crypto {
                 compared.comparison.add_to_base(added);
@@ -422,18 +491,53 @@ impl Table {
         }
         let (name, case) = (self.condition.name(), gathered.case.name);
         let Gathered { scheduled, sent, received, .. } = gathered;
-        if !self.condition.ping_pong && sent < scheduled {
+        if !self.condition.ping_pong && (*sent as f64) < *scheduled as f64 * ACHIEVED {
+            let [achieved, asked] = [*sent, *scheduled].map(|messages| gathered.rate_hz(messages));
             run.note(format!(
-                "{name}: {case}: the rate was not achieved: {sent} of {scheduled} messages left"
+                "{name}: {case}: the rate was not achieved: {achieved:.1} Hz of {asked:.1} Hz: {sent} \
+                 of {scheduled} messages left in time; ask for a lower rate, or read the figures as \
+                 those of an overload"
             ));
+        }
+        let waited = &gathered.waited;
+        if waited.count() > 0 {
+            let (count, figures) = (waited.count(), waited.summary(Nanos::ZERO));
+            let (from, to) = (span(figures.min_ns), span(figures.max_ns));
+            run.note(format!(
+                "{name}: {case}: {count} messages waited longer than one period, from {from} to {to}"
+            ));
+            let name = format!("{name}: {case}: messages that waited longer than one period");
+            run.figure(&name, count as f64, "", None);
         }
         if received < sent {
             run.note(format!("{name}: {case}: {received} of {sent} messages arrived"));
         }
         let late = gathered.lateness.quantile(0.99);
         if !self.condition.ping_pong && late > 500_000.0 {
-            let late = super::super::report::span(late);
+            let late = span(late);
             run.note(format!("{name}: {case}: the rate was not achieved: p99 left {late} late"));
         }
+    }
+
+    /// What was asked for, and what the slowest sender came to.
+    fn rates(&self, run: &mut Run) {
+        if self.condition.ping_pong {
+            return;
+        }
+        let messages = self
+            .gathered
+            .iter()
+            .filter(|gathered| gathered.case.part != Part::Crypto && gathered.scheduled > 0);
+        let share = |gathered: &&Gathered| gathered.sent as f64 / gathered.scheduled as f64;
+        let slowest = messages.min_by(|a, b| share(a).total_cmp(&share(b)));
+        let Some(slowest) = slowest else { return };
+        let name = self.condition.name();
+        let (asked, sent) = (slowest.rate_hz(slowest.scheduled), slowest.rate_hz(slowest.sent));
+        run.figure(&format!("{name}: rate asked for"), asked, "Hz", None);
+        let slowest = slowest.case.name;
+        run.figure(&format!("{name}: rate achieved, the lowest: {slowest}"), sent, "Hz", None);
+        run.note(format!(
+            "{name}: the first {WARM_UP} messages of each leg warm up and are not counted"
+        ));
     }
 }

@@ -23,8 +23,8 @@ use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
 use super::load::Load;
 use super::order::{End, Findings, Lanes, Leg, Pace, Protection, Role, Waits};
-use super::recording::Recording;
-use super::schedule::{Bursts, Ticks, Volleys, Window};
+use super::recording::{Late, Recording};
+use super::schedule::{Bursts, Stall, Ticks, Volleys, Window};
 
 /// What the sender publishes.
 pub(crate) const PING: &str = "bench/ping";
@@ -137,7 +137,11 @@ impl Mesh {
         };
         let ping_pong = leg.pace == Pace::PingPong;
         // Beside the lane that delivers nobody may read in time: there the panel measures.
-        let queue = if lanes == Lanes::Fused { QUEUE } else { QUEUE + leg.samples_max };
+        let waiting = match (lanes, leg.stall) {
+            (Lanes::Fused, None) => 0,
+            _ => leg.samples_max,
+        };
+        let queue = QUEUE + waiting;
         let stage: Box<dyn Stage> = match seat.role {
             Role::Receiver => Box::new(Receiver {
                 clock,
@@ -145,6 +149,8 @@ impl Mesh {
                 pongs: ping_pong.then(|| node.publisher(PONG)).transpose()?,
                 recording: recording.clone(),
                 batch: Batch::new(leg.batch),
+                stall: leg.stall,
+                late: Late::new(leg.waits, robots_pace && !ping_pong),
             }),
             _ => Box::new(Sender {
                 clock,
@@ -341,8 +347,11 @@ impl Sender {
         match self.script.get_or_insert_with(|| Script::new(self.pace, bursts, start)) {
             Script::Scheduled { ticks, due } => {
                 let at = due.filter(|at| now >= *at)?;
-                *due = ticks.next();
-                Some(at)
+                // What is too late even for its burst does not leave: a rate that cannot be
+                // achieved must not keep the core for good.
+                let window = bursts.window(start, now);
+                *due = if window == Window::Over { None } else { ticks.next() };
+                matches!(window, Window::Burst(_)).then_some(at)
             }
             Script::Volleys { until, .. } if ponged.is_some() => {
                 ponged.filter(|now| now < until && !full)
@@ -387,6 +396,8 @@ struct Receiver {
     pongs: Option<Publisher<Load>>,
     recording: Arc<Recording>,
     batch: Batch,
+    stall: Option<Stall>,
+    late: Late,
 }
 
 impl Receiver {
@@ -407,16 +418,18 @@ impl Receiver {
                 self.recording.sent();
             }
         }
+        self.late.see(&self.recording, at - ping.due_at(), at);
     }
 }
 
 impl Stage for Receiver {
     #[inline]
     fn poll(&mut self, now: Nanos) -> Execution {
-        if self.clock.running(now).is_none() {
+        let Some(start) = self.clock.running(now) else {
             self.batch.interrupt();
             return Execution::Idle;
-        }
+        };
+        Stall::pause(&mut self.stall, start, now);
         let mut execution = Execution::Idle;
         for _ in 0..PER_POLL {
             let Some(ping) = self.pings.pop() else { break };

@@ -24,9 +24,11 @@ use sinew_rt::topology::{CoreId, Topology};
 
 use std::path::PathBuf;
 
+use super::load::LoadArgs;
 use super::report::{OutputArgs, Run};
 use crate::exit::{Failure, Outcome};
 use order::Role;
+use schedule::Stall;
 
 /// One-way latency between two processes over loopback UDP, against plain programs
 ///
@@ -40,6 +42,8 @@ Examples:
   sinew bench pipeline --quick                 a look at everything in half a minute; judges nothing
   sinew bench pipeline --park --paced          100,000 messages a side at 1 kHz, both ends parked
   sinew bench pipeline --spin --back-to-back   ping-pong between two spinning cores, in bursts
+  sinew bench pipeline --park --paced --open --rate-hz 500 --seconds 20
+  sinew bench pipeline --park --paced --open --quick --stall-ms 50     who waits behind a stall
   sinew bench pipeline --throughput            signatures checked per second by one lane
   sinew bench pipeline --flood                 a 1 kHz signed stream under forged frames
   sinew bench pipeline --idle --seconds 30     what a node costs that has nothing to do")]
@@ -62,14 +66,32 @@ pub(crate) struct PipelineArgs {
     /// Distances between scheduled messages in µs, used in turn: a period of exactly 1,000 µs alone
     /// would beat with a host's own tick
     #[arg(long, value_delimiter = ',', default_values_t = [1_000, 997, 1_013],
-          value_parser = clap::value_parser!(i64).range(100..=100_000))]
+          value_parser = clap::value_parser!(i64).range(1..=100_000))]
     pub(crate) period_us: Vec<i64>,
+    /// Scheduled messages per second, instead of --period-us; says so when they do not get away
+    #[arg(long, conflicts_with_all = ["period_us", "back_to_back", "throughput", "idle"],
+          value_parser = clap::value_parser!(u32).range(10..=1_000_000))]
+    rate_hz: Option<u32>,
     /// Messages to pool on each judged side; fewer than 100,000 are shown and not judged
     #[arg(long, default_value_t = 100_000)]
     pub(crate) samples: u64,
     /// One short round of everything: judges nothing
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["samples", "seconds"])]
     pub(crate) quick: bool,
+    /// Measure for so long instead, in seconds, shared by all waits and paces; with --idle 30 of
+    /// them are the default
+    #[arg(short, long, conflicts_with = "samples",
+          value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    seconds: Option<u32>,
+    /// Let the receiver do nothing for so many ms, once a leg: the report shows every message that
+    /// waited meanwhile, and for how long
+    #[arg(long, conflicts_with_all = ["back_to_back", "throughput", "flood", "idle"],
+          value_parser = clap::value_parser!(u32).range(1..=200))]
+    stall_ms: Option<u32>,
+    /// When the stall begins, in ms after the start of a leg
+    #[arg(long, default_value_t = 100, requires = "stall_ms",
+          value_parser = clap::value_parser!(u32).range(30..=300))]
+    stall_at_ms: u32,
     /// Cores of the sending process, by default the first real-time core
     #[arg(long, value_delimiter = ',', value_parser = core)]
     pub(crate) sender_cores: Vec<CoreId>,
@@ -89,10 +111,8 @@ pub(crate) struct PipelineArgs {
     /// What a node costs that has nothing to do
     #[arg(long)]
     idle: bool,
-    /// For how long to watch the idle node, in seconds
-    #[arg(long, default_value_t = 30, requires = "idle",
-          value_parser = clap::value_parser!(u32).range(1..=86_400))]
-    seconds: u32,
+    #[command(flatten)]
+    load: LoadArgs,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
     #[arg(long, hide = true)]
@@ -107,6 +127,24 @@ impl PipelineArgs {
     /// Whether this process was started by another one to take part in its measurement.
     pub(crate) fn is_child(&self) -> bool {
         self.agent.is_some()
+    }
+
+    /// From one scheduled message to the next in round `round`.
+    fn period_ns(&self, round: usize) -> i64 {
+        match self.rate_hz {
+            Some(rate) => 1_000_000_000 / i64::from(rate),
+            None => self.period_us[round % self.period_us.len()] * 1_000,
+        }
+    }
+
+    /// How long to measure, if that was said.
+    fn seconds(&self) -> Option<f64> {
+        self.seconds.map(f64::from)
+    }
+
+    fn stall(&self) -> Option<Stall> {
+        let ns = |ms: u32| i64::from(ms) * 1_000_000;
+        self.stall_ms.map(|ms| Stall { after_ns: ns(self.stall_at_ms), for_ns: ns(ms) })
     }
 
     /// Whether something in the run spins.
@@ -128,15 +166,21 @@ pub(crate) fn run(args: &PipelineArgs) -> Outcome {
         };
         return agent::run(role, &args.agent_cores, panels);
     }
-    let cores = Cores::choose(args)?;
+    Cores::choose(args)?;
     let mut run = Run::start(&args.output)?;
-    match args {
-        PipelineArgs { idle: true, .. } => idle::measure(args, &cores, &mut run)?,
-        PipelineArgs { throughput: true, .. } => throughput::measure(args, &cores, &mut run)?,
-        PipelineArgs { flood: true, .. } => flood::measure(args, &cores, &mut run)?,
-        _ => latency::measure(args, &cores, &mut run)?,
-    }
+    measure(args, &mut run)?;
     run.finish(&args.output)
+}
+
+/// Measures what was asked for and adds it to the report.
+pub(crate) fn measure(args: &PipelineArgs, run: &mut Run) -> Result<(), Failure> {
+    let cores = Cores::choose(args)?;
+    args.load.idle_and_loaded(run, |run| match args {
+        PipelineArgs { idle: true, .. } => idle::measure(args, &cores, run),
+        PipelineArgs { throughput: true, .. } => throughput::measure(args, &cores, run),
+        PipelineArgs { flood: true, .. } => flood::measure(args, &cores, run),
+        _ => latency::measure(args, &cores, run),
+    })
 }
 
 /// Where the two processes run.

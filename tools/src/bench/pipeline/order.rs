@@ -3,8 +3,9 @@
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 
+use super::super::evidence::Cause;
 use super::super::report::ThreadReport;
-use super::schedule::Bursts;
+use super::schedule::{Bursts, Stall};
 
 /// What a child is there for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
@@ -101,8 +102,11 @@ pub(crate) struct Leg {
     pub(crate) bursts: Bursts,
     /// Most spans that are kept; a ping-pong ends there.
     pub(crate) samples_max: usize,
+    /// Spans before those that are kept.
+    pub(crate) warm_up: u64,
     /// Operations that each span covers.
     pub(crate) batch: u64,
+    pub(crate) stall: Option<Stall>,
     pub(crate) priority: u8,
 }
 
@@ -181,10 +185,21 @@ pub(crate) struct Findings {
     pub(crate) from_schedule_ns: Vec<u32>,
     /// When the longest span ended.
     pub(crate) max_at_ns: i64,
+    /// The longest spans from the schedule, where there is one.
+    pub(crate) worst: Vec<LateMessage>,
     /// Time from publishing to the deliver stage, by the node's panel: (ns, count).
     pub(crate) age_ns: Vec<(u64, u64)>,
     /// Envelopes that the node sent, received, and dropped by reason, by its panel.
     pub(crate) counters: Vec<(String, u64)>,
+}
+
+/// One of the messages that took longest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LateMessage {
+    pub(crate) length_ns: i64,
+    /// When it was due.
+    pub(crate) at_ns: i64,
+    pub(crate) cause: Cause,
 }
 
 impl Findings {

@@ -5,7 +5,7 @@
 //! real-time thread run at a time, so no mistake elsewhere can take a core away for good.
 
 use serde::{Deserialize, Serialize};
-use sinew_rt::clock::Nanos;
+use sinew_rt::clock::{self, Nanos};
 
 /// The longest burst in which threads may spin: real-time throttling begins at 0.95 s in a second.
 pub(crate) const SPIN_MAX: Nanos = Nanos::from_millis(800);
@@ -17,6 +17,10 @@ const LEAD: Nanos = Nanos::from_millis(2);
 /// Nothing is sent so shortly before the end of a burst: what was sent arrives within it.
 const TAIL: Nanos = Nanos::from_millis(2);
 
+/// Messages of a leg before those that are counted: sockets, caches and branch predictors have seen
+/// everything once.
+pub(crate) const WARM_UP: u64 = 20;
+
 /// Bursts of equal length at equal distances.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Bursts {
@@ -26,6 +30,25 @@ pub(crate) struct Bursts {
     pub(crate) every_ns: i64,
     /// How many there are.
     pub(crate) count: i64,
+}
+
+/// When a receiver does nothing for a while, to see what becomes of the messages meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Stall {
+    /// After the start of the leg, in ns.
+    pub(crate) after_ns: i64,
+    /// For so long, in ns.
+    pub(crate) for_ns: i64,
+}
+
+impl Stall {
+    /// Sleeps if it is time to, once: `stall` is taken.
+    #[inline]
+    pub(crate) fn pause(stall: &mut Option<Self>, start: Nanos, now: Nanos) {
+        if let Some(due) = stall.take_if(|stall| now >= start + Nanos::new(stall.after_ns)) {
+            clock::sleep_until(now + Nanos::new(due.for_ns));
+        }
+    }
 }
 
 /// Where an instant lies among bursts.

@@ -6,11 +6,12 @@
 
 use sinew_rt::clock::Nanos;
 
+use super::super::length::Length;
 use super::super::report::Run;
 use super::super::stats::{Comparison, Limit, Limits, Samples, Side};
 use super::crew::Crew;
 use super::order::{Findings, Lanes, Leg, Pace, Program, Protection, Waits};
-use super::schedule::{Bursts, SPIN_MAX};
+use super::schedule::{Bursts, SPIN_MAX, WARM_UP};
 use super::turns::compare;
 use super::{Cores, PipelineArgs};
 use crate::exit::Failure;
@@ -40,8 +41,13 @@ pub(super) fn measure(args: &PipelineArgs, cores: &Cores, run: &mut Run) -> Resu
     let rounds = if args.quick { 1 } else { args.samples.div_ceil(per_leg.unsigned_abs().max(1)) };
     let start = || Crew::start(&cores.sender, &cores.receiver);
     let mut rates = Rates::default();
-    let outcome =
-        compare(run, "signed throughput", rounds, comparison, start, |crew, run, _, side| {
+    let outcome = compare(
+        run,
+        "signed throughput",
+        Length::new(rounds, args.seconds()),
+        comparison,
+        start,
+        |crew, run, _, side| {
             let leg = Leg {
                 program: match side {
                     Side::Base => Program::VerifyLoop,
@@ -52,13 +58,16 @@ pub(super) fn measure(args: &PipelineArgs, cores: &Cores, run: &mut Run) -> Resu
                 bursts: Bursts::spinning(SPIN_MAX, total),
                 // No check takes less than 10 µs.
                 samples_max: (total.as_nanos() / 10_000) as usize,
+                warm_up: WARM_UP,
                 batch: BATCH,
+                stall: None,
                 priority: args.priority,
             };
             let found = crew.leg(&leg, run)?;
             rates.add(side == Side::Subject, &found.receiver, &leg);
             Ok(batches(&found.receiver))
-        });
+        },
+    );
     rates.report(run);
     outcome
 }

@@ -1,34 +1,37 @@
 //! Two sides and the first of them again, in turn, round after round: what the flood and the throughput
 //! have in common.
 
+use super::super::interrupted;
+use super::super::length::Length;
 use super::super::report::Run;
 use super::super::stats::{Comparison, Samples, Side};
-use super::super::{interrupted, progress};
 use super::crew::Stopped;
 use crate::exit::Failure;
 
-/// Measures with what `start` prepares until the rounds are over or Ctrl-C comes, and adds the
+/// Measures with what `start` prepares until its length is over or Ctrl-C comes, and adds the
 /// comparison to the report. A leg is told the number of its round.
 pub(super) fn compare<Crew>(
     run: &mut Run,
     what: &str,
-    rounds: u64,
+    mut length: Length,
     mut comparison: Comparison,
     start: impl FnOnce() -> Result<Crew, Stopped>,
     mut leg: impl FnMut(&mut Crew, &mut Run, u64, Side) -> Result<Samples, Stopped>,
 ) -> Result<(), Failure> {
-    let bar = progress(what, rounds * 3);
+    let bar = length.progress(what);
     let outcome = start().and_then(|mut crew| {
-        (0..rounds).try_for_each(|round| {
+        let mut round = 0;
+        while length.goes_on(&bar) {
             comparison.round(|side| {
                 if interrupted() {
                     return Err(Stopped::Interrupted);
                 }
-                let samples = leg(&mut crew, run, round, side);
-                bar.inc(1);
-                samples
-            })
-        })
+                bar.set_message(format!("{side:?}"));
+                leg(&mut crew, run, round, side)
+            })?;
+            round += 1;
+        }
+        Ok(())
     });
     bar.finish_and_clear();
     run.compared(&comparison);
@@ -56,7 +59,7 @@ mod tests {
         let outcome = compare(
             &mut run,
             "test",
-            2,
+            Length::new(2, None),
             comparison(),
             || Ok("crew"),
             |crew, _, round, side| {
@@ -78,7 +81,9 @@ mod tests {
         let mut run = Run::elsewhere();
         let mut start = |stopped| {
             let start = || Err::<(), _>(stopped);
-            compare(&mut run, "test", 1, comparison(), start, |(), _, _, _| Ok(Samples::new()))
+            compare(&mut run, "test", Length::new(1, None), comparison(), start, |(), _, _, _| {
+                Ok(Samples::new())
+            })
         };
         assert!(start(Stopped::Interrupted).is_ok());
         let failure = start(Stopped::Failed(Failure::machine("no"))).unwrap_err();

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use comfy_table::{CellAlignment, Table, presets};
 
 use super::super::stats::{ComparisonReport, SideReport, Summary};
+use super::matrix::matrix_table;
 use super::{Added, Longest, Measured, Report, ThreadReport};
 
 impl std::fmt::Display for Report {
@@ -37,6 +38,9 @@ impl std::fmt::Display for Report {
         if !self.measured.is_empty() {
             writeln!(f, "\n{}", measured_table(&self.measured))?;
         }
+        if !self.matrix.is_empty() {
+            writeln!(f, "\n{}", matrix_table(self))?;
+        }
         for comparison in &self.compared {
             writeln!(f, "\n{}", comparison_text(comparison)?)?;
         }
@@ -65,7 +69,7 @@ impl std::fmt::Display for Report {
 
 const COLUMNS: [&str; 8] = ["", "count", "p50", "p90", "p99", "p99.9", "p99.99", "max (at)"];
 
-fn new_table(columns: &[&str]) -> Table {
+pub(super) fn new_table(columns: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(columns);
     for column in table.column_iter_mut().skip(1) {
