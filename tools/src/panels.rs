@@ -1,5 +1,7 @@
 //! Which panels are on this machine, which one the user means, and what became of its writer.
 
+mod difference;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -8,6 +10,8 @@ use sinew_rt::panel::{Listed, PanelReader, PanelSnapshot, State, default_dir};
 
 use crate::exit::Failure;
 
+pub(crate) use difference::difference;
+
 /// Explains `--panel-dir` the same way in every subcommand.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(crate) struct PanelDir {
@@ -15,6 +19,9 @@ pub(crate) struct PanelDir {
     #[arg(long, value_name = "DIR")]
     panel_dir: Option<PathBuf>,
 }
+
+/// Housekeeping shows itself fifty times a second; silent for this long, it hangs or is starved.
+pub(crate) const SILENCE: Nanos = Nanos::from_secs(2);
 
 const SHARED_MEMORY: &str = "/dev/shm";
 const CRASHED: &str = ".crashed.panel";
@@ -140,7 +147,7 @@ impl OpenPanel {
 }
 
 /// The panel's errors name the file only where the system refused.
-fn in_one_line(path: &Path, error: &str) -> String {
+pub(crate) fn in_one_line(path: &Path, error: &str) -> String {
     let path = path.display().to_string();
     if error.contains(&path) { error.to_owned() } else { format!("{path}: {error}") }
 }
@@ -148,18 +155,27 @@ fn in_one_line(path: &Path, error: &str) -> String {
 impl Look {
     /// For how long the process has run; of one that is gone, until its last sign of life.
     pub(crate) fn uptime(&self) -> Nanos {
-        let snapshot = &self.snapshot;
         let until = match self.life {
-            Life::Runs(_) => snapshot.taken_at,
-            _ => {
-                let signs = snapshot.heartbeat_at.into_iter();
-                let signs = signs.chain(snapshot.histograms.iter().filter_map(|h| h.max_at));
-                let signs = signs.chain(snapshot.trips.iter().map(|trip| trip.at));
-                let signs = signs.chain(snapshot.probes.iter().filter_map(|p| p.entered_at));
-                signs.max().unwrap_or(snapshot.started_at)
-            }
+            Life::Runs(_) => self.snapshot.taken_at,
+            _ => self.last_sign(),
         };
-        (until - snapshot.started_at).max(Nanos::ZERO)
+        (until - self.snapshot.started_at).max(Nanos::ZERO)
+    }
+
+    /// The newest instant that anything on the panel names.
+    pub(crate) fn last_sign(&self) -> Nanos {
+        let snapshot = &self.snapshot;
+        let signs = snapshot.heartbeat_at.into_iter();
+        let signs = signs.chain(snapshot.histograms.iter().filter_map(|h| h.max_at));
+        let signs = signs.chain(snapshot.trips.iter().map(|trip| trip.at));
+        let signs = signs.chain(snapshot.probes.iter().filter_map(|p| p.entered_at));
+        signs.max().unwrap_or(snapshot.started_at)
+    }
+
+    /// For how long housekeeping of a process that runs has not shown itself, where that is long.
+    pub(crate) fn silence(&self) -> Option<Nanos> {
+        let since = self.snapshot.heartbeat_at.filter(|_| self.life.runs())?;
+        Some(self.snapshot.taken_at - since).filter(|silence| *silence > SILENCE)
     }
 
     /// `robot · running (process 1234, up 12.3 s)`

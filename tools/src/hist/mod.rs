@@ -21,6 +21,7 @@ use crate::panels::{Look, OpenPanel, PanelDir};
 use crate::plot::{self, Curve, Style};
 use report::Report;
 
+pub(crate) use report::{TripReport, trips};
 pub(crate) use table::brand;
 
 /// Show how long every stage took, from the panel of a running or dead process.

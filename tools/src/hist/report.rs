@@ -62,7 +62,7 @@ pub(crate) struct Row {
 }
 
 /// A budget that was missed.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct TripReport {
     pub(crate) stage: String,
     pub(crate) number: u64,
