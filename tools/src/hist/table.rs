@@ -34,38 +34,64 @@ fn new_table(terminal: bool) -> Table {
     table
 }
 
-/// One panel: what brands it, who wrote it, its histograms and its last trips.
-pub(crate) fn panel(look: &Look, stages: &[String], terminal: bool) -> String {
-    let snapshot = &look.snapshot;
+/// Panels: what brands them, who wrote them, their histograms and their last trips. Several stand
+/// in one table, each stage of all of them together; or merged, as one.
+pub(crate) fn panels(
+    looks: &[Look],
+    merged: Option<&Look>,
+    stages: &[String],
+    terminal: bool,
+) -> String {
+    let several = looks.len() > 1;
     let mut text = String::new();
-    brand(&mut text, &snapshot.not_real_time, terminal);
-    let _ = writeln!(text, "{}", look.headline());
-    if !snapshot.layout.is_empty() {
-        let _ = writeln!(text, "{}", snapshot.layout);
+    for Look { snapshot, .. } in looks {
+        let name = if several { format!("{}: ", snapshot.name) } else { String::new() };
+        let reasons = snapshot.not_real_time.iter().map(|reason| format!("{name}{reason}"));
+        brand(&mut text, &reasons.collect::<Vec<_>>(), terminal);
     }
-    let mut table = new_table(terminal);
-    table.set_header(
-        [
-            "stage", "kind", "count", "p50", "p90", "p99", "p99.9", "p99.99", "max", "budget",
-            "overruns",
-        ]
-        .iter()
-        .enumerate()
-        .map(|(n, name)| if n < 2 { Cell::new(name) } else { right(name) }),
-    );
-    for row in report::rows(snapshot, stages) {
-        add(&mut table, &row);
+    for look in looks {
+        let _ = writeln!(text, "{}", look.headline());
+        if !look.snapshot.layout.is_empty() {
+            let indent = if several { "  " } else { "" };
+            let _ = writeln!(text, "{indent}{}", look.snapshot.layout);
+        }
     }
-    let _ = writeln!(text, "{}", table.trim_fmt());
-    trips(&mut text, look, stages);
-    if snapshot.torn > 0 {
+    let _ = writeln!(text, "{}", histograms(looks, merged, stages, terminal).trim_fmt());
+    trips(&mut text, looks, stages);
+    let torn: u32 = looks.iter().map(|look| look.snapshot.torn).sum();
+    if torn > 0 {
         let _ = writeln!(
             text,
-            "{} records are left out: their writer was, or died, in the middle of them",
-            snapshot.torn
+            "{torn} records are left out: their writer was, or died, in the middle of them"
         );
     }
     text
+}
+
+fn histograms(looks: &[Look], merged: Option<&Look>, stages: &[String], terminal: bool) -> Table {
+    let looks = merged.map_or(looks, std::slice::from_ref);
+    let several = looks.len() > 1;
+    let mut table = new_table(terminal);
+    let names = ["stage", "kind", "node"];
+    let names = names.into_iter().take(if several { 3 } else { 2 }).map(Cell::new);
+    let figures = ["count", "p50", "p90", "p99", "p99.9", "p99.99", "max", "budget", "overruns"];
+    table.set_header(names.chain(figures.map(right)));
+    let mut rows: Vec<_> = looks
+        .iter()
+        .flat_map(|look| {
+            let node = several.then_some(look.snapshot.name.as_str());
+            report::rows(&look.snapshot, stages).into_iter().map(move |row| (node, row))
+        })
+        .collect();
+    // The same of every node together, in the order in which the first of them has it.
+    let names: Vec<_> = rows.iter().map(|(_, row)| (row.name.clone(), row.kind.clone())).collect();
+    rows.sort_by_cached_key(|(_, row)| {
+        names.iter().position(|(name, kind)| (name, kind) == (&row.name, &row.kind))
+    });
+    for (node, row) in &rows {
+        add(&mut table, *node, row);
+    }
+    table
 }
 
 /// The reasons why these figures are no real-time figures, on top of everything.
@@ -80,7 +106,7 @@ fn right(content: impl ToString) -> Cell {
     Cell::new(content.to_string()).set_alignment(CellAlignment::Right)
 }
 
-fn add(table: &mut Table, row: &Row) {
+fn add(table: &mut Table, node: Option<&str>, row: &Row) {
     let span = |ns: Option<i64>| ns.map_or_else(|| "–".to_owned(), |ns| Nanos::new(ns).to_string());
     let over = |ns: Option<i64>| ns.zip(row.budget_ns).is_some_and(|(ns, budget)| ns > budget);
     let value = |ns| match over(ns) {
@@ -92,9 +118,8 @@ fn add(table: &mut Table, row: &Row) {
         Some(0) => right("0"),
         Some(n) => right(n).fg(Color::Red).add_attribute(Attribute::Bold),
     };
-    table.add_row([
-        Cell::new(&row.name),
-        Cell::new(&row.kind),
+    let names = [Some(row.name.as_str()), Some(row.kind.as_str()), node];
+    let figures = [
         right(row.count),
         value(row.p50_ns),
         value(row.p90_ns),
@@ -104,32 +129,35 @@ fn add(table: &mut Table, row: &Row) {
         value(row.max_ns),
         right(span(row.budget_ns)),
         overruns,
-    ]);
+    ];
+    table.add_row(names.into_iter().flatten().map(Cell::new).chain(figures));
 }
 
-fn trips(text: &mut String, look: &Look, stages: &[String]) {
-    let snapshot = &look.snapshot;
-    let trips = report::trips(snapshot, stages);
+fn trips(text: &mut String, looks: &[Look], stages: &[String]) {
     let mut heading = "Last overruns:\n";
-    for probe in &snapshot.probes {
-        let of_probe: Vec<_> = trips.iter().filter(|trip| trip.stage == probe.name).collect();
-        for trip in of_probe.iter().rev().take(TRIPS_SHOWN) {
-            let _ = writeln!(
-                text,
-                "{heading}  {} #{}: {} of {}, begun {} after its release, {}, then {}, {} after the start",
-                trip.stage,
-                trip.number,
-                Nanos::new(trip.duration_ns),
-                Nanos::new(trip.budget_ns),
-                Nanos::new(trip.release_latency_ns),
-                trip.cause,
-                trip.level_after,
-                Nanos::new(trip.after_ns),
-            );
-            heading = "";
-        }
-        if probe.hangs > 0 {
-            let _ = writeln!(text, "  {} hung {} times", probe.name, probe.hangs);
+    for look in looks {
+        let node = if looks.len() > 1 { format!("{} ", look.snapshot.name) } else { String::new() };
+        let trips = report::trips(&look.snapshot, stages);
+        for probe in &look.snapshot.probes {
+            let of_probe: Vec<_> = trips.iter().filter(|trip| trip.stage == probe.name).collect();
+            for trip in of_probe.iter().rev().take(TRIPS_SHOWN) {
+                let _ = writeln!(
+                    text,
+                    "{heading}  {node}{} #{}: {} of {}, begun {} after its release, {}, then {}, {} after the start",
+                    trip.stage,
+                    trip.number,
+                    Nanos::new(trip.duration_ns),
+                    Nanos::new(trip.budget_ns),
+                    Nanos::new(trip.release_latency_ns),
+                    trip.cause,
+                    trip.level_after,
+                    Nanos::new(trip.after_ns),
+                );
+                heading = "";
+            }
+            if probe.hangs > 0 {
+                let _ = writeln!(text, "  {node}{} hung {} times", probe.name, probe.hangs);
+            }
         }
     }
 }

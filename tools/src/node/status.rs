@@ -373,7 +373,7 @@ mod tests {
     fn node(healthy: bool) -> NodeStatus {
         let panel = Panel::anonymous(&PanelSpec::new("example")).unwrap();
         let (path, life) = (std::path::PathBuf::new(), crate::panels::Life::Ended);
-        let look = Look { path, snapshot: panel.snapshot().unwrap(), life };
+        let look = Look { path, snapshot: panel.snapshot().unwrap(), life, interval: None };
         NodeStatus { healthy, ..NodeStatus::of(&look) }
     }
 

@@ -112,7 +112,7 @@ impl Example {
             trip.cause = Cause::OwnOverrun;
         }
         let path = PathBuf::from(format!("/dev/shm/sinew/{}.panel", self.name));
-        Seen { path: path.clone(), look: Ok(Look { path, snapshot, life }) }
+        Seen { path: path.clone(), look: Ok(Look { path, snapshot, life, interval: None }) }
     }
 }
 
