@@ -85,6 +85,10 @@ impl PanelDir {
                 return Ok(panel.path.clone());
             }
         }
+        // A copy may have any name.
+        if path.is_file() {
+            return Ok(path.to_owned());
+        }
         let mut names: Vec<_> = panels.iter().map(|panel| name_of(&panel.path)).collect();
         names.sort();
         names.dedup();

@@ -195,3 +195,59 @@ pub(crate) fn listing(listing: &Listing) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::panels::{Interval, Life};
+    use sinew_rt::guard::{Execution, Guard, GuardSpec};
+    use sinew_rt::ladder::LadderConfig;
+    use sinew_rt::panel::{Cause, Kind, Panel, PanelSpec, State};
+
+    const START: Nanos = Nanos::from_secs(1_000);
+
+    /// Ten seconds of a node with a stage that overran once, and a topic without messages.
+    fn look(name: &str, micros: i64, reasons: &[&str]) -> Look {
+        let panel = Panel::anonymous(&PanelSpec::new(name)).unwrap();
+        panel.set_layout("fused: receive+verify+deliver+send on core 1 (as configured)");
+        panel.set_not_real_time(reasons);
+        let spec = GuardSpec {
+            budget: Nanos::from_micros(250),
+            hard_limit: Nanos::from_secs(1),
+            ladder: LadderConfig::report_only(),
+        };
+        let mut guard = Guard::new(panel.probe("verify", Some(1)).unwrap(), spec).unwrap();
+        panel.recorder("arm/setpoint", Kind::Age).unwrap();
+        for n in 0..1_000 {
+            let at = START + Nanos::from_millis(10 * n);
+            guard.enter(at);
+            let took = Nanos::from_micros(if n == 700 { 310 } else { micros + n / 100 });
+            guard.exit(at + took, Execution::Worked { released: at - Nanos::from_micros(3) });
+        }
+        let mut snapshot = panel.snapshot().unwrap();
+        (snapshot.started_at, snapshot.taken_at) = (START, START + Nanos::from_secs(10));
+        snapshot.process.pid = 4_711;
+        for trip in &mut snapshot.trips {
+            // The evidence of made-up instants says nothing.
+            trip.cause = Cause::OwnOverrun;
+        }
+        let life = Life::Runs(State::Running);
+        Look { path: name.into(), snapshot, life, interval: None }
+    }
+
+    #[test]
+    fn one_node_is_a_table() {
+        let text = panels(&[look("robot", 40, &["SCHED_FIFO 80 was refused"])], None, &[], false);
+        insta::assert_snapshot!("one", text);
+    }
+
+    #[test]
+    fn several_nodes_are_one_table_and_merged_ones_one_row() {
+        let mut looks = [look("robot", 40, &[]), look("controller", 90, &["a test"])];
+        looks[1].interval = Some(Interval { from: START, length: Nanos::from_secs(10) });
+        insta::assert_snapshot!("several", panels(&looks, None, &[], false));
+        let merged = super::super::merge::merge(&looks).unwrap();
+        let text = panels(&looks, Some(&merged), &["verify".to_owned()], false);
+        insta::assert_snapshot!("merged", text);
+    }
+}
