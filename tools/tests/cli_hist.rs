@@ -406,6 +406,10 @@ fn two_moments_of_a_process_differ_by_what_came_between() {
     let live = || count_of(&json(&hist(dir.path(), &["loop", "--json", "-"]).good()));
     until("something has come", || (live() > first + 100).then_some(()));
     assert_eq!(of(&before), first, "a copy stands still");
+    // Found by its plain name, too, where it lies.
+    let mut beside = sinew();
+    beside.current_dir(dir.path()).args(["hist", "before.saved"]);
+    assert!(Ran::of(beside.output().unwrap()).good().contains("loop · running"));
     saved(&after).good();
     let error = saved(&after).error(2);
     assert!(error.contains("after.saved exists, and a saved panel replaces nothing"), "{error}");
