@@ -11,6 +11,7 @@ mod node;
 mod output;
 mod panels;
 mod plot;
+mod top;
 
 use clap::{Parser, Subcommand};
 use exit::{Exit, Outcome};
@@ -43,6 +44,8 @@ enum Command {
     Key(key::KeyArgs),
     /// Run a node from its configuration, or ask how one is
     Node(node::NodeArgs),
+    /// Watch every node on this machine: stages, loops, messages, trips
+    Top(top::TopArgs),
 }
 
 fn main() -> Exit {
@@ -63,6 +66,7 @@ fn run(command: Command) -> Outcome {
         Command::Hist(args) => hist::run(args),
         Command::Key(args) => key::run(args),
         Command::Node(args) => node::run(args),
+        Command::Top(args) => top::run(args),
     }
 }
 

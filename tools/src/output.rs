@@ -18,6 +18,11 @@ pub(crate) struct JsonArgs {
 }
 
 impl JsonArgs {
+    /// Whether a script asked for JSON.
+    pub(crate) fn is_asked(&self) -> bool {
+        self.path.is_some()
+    }
+
     /// Whether standard output belongs to the JSON, so that no other text may go there.
     fn to_stdout(&self) -> bool {
         self.path.as_deref() == Some(Path::new("-"))

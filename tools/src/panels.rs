@@ -1,5 +1,7 @@
 //! Which panels are on this machine, which one the user means, and what became of its writer.
 
+mod difference;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -8,6 +10,8 @@ use sinew_rt::panel::{Listed, PanelReader, PanelSnapshot, State, default_dir};
 
 use crate::exit::Failure;
 
+pub(crate) use difference::{NoDifference, difference};
+
 /// Explains `--panel-dir` the same way in every subcommand.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(crate) struct PanelDir {
@@ -15,6 +19,9 @@ pub(crate) struct PanelDir {
     #[arg(long, value_name = "DIR")]
     panel_dir: Option<PathBuf>,
 }
+
+/// Housekeeping shows itself fifty times a second; silent for this long, it hangs or is starved.
+pub(crate) const SILENCE: Nanos = Nanos::from_secs(2);
 
 const SHARED_MEMORY: &str = "/dev/shm";
 const CRASHED: &str = ".crashed.panel";
@@ -78,6 +85,10 @@ impl PanelDir {
                 return Ok(panel.path.clone());
             }
         }
+        // A copy may have any name.
+        if path.is_file() {
+            return Ok(path.to_owned());
+        }
         let mut names: Vec<_> = panels.iter().map(|panel| name_of(&panel.path)).collect();
         names.sort();
         names.dedup();
@@ -118,6 +129,16 @@ pub(crate) struct Look {
     pub(crate) path: PathBuf,
     pub(crate) snapshot: PanelSnapshot,
     pub(crate) life: Life,
+    /// What the counts and distributions cover, where that is not the whole life.
+    pub(crate) interval: Option<Interval>,
+}
+
+/// A part of a process's life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Interval {
+    /// In CLOCK_MONOTONIC.
+    pub(crate) from: Nanos,
+    pub(crate) length: Nanos,
 }
 
 impl OpenPanel {
@@ -135,31 +156,62 @@ impl OpenPanel {
             .map_err(|error| Failure::machine(in_one_line(path, &error.to_string())))?;
         let crashed = path.to_string_lossy().ends_with(CRASHED);
         let life = Life::of(crashed, snapshot.is_alive(), snapshot.state);
-        Ok(Look { path: path.to_owned(), snapshot, life })
+        Ok(Look { path: path.to_owned(), snapshot, life, interval: None })
     }
 }
 
 /// The panel's errors name the file only where the system refused.
-fn in_one_line(path: &Path, error: &str) -> String {
+pub(crate) fn in_one_line(path: &Path, error: &str) -> String {
     let path = path.display().to_string();
     if error.contains(&path) { error.to_owned() } else { format!("{path}: {error}") }
 }
 
 impl Look {
-    /// For how long the process has run; of one that is gone, until its last sign of life.
+    /// For how long the process has run; of one that is gone, and of a copy, until its last sign of
+    /// life.
     pub(crate) fn uptime(&self) -> Nanos {
-        let snapshot = &self.snapshot;
         let until = match self.life {
-            Life::Runs(_) => snapshot.taken_at,
-            _ => {
-                let signs = snapshot.heartbeat_at.into_iter();
-                let signs = signs.chain(snapshot.histograms.iter().filter_map(|h| h.max_at));
-                let signs = signs.chain(snapshot.trips.iter().map(|trip| trip.at));
-                let signs = signs.chain(snapshot.probes.iter().filter_map(|p| p.entered_at));
-                signs.max().unwrap_or(snapshot.started_at)
-            }
+            Life::Runs(_) if self.silence().is_none() => self.snapshot.taken_at,
+            _ => self.last_sign(),
         };
-        (until - snapshot.started_at).max(Nanos::ZERO)
+        (until - self.snapshot.started_at).max(Nanos::ZERO)
+    }
+
+    /// The newest instant that anything on the panel names.
+    pub(crate) fn last_sign(&self) -> Nanos {
+        let snapshot = &self.snapshot;
+        let signs = snapshot.heartbeat_at.into_iter();
+        let signs = signs.chain(snapshot.histograms.iter().filter_map(|h| h.max_at));
+        let signs = signs.chain(snapshot.trips.iter().map(|trip| trip.at));
+        let signs = signs.chain(snapshot.probes.iter().filter_map(|p| p.entered_at));
+        signs.max().unwrap_or(snapshot.started_at)
+    }
+
+    /// For how long housekeeping of a process that runs has not shown itself, where that is long.
+    pub(crate) fn silence(&self) -> Option<Nanos> {
+        let since = self.snapshot.heartbeat_at.filter(|_| self.life.runs())?;
+        Some(self.snapshot.taken_at - since).filter(|silence| *silence > SILENCE)
+    }
+
+    /// What came since `before`, an earlier look at the same panel.
+    pub(crate) fn watched_since(&self, before: &Self) -> Result<Self, Failure> {
+        let (from, until) = (before.snapshot.taken_at, self.snapshot.taken_at);
+        self.since(before, from, until).map_err(Failure::machine)
+    }
+
+    /// What came between two recordings of one process. When they were made is known by what they
+    /// show: to 20 ms where housekeeping runs.
+    pub(crate) fn recorded_since(&self, before: &Self) -> Result<Self, Failure> {
+        self.since(before, before.last_sign(), self.last_sign()).map_err(|error| {
+            let (a, b) = (before.path.display(), self.path.display());
+            Failure::usage(format!("{a} and {b} have no difference: {error}"))
+        })
+    }
+
+    fn since(&self, before: &Self, from: Nanos, until: Nanos) -> Result<Self, NoDifference> {
+        let snapshot = difference(&before.snapshot, &self.snapshot)?;
+        let interval = Some(Interval { from, length: (until - from).max(Nanos::ZERO) });
+        Ok(Self { path: self.path.clone(), snapshot, life: self.life, interval })
     }
 
     /// `robot · running (process 1234, up 12.3 s)`
@@ -170,7 +222,14 @@ impl Look {
             Life::Runs(_) => format!("process {process}, up {}", self.uptime()),
             _ => format!("process {process}, started {}", self.age()),
         };
-        format!("{} · {life} ({since})", self.snapshot.name)
+        let silent = self.silence().map_or_else(String::new, |silence| {
+            format!(", silent for {}: it hangs, or this is a copy", coarse(silence))
+        });
+        let interval = self.interval.map_or_else(String::new, |Interval { from, length }| {
+            let after = (from - self.snapshot.started_at).max(Nanos::ZERO);
+            format!(" · {length} from {after} after the start")
+        });
+        format!("{} · {life} ({since}{silent}){interval}", self.snapshot.name)
     }
 
     fn age(&self) -> String {

@@ -18,6 +18,8 @@ use support::{Process, Ran, json, run, sinew, until};
 
 /// Tells the process of its own where its panel goes.
 const DIRECTORY: &str = "SINEW_TEST_PANEL_DIR";
+/// And what it is called, if not `loop`.
+const NAME: &str = "SINEW_TEST_PANEL_NAME";
 
 /// The process that the tests look at: a guarded loop that records thousands of executions with a
 /// long tail and some overruns, says so, and goes on until its standard input ends.
@@ -25,7 +27,8 @@ const DIRECTORY: &str = "SINEW_TEST_PANEL_DIR";
 #[ignore = "a process of its own, which the other tests start"]
 fn a_guarded_loop() {
     let Some(dir) = std::env::var_os(DIRECTORY) else { return };
-    let panel = Panel::create(&PanelSpec::new("loop").in_dir(dir)).unwrap();
+    let name = std::env::var(NAME).unwrap_or("loop".to_owned());
+    let panel = Panel::create(&PanelSpec::new(name).in_dir(dir)).unwrap();
     panel.set_layout("one loop");
     panel.set_not_real_time(&["a test"]);
     let spec = GuardSpec {
@@ -63,9 +66,13 @@ fn a_guarded_loop() {
 }
 
 fn guarded_loop(dir: &Path) -> Process {
+    named_loop(dir, "loop")
+}
+
+fn named_loop(dir: &Path, name: &str) -> Process {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "a_guarded_loop", "--ignored", "--nocapture"]);
-    command.env(DIRECTORY, dir).stdin(Stdio::piped());
+    command.env(DIRECTORY, dir).env(NAME, name).stdin(Stdio::piped());
     let mut process = Process::start(&mut command);
     process.line("ready");
     process
@@ -101,8 +108,15 @@ fn a_running_process_is_shown_and_not_disturbed() {
     // Stopped, so that whatever changes the panel or the process can only be the reader.
     process.signal("STOP");
     let state = || std::fs::read_to_string(format!("/proc/{}/stat", process.id())).unwrap();
-    let is = |word: &str| state().rsplit(')').next().unwrap().trim_start().starts_with(word);
-    until("the process is stopped", || is("T").then_some(()));
+    // Each of its threads: they stop one after the other.
+    let tasks = format!("/proc/{}/task", process.id());
+    let is_stopped = || {
+        std::fs::read_dir(&tasks).unwrap().all(|task| {
+            let stat = std::fs::read_to_string(task.unwrap().path().join("stat")).unwrap();
+            stat.rsplit(')').next().unwrap().trim_start().starts_with('T')
+        })
+    };
+    until("the process is stopped", || is_stopped().then_some(()));
     let panel = dir.path().join("loop.panel");
     let facts = || {
         let meta = panel.metadata().unwrap();
@@ -371,6 +385,172 @@ fn following_redraws_ends_by_itself_or_with_ctrl_c_and_logs_what_happened_in_bet
     assert!(executions.iter().all(|(_, seconds, _)| *seconds > 0.5));
     let recorded: u64 = executions.iter().map(|(.., histogram)| histogram.len()).sum();
     assert!((1..20_000).contains(&recorded), "only what came while following: {recorded}");
+}
+
+/// Values of the execution histogram of the only, or first, panel of a report.
+fn count_of(report: &serde_json::Value) -> u64 {
+    report["panels"][0]["histograms"][0]["count"].as_u64().unwrap()
+}
+
+#[test]
+fn two_moments_of_a_process_differ_by_what_came_between() {
+    let dir = tempfile::tempdir().unwrap();
+    let process = guarded_loop(dir.path());
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (before, after) = (path("before.saved"), path("after.saved"));
+    let saved = |file: &str| hist(dir.path(), &["loop", "--save", file]);
+    assert!(saved(&before).good().contains("loop · running"));
+    let of = |file: &str| count_of(&json(&hist(dir.path(), &[file, "--json", "-"]).good()));
+    let first = of(&before);
+    assert!(first >= 20_000);
+    let live = || count_of(&json(&hist(dir.path(), &["loop", "--json", "-"]).good()));
+    until("something has come", || (live() > first + 100).then_some(()));
+    assert_eq!(of(&before), first, "a copy stands still");
+    // Found by its plain name, too, where it lies.
+    let mut beside = sinew();
+    beside.current_dir(dir.path()).args(["hist", "before.saved"]);
+    assert!(Ran::of(beside.output().unwrap()).good().contains("loop · running"));
+    saved(&after).good();
+    let error = saved(&after).error(2);
+    assert!(error.contains("after.saved exists, and a saved panel replaces nothing"), "{error}");
+    // Least of all a panel that is in use.
+    saved(&path("loop.panel")).error(2);
+    process.signal("KILL");
+    process.end();
+
+    let hlog = path("diff.hlog");
+    let args = ["--diff", &before, &after, "--hlog", &hlog, "--json", "-"];
+    let report = json(&hist(dir.path(), &args).good());
+    let between = of(&after) - first;
+    assert!((100..20_000).contains(&between), "{between}");
+    assert_eq!(count_of(&report), between);
+    let interval = report["panels"][0]["interval_ns"].as_i64().unwrap();
+    assert!(interval > 0);
+    let executions = &read_hlog(Path::new(&hlog))[0];
+    assert_eq!((executions.0.as_str(), executions.2.len()), ("work_step-execution", between));
+    assert!((executions.1 * 1e9 - interval as f64).abs() < 2e6, "{} s", executions.1);
+    // The dead process's own panel is a moment, too.
+    let report = json(&hist(dir.path(), &["--diff", &before, "loop", "--json", "-"]).good());
+    assert!(count_of(&report) >= between);
+    let trips = report["panels"][0]["trips"].as_array().unwrap().len() as u64;
+    let overruns = report["panels"][0]["histograms"][0]["overruns"].as_u64().unwrap();
+    assert!(trips <= overruns, "{trips} of {overruns}: none from before");
+
+    let error = hist(dir.path(), &["--diff", &after, &before]).error(2);
+    assert!(error.contains("give the earlier moment first"), "{error}");
+    let error = hist(dir.path(), &["--diff", "loop"]).error(2);
+    assert!(error.contains("--diff compares two moments, and 1 panels are given"), "{error}");
+    std::fs::rename(path("loop.panel"), path("old.saved")).unwrap();
+    let _other = guarded_loop(dir.path());
+    let error = hist(dir.path(), &["--diff", &before, "loop"]).error(2);
+    assert!(error.contains("two processes side by side"), "{error}");
+}
+
+#[test]
+fn only_what_comes_from_now_on_is_recorded_until_the_time_is_over_or_ctrl_c() {
+    let dir = tempfile::tempdir().unwrap();
+    let _process = guarded_loop(dir.path());
+    let args = ["loop", "--during-seconds", "1", "--json", "-"];
+    let report = json(&hist(dir.path(), &args).good());
+    assert!((1..20_000).contains(&count_of(&report)), "none of those before: {report}");
+    assert!(report["panels"][0]["interval_ns"].as_i64().unwrap() >= 1_000_000_000);
+
+    let mut command = sinew();
+    command.args(["hist", "loop", "--during-seconds", "86400", "--panel-dir"]).arg(dir.path());
+    let recording = Process::start(&mut command);
+    // Once its handler is there, the signal is caught.
+    let status = format!("/proc/{}/status", recording.id());
+    until("it waits for Ctrl-C", || {
+        let status = std::fs::read_to_string(&status).unwrap();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap().trim();
+        (u64::from_str_radix(caught, 16).unwrap() & 0b10 != 0).then_some(())
+    });
+    recording.signal("INT");
+    let text = recording.end().good();
+    assert!(text.contains("after the start\n") && text.contains("work/step"), "{text}");
+}
+
+#[test]
+fn several_nodes_stand_in_one_table_or_are_added_up() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["arm1", "arm2"] {
+        let process = named_loop(dir.path(), name);
+        process.signal("KILL");
+        process.end();
+    }
+    let text = hist(dir.path(), &["arm1", "arm2"]).good();
+    assert!(
+        text.starts_with("NOT REAL-TIME: arm1: a test\nNOT REAL-TIME: arm2: a test\n"),
+        "{text}"
+    );
+    let rows: Vec<Vec<_>> = text
+        .lines()
+        .filter(|line| line.trim_start().starts_with("work/step  "))
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    let nodes =
+        rows.iter().map(|row| (row[1], *row.iter().find(|w| w.starts_with("arm")).unwrap()));
+    let kinds = ["execution", "release", "wake-up"];
+    let expected: Vec<_> =
+        kinds.iter().flat_map(|kind| [(*kind, "arm1"), (*kind, "arm2")]).collect();
+    assert_eq!(nodes.collect::<Vec<_>>(), expected, "each kind of both nodes together: {text}");
+    assert!(text.contains("\n  arm2 work/step #"), "{text}");
+
+    let out = dir.path().join("out");
+    let hlog = dir.path().join("merged.hlog");
+    let args = ["arm1", "arm2", "--merge", "--json", "-", "--hgrm", out.to_str().unwrap()];
+    let report =
+        json(&hist(dir.path(), &[&args[..], &["--hlog", hlog.to_str().unwrap()]].concat()).good());
+    let count = |panel: usize| report["panels"][panel]["histograms"][0]["count"].as_u64().unwrap();
+    assert_eq!(report["merged"][0]["count"], count(0) + count(1));
+    assert_eq!(report["merged"][0]["budget_ns"], 500_000);
+    let logged = read_hlog(&hlog);
+    assert_eq!((logged.len(), logged[0].2.len()), (3, count(0) + count(1)));
+    assert!(out.join("arm1_arm2-work_step-execution.hgrm").exists());
+    let text = hist(dir.path(), &["arm1", "arm2", "--merge", "--plot"]).good();
+    assert_eq!(text.matches("work/step   execution").count(), 1, "{text}");
+    let error = hist(dir.path(), &["arm1", "--merge"]).error(2);
+    assert!(error.contains("--merge adds up several panels"), "{error}");
+
+    let saved = dir.path().join("saved");
+    hist(dir.path(), &["arm1", "arm2", "--save", saved.to_str().unwrap()]).good();
+    assert!(hist(&saved, &["arm2"]).good().contains("arm2 · killed or crashed"));
+}
+
+#[test]
+fn intervals_of_a_log_add_up_to_what_came_and_follow_each_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let _process = guarded_loop(dir.path());
+    let log = dir.path().join("ends.hlog");
+    let mut command = sinew();
+    command.args(["hist", "loop", "--follow", "--interval-seconds", "1", "--hlog"]);
+    command.arg(&log).arg("--panel-dir").arg(dir.path());
+    let mut following = Process::start(&mut command);
+    for _ in 0..3 {
+        following.line("loop · running");
+    }
+    following.signal("INT");
+    following.end().good();
+    let all = read_hlog(&log);
+    let executions: Vec<_> = all.iter().filter(|(tag, ..)| tag == "work_step-execution").collect();
+    // Two whole ones, and what came until Ctrl-C.
+    assert_eq!(executions.len(), 3);
+    assert!(executions[2].1 < executions[0].1 + executions[1].1);
+    let text = std::fs::read_to_string(&log).unwrap();
+    let times: Vec<(f64, f64)> = text
+        .lines()
+        .filter(|line| line.starts_with("Tag=work_step-execution"))
+        .map(|line| {
+            let mut fields = line.split(',').skip(1).map(|field| field.parse().unwrap_or(0.0));
+            (fields.next().unwrap(), fields.next().unwrap())
+        })
+        .collect();
+    for pair in times.windows(2) {
+        let end = pair[0].0 + pair[0].1;
+        assert!((pair[1].0 - end).abs() < 0.005, "no hole between {pair:?}");
+    }
+    let error = hist(dir.path(), &["loop", "--interval-seconds", "2"]);
+    assert_eq!(error.code, Some(2), "only with --follow: {error:?}");
 }
 
 #[test]

@@ -192,4 +192,66 @@ mod tests {
         assert!(long.ends_with("µ…"));
         assert_eq!(cut(""), "");
     }
+
+    /// The robot in the middle of a swing, without a controller.
+    fn robot() -> PanelSnapshot {
+        use super::super::gauges;
+        use sinew_rt::guard::{Execution, Guard, GuardSpec};
+        use sinew_rt::panel::{Kind, Panel, PanelSpec};
+
+        let panel = Panel::anonymous(&PanelSpec::new("robot")).unwrap();
+        panel.set_layout("fused: receive+verify+deliver+send on core 1 (as configured)");
+        panel.set_state(sinew_rt::panel::State::Running);
+        let mut guards = ["receive", "verify", "deliver", gauges::CART, "send"].map(|name| {
+            let spec = GuardSpec {
+                budget: Nanos::from_micros(250),
+                hard_limit: Nanos::from_secs(1),
+                ladder: sinew_rt::ladder::LadderConfig::report_only(),
+            };
+            Guard::new(panel.probe(name, Some(1)).unwrap(), spec).unwrap()
+        });
+        let wake_up = panel.recorder(gauges::CART, Kind::WakeUp).unwrap();
+        let age = panel.recorder(gauges::AGE, Kind::Age).unwrap();
+        for n in 0..100 {
+            let at = Nanos::from_millis(1_000 + n);
+            for (place, guard) in guards.iter_mut().enumerate() {
+                guard.enter(at);
+                let took = Nanos::from_micros(10 * (1 + place as i64) + n / 10);
+                guard.exit(at + took, Execution::Worked { released: at });
+            }
+            wake_up.record(Nanos::new(900 + n), at);
+            age.record(Nanos::from_micros(500), at);
+        }
+        let gauge = |name: &str, value| panel.gauge(name).unwrap().set(value);
+        gauge(&format!("{} safety", gauges::CART), State::SafeStop.code().into());
+        let cause = sinew_control::safety::StopCause::InputLost;
+        gauge(&format!("{} stop cause", gauges::CART), cause.code().into());
+        gauge(gauges::ANGLE, -400_000);
+        gauge(gauges::CART_POSITION, 120_000);
+        gauge(gauges::TORQUE, -35_000);
+        let mut snapshot = panel.snapshot().unwrap();
+        snapshot.process.pid = 4_711;
+        snapshot
+    }
+
+    #[test]
+    fn the_table_fits_an_ordinary_terminal() {
+        let live = Live {
+            table: None,
+            brand: Some("SCHED_FIFO 80 was refused".to_owned()),
+            notes: vec!["  5.0 s  controller killed".to_owned()],
+            drawn_at: None,
+        };
+        let look = Look { robot: robot(), controller: None };
+        let scene = Scene {
+            elapsed: Nanos::from_millis(5_100),
+            length: Nanos::from_secs(20),
+            phase: "safe stop",
+        };
+        let text = live.text(&look, &scene);
+        assert!(
+            text.lines().count() <= 23 && text.lines().all(|line| line.chars().count() <= WIDTH)
+        );
+        insta::assert_snapshot!(text);
+    }
 }

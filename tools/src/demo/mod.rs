@@ -38,6 +38,8 @@ use report::Report;
 use scratch::{Role, Scratch};
 use story::{Script, Story};
 
+pub(crate) use table::short;
+
 /// What the controller publishes.
 const SETPOINT: &str = "cart/setpoint";
 /// What the robot publishes.

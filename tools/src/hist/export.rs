@@ -17,7 +17,7 @@ use super::Series;
 use super::report::slug;
 use crate::exit::Failure;
 use crate::output::{cannot_write, write_file};
-use crate::panels::Look;
+use crate::panels::{Interval, Look};
 
 /// Lines for each halving of the distance to 100 %, as HdrHistogram's own tools write them.
 const TICKS_PER_HALF: u32 = 5;
@@ -128,45 +128,22 @@ impl IntervalLog {
         Ok(log)
     }
 
-    /// Each histogram as one interval from the start of its process until now, or until its last
-    /// sign of life.
-    pub(super) fn lives(
+    /// Each histogram as one interval: what the look covers, or the whole life of its process until
+    /// now or its last sign.
+    pub(super) fn add(
         &mut self,
         looks: &[Look],
         chosen: impl Fn(&Look) -> Vec<usize>,
     ) -> Result<(), Failure> {
         for look in looks {
+            let snapshot = &look.snapshot;
+            let (from, length) = match look.interval {
+                Some(Interval { from, length }) => (from, length),
+                None => (snapshot.started_at, look.uptime()),
+            };
+            let from = snapshot.started_at_wall + (from - snapshot.started_at);
             for index in chosen(look) {
-                let histogram = &look.snapshot.histograms[index].hdr;
-                let from = look.snapshot.started_at_wall;
-                self.write(&look.snapshot, index, histogram, from, look.uptime())?;
-            }
-        }
-        Ok(())
-    }
-
-    /// What was recorded between two looks at the same panels.
-    pub(super) fn intervals(
-        &mut self,
-        before: &[Look],
-        after: &[Look],
-        chosen: impl Fn(&Look) -> Vec<usize>,
-    ) -> Result<(), Failure> {
-        for (before, after) in before.iter().zip(after) {
-            let (old, new) = (&before.snapshot, &after.snapshot);
-            let from = new.started_at_wall + (old.taken_at - new.started_at);
-            for index in chosen(after) {
-                let mut interval = new.histograms[index].hdr.clone();
-                // Histograms are only ever added, behind those that were there.
-                if let Some(old) = old.histograms.get(index) {
-                    interval.subtract(&old.hdr).map_err(|error| {
-                        Failure::machine(format!(
-                            "{}: counts went back: {error}",
-                            after.path.display()
-                        ))
-                    })?;
-                }
-                self.write(new, index, &interval, from, new.taken_at - old.taken_at)?;
+                self.write(snapshot, index, &snapshot.histograms[index].hdr, from, length)?;
             }
         }
         Ok(())

@@ -3,7 +3,9 @@
 //! The panel is mapped read-only; the process that writes it is never asked, and may be dead.
 
 mod export;
+mod merge;
 mod report;
+mod save;
 mod table;
 
 use std::io::IsTerminal;
@@ -21,6 +23,7 @@ use crate::panels::{Look, OpenPanel, PanelDir};
 use crate::plot::{self, Curve, Style};
 use report::Report;
 
+pub(crate) use report::{TripReport, trips};
 pub(crate) use table::brand;
 
 /// Show how long every stage took, from the panel of a running or dead process.
@@ -40,6 +43,11 @@ Examples:
   sinew hist robot --hgrm out/        a file for each histogram, for HdrHistogram's plotter
   sinew hist robot --hlog robot.hlog  one interval log (with --follow: an interval a second)
   sinew hist robot.crashed.panel      after a crash
+  sinew hist robot controller         side by side in one table
+  sinew hist arm1 arm2 arm3 --merge   all three as one
+  sinew hist robot --during-seconds 10      only what the next ten seconds bring
+  sinew hist robot --save before.panel      a copy to compare with, or to send
+  sinew hist --diff before.panel robot      only what came since
 
 Exit codes: 0 shown · 2 wrong usage · 3 there is no such panel, or a file cannot be written")]
 pub(crate) struct HistArgs {
@@ -61,21 +69,45 @@ pub(crate) struct HistArgs {
     /// Write HdrHistogram's interval log, in nanoseconds, with one tag a histogram
     #[arg(long, value_name = "PATH")]
     hlog: Option<PathBuf>,
-    /// Redraw every second until Ctrl-C, or until the process ends
+    /// Redraw until Ctrl-C, or until the process ends
     #[arg(long, short, conflicts_with = "json")]
     follow: bool,
+    /// How often --follow redraws and logs an interval, in seconds
+    #[arg(long, value_name = "N", requires = "follow", default_value_t = 1,
+          value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    interval_seconds: u32,
+    /// Only what is recorded from now on for so long, in seconds; Ctrl-C ends it early
+    #[arg(long, value_name = "N", conflicts_with = "follow",
+          value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    during_seconds: Option<u32>,
+    /// Only what the second of two panels has beyond the first: two moments of one process
+    #[arg(long, conflicts_with_all = ["follow", "during_seconds", "merge"])]
+    diff: bool,
+    /// Add up what several panels have under one name
+    #[arg(long)]
+    merge: bool,
+    /// Copy the panel to a new file, or several into a directory, to read or compare later
+    #[arg(long, value_name = "PATH|DIR", conflicts_with_all = ["follow", "during_seconds", "diff"])]
+    save: Option<PathBuf>,
     #[command(flatten)]
     json: JsonArgs,
     #[command(flatten)]
     dir: PanelDir,
 }
 
-/// How often `--follow` looks.
-const PERIOD: Duration = Duration::from_secs(1);
-
 pub(crate) fn run(args: HistArgs) -> Outcome {
     if args.panels.is_empty() {
         return list(&args);
+    }
+    let several = args.panels.len();
+    if args.diff && several != 2 {
+        return Err(Failure::usage(format!(
+            "--diff compares two moments, and {several} panels are given: first the earlier, as \
+             `--save` copied it, then the later or the node itself"
+        )));
+    }
+    if args.merge && several < 2 {
+        return Err(Failure::usage("--merge adds up several panels, and one is given"));
     }
     let open = args
         .panels
@@ -93,6 +125,10 @@ fn list(args: &HistArgs) -> Outcome {
         ("--hgrm", args.hgrm.is_some()),
         ("--hlog", args.hlog.is_some()),
         ("--follow", args.follow),
+        ("--during-seconds", args.during_seconds.is_some()),
+        ("--diff", args.diff),
+        ("--merge", args.merge),
+        ("--save", args.save.is_some()),
     ];
     if let Some((option, _)) = asked.iter().find(|(_, asked)| *asked) {
         let problem = format!("{option} needs a panel: give the name of a node or a path");
@@ -106,47 +142,89 @@ fn list(args: &HistArgs) -> Outcome {
 }
 
 fn once(args: &HistArgs, open: &[OpenPanel]) -> Outcome {
-    let looks = look(args, open)?;
-    args.json.hand_out(|| text(args, &looks), &Report::of(&looks, &args.stage))?;
+    let mut looks = look(args, open)?;
+    if let Some(seconds) = args.during_seconds {
+        let ctrl_c = ctrl_c()?;
+        if std::io::stderr().is_terminal() {
+            eprintln!("recording for {seconds} s; Ctrl-C ends it and shows what came so far");
+        }
+        // Either way it is over.
+        let _ = ctrl_c.recv_timeout(Duration::from_secs(seconds.into()));
+        looks = since(&looks, &look(args, open)?)?;
+    }
+    if args.diff {
+        looks = vec![looks[1].recorded_since(&looks[0])?];
+    }
+    let merged = if args.merge { Some(merge::merge(&looks)?) } else { None };
+    // What curves and files are of.
+    let shown = merged.as_ref().map_or(looks.as_slice(), std::slice::from_ref);
+    let report = Report::of(&looks, merged.as_ref(), &args.stage);
+    args.json.hand_out(|| text(args, &looks, merged.as_ref()), &report)?;
     if let Some(path) = &args.svg {
-        let svg = svg(args, &looks).map_err(Failure::machine)?;
+        let svg = svg(args, shown).map_err(Failure::machine)?;
         output::write_file(path, svg.as_bytes())?;
     }
     if let Some(path) = &args.hgrm {
-        export::hgrm(path, &series(args, &looks))?;
+        export::hgrm(path, &series(args, shown))?;
     }
     if let Some(path) = &args.hlog {
-        let mut log = export::IntervalLog::create(path, &looks)?;
-        log.lives(&looks, |look| chosen(args, look))?;
+        export::IntervalLog::create(path, shown)?.add(shown, |look| chosen(args, look))?;
+    }
+    if let Some(path) = &args.save {
+        save::save(path, &looks)?;
     }
     Ok(Exit::Done)
 }
 
-fn follow(args: &HistArgs, open: &[OpenPanel]) -> Outcome {
+/// What came between two looks at the same panels.
+fn since(before: &[Look], after: &[Look]) -> Result<Vec<Look>, Failure> {
+    before.iter().zip(after).map(|(before, after)| after.watched_since(before)).collect()
+}
+
+/// Receives once, when Ctrl-C was pressed.
+fn ctrl_c() -> Result<mpsc::Receiver<()>, Failure> {
     let (stop, stopped) = mpsc::channel();
     ctrlc::set_handler(move || {
-        // Nobody is left to tell when the loop below has ended by itself.
+        // Nobody is left to tell when the command has ended by itself.
         let _ = stop.send(());
     })
     .map_err(|error| Failure::machine(format!("cannot wait for Ctrl-C: {error}")))?;
+    Ok(stopped)
+}
+
+fn follow(args: &HistArgs, open: &[OpenPanel]) -> Outcome {
+    let stopped = ctrl_c()?;
+    let merged = |looks: &[Look]| match args.merge {
+        true => merge::merge(looks).map(Some),
+        false => Ok(None),
+    };
     let mut looks = look(args, open)?;
     let mut log = match &args.hlog {
-        Some(path) => Some(export::IntervalLog::create(path, &looks)?),
+        Some(path) => {
+            let merged = merged(&looks)?;
+            let shown = merged.as_ref().map_or(looks.as_slice(), std::slice::from_ref);
+            Some(export::IntervalLog::create(path, shown)?)
+        }
         None => None,
     };
     loop {
         let clear = if std::io::stdout().is_terminal() { "\x1b[H\x1b[2J" } else { "" };
-        output::print(&format!("{clear}{}", text(args, &looks)))?;
+        let text = text(args, &looks, merged(&looks)?.as_ref());
+        output::print(&format!("{clear}{text}"))?;
         if !looks.iter().any(|look| look.life.runs()) {
             return Ok(Exit::Done);
         }
-        match stopped.recv_timeout(PERIOD) {
-            Err(mpsc::RecvTimeoutError::Timeout) => {}
-            _ => return Ok(Exit::Done),
-        }
+        let waited = stopped.recv_timeout(Duration::from_secs(args.interval_seconds.into()));
         let before = std::mem::replace(&mut looks, look(args, open)?);
         if let Some(log) = &mut log {
-            log.intervals(&before, &looks, |look| chosen(args, look))?;
+            let intervals = since(&before, &looks)?;
+            let merged = merged(&intervals)?;
+            let shown = merged.as_ref().map_or(intervals.as_slice(), std::slice::from_ref);
+            log.add(shown, |look| chosen(args, look))?;
+        }
+        // Ctrl-C: the log has what came until now.
+        if waited != Err(mpsc::RecvTimeoutError::Timeout) {
+            return Ok(Exit::Done);
         }
     }
 }
@@ -227,21 +305,16 @@ const PLOT_HEIGHT: usize = 16;
 /// Columns where there is no terminal to ask.
 const PLOT_WIDTH: usize = 100;
 
-fn text(args: &HistArgs, looks: &[Look]) -> String {
+fn text(args: &HistArgs, looks: &[Look], merged: Option<&Look>) -> String {
     let terminal = std::io::stdout().is_terminal();
-    let mut text = String::new();
-    for look in looks {
-        if !text.is_empty() {
-            text.push('\n');
-        }
-        text.push_str(&table::panel(look, &args.stage, terminal));
-    }
+    let mut text = table::panels(looks, merged, &args.stage, terminal);
     if args.plot {
         let style = match terminal && std::env::var_os("NO_COLOR").is_none() {
             true => Style::Colour,
             false => Style::Plain,
         };
         let width = table::width(terminal).map_or(PLOT_WIDTH, usize::from);
+        let looks = merged.map_or(looks, std::slice::from_ref);
         let series = series(args, looks);
         text.push('\n');
         text.push_str(&plot::in_terminal(&curves(looks, &series), width, PLOT_HEIGHT, style));

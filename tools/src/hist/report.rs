@@ -17,6 +17,9 @@ pub(crate) struct Report {
     version: u32,
     report: String,
     panels: Vec<PanelReport>,
+    /// The histograms of all panels added up, where that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    merged: Option<Vec<Row>>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -28,6 +31,13 @@ struct PanelReport {
     pid: u32,
     started_at_unix_ns: i64,
     uptime_ns: i64,
+    /// For how long housekeeping has not shown itself, where that is long: it hangs, or the panel
+    /// is a copy.
+    silent_ns: Option<i64>,
+    /// What counts and distributions cover, where that is not the whole life: from how long after
+    /// the start, and for how long.
+    interval_after_ns: Option<i64>,
+    interval_ns: Option<i64>,
     layout: String,
     identity: String,
     not_real_time: Vec<String>,
@@ -66,7 +76,7 @@ pub(crate) struct Row {
 }
 
 /// A budget that was missed.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct TripReport {
     pub(crate) stage: String,
     pub(crate) number: u64,
@@ -147,9 +157,10 @@ impl From<&EvidenceSnapshot> for EvidenceReport {
 }
 
 impl Report {
-    pub(crate) fn of(looks: &[Look], stages: &[String]) -> Self {
+    pub(crate) fn of(looks: &[Look], merged: Option<&Look>, stages: &[String]) -> Self {
         let panels = looks.iter().map(|look| PanelReport::of(look, stages)).collect();
-        Self { version: VERSION, report: "hist".to_owned(), panels }
+        let merged = merged.map(|look| rows(&look.snapshot, stages));
+        Self { version: VERSION, report: "hist".to_owned(), panels, merged }
     }
 }
 
@@ -164,6 +175,11 @@ impl PanelReport {
             pid: snapshot.process.pid,
             started_at_unix_ns: snapshot.started_at_wall.as_nanos(),
             uptime_ns: look.uptime().as_nanos(),
+            silent_ns: look.silence().map(Nanos::as_nanos),
+            interval_after_ns: look
+                .interval
+                .map(|interval| (interval.from - snapshot.started_at).as_nanos()),
+            interval_ns: look.interval.map(|interval| interval.length.as_nanos()),
             layout: snapshot.layout.clone(),
             identity: snapshot.identity.clone(),
             not_real_time: snapshot.not_real_time.clone(),

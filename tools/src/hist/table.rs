@@ -35,38 +35,64 @@ fn new_table(terminal: bool) -> Table {
     table
 }
 
-/// One panel: what brands it, who wrote it, its histograms and its last trips.
-pub(crate) fn panel(look: &Look, stages: &[String], terminal: bool) -> String {
-    let snapshot = &look.snapshot;
+/// Panels: what brands them, who wrote them, their histograms and their last trips. Several stand
+/// in one table, each stage of all of them together; or merged, as one.
+pub(crate) fn panels(
+    looks: &[Look],
+    merged: Option<&Look>,
+    stages: &[String],
+    terminal: bool,
+) -> String {
+    let several = looks.len() > 1;
     let mut text = String::new();
-    brand(&mut text, &snapshot.not_real_time, terminal);
-    let _ = writeln!(text, "{}", look.headline());
-    if !snapshot.layout.is_empty() {
-        let _ = writeln!(text, "{}", snapshot.layout);
+    for Look { snapshot, .. } in looks {
+        let name = if several { format!("{}: ", snapshot.name) } else { String::new() };
+        let reasons = snapshot.not_real_time.iter().map(|reason| format!("{name}{reason}"));
+        brand(&mut text, &reasons.collect::<Vec<_>>(), terminal);
     }
-    let mut table = new_table(terminal);
-    table.set_header(
-        [
-            "stage", "kind", "count", "p50", "p90", "p99", "p99.9", "p99.99", "max", "budget",
-            "overruns",
-        ]
-        .iter()
-        .enumerate()
-        .map(|(n, name)| if n < 2 { Cell::new(name) } else { right(name) }),
-    );
-    for row in report::rows(snapshot, stages) {
-        add(&mut table, &row);
+    for look in looks {
+        let _ = writeln!(text, "{}", look.headline());
+        if !look.snapshot.layout.is_empty() {
+            let indent = if several { "  " } else { "" };
+            let _ = writeln!(text, "{indent}{}", look.snapshot.layout);
+        }
     }
-    let _ = writeln!(text, "{}", table.trim_fmt());
-    trips(&mut text, look, stages);
-    if snapshot.torn > 0 {
+    let _ = writeln!(text, "{}", histograms(looks, merged, stages, terminal).trim_fmt());
+    trips(&mut text, looks, stages);
+    let torn: u32 = looks.iter().map(|look| look.snapshot.torn).sum();
+    if torn > 0 {
         let _ = writeln!(
             text,
-            "{} records are left out: their writer was, or died, in the middle of them",
-            snapshot.torn
+            "{torn} records are left out: their writer was, or died, in the middle of them"
         );
     }
     text
+}
+
+fn histograms(looks: &[Look], merged: Option<&Look>, stages: &[String], terminal: bool) -> Table {
+    let looks = merged.map_or(looks, std::slice::from_ref);
+    let several = looks.len() > 1;
+    let mut table = new_table(terminal);
+    let names = ["stage", "kind", "node"];
+    let names = names.into_iter().take(if several { 3 } else { 2 }).map(Cell::new);
+    let figures = ["count", "p50", "p90", "p99", "p99.9", "p99.99", "max", "budget", "overruns"];
+    table.set_header(names.chain(figures.map(right)));
+    let mut rows: Vec<_> = looks
+        .iter()
+        .flat_map(|look| {
+            let node = several.then_some(look.snapshot.name.as_str());
+            report::rows(&look.snapshot, stages).into_iter().map(move |row| (node, row))
+        })
+        .collect();
+    // The same of every node together, in the order in which the first of them has it.
+    let names: Vec<_> = rows.iter().map(|(_, row)| (row.name.clone(), row.kind.clone())).collect();
+    rows.sort_by_cached_key(|(_, row)| {
+        names.iter().position(|(name, kind)| (name, kind) == (&row.name, &row.kind))
+    });
+    for (node, row) in &rows {
+        add(&mut table, *node, row);
+    }
+    table
 }
 
 /// The reasons why these figures are no real-time figures, on top of everything.
@@ -81,7 +107,7 @@ fn right(content: impl ToString) -> Cell {
     Cell::new(content.to_string()).set_alignment(CellAlignment::Right)
 }
 
-fn add(table: &mut Table, row: &Row) {
+fn add(table: &mut Table, node: Option<&str>, row: &Row) {
     let span = |ns: Option<i64>| ns.map_or_else(|| "–".to_owned(), |ns| Nanos::new(ns).to_string());
     let over = |ns: Option<i64>| ns.zip(row.budget_ns).is_some_and(|(ns, budget)| ns > budget);
     let value = |ns| match over(ns) {
@@ -93,9 +119,8 @@ fn add(table: &mut Table, row: &Row) {
         Some(0) => right("0"),
         Some(n) => right(n).fg(Color::Red).add_attribute(Attribute::Bold),
     };
-    table.add_row([
-        Cell::new(&row.name),
-        Cell::new(&row.kind),
+    let names = [Some(row.name.as_str()), Some(row.kind.as_str()), node];
+    let figures = [
         right(row.count),
         value(row.p50_ns),
         value(row.p90_ns),
@@ -105,35 +130,38 @@ fn add(table: &mut Table, row: &Row) {
         value(row.max_ns),
         right(span(row.budget_ns)),
         overruns,
-    ]);
+    ];
+    table.add_row(names.into_iter().flatten().map(Cell::new).chain(figures));
 }
 
-fn trips(text: &mut String, look: &Look, stages: &[String]) {
-    let snapshot = &look.snapshot;
-    let trips = report::trips(snapshot, stages);
+fn trips(text: &mut String, looks: &[Look], stages: &[String]) {
     let mut heading = "Last trips:\n";
-    for probe in &snapshot.probes {
-        let of_probe: Vec<_> = trips.iter().filter(|trip| trip.stage == probe.name).collect();
-        for trip in of_probe.iter().rev().take(TRIPS_SHOWN) {
-            let after = Nanos::new(trip.after_ns);
-            let _ = writeln!(
-                text,
-                "{heading}  {} #{}: {}, then {}, {after} after the start",
-                trip.stage,
-                trip.number,
-                what(trip),
-                trip.level_after,
-            );
-            if let Some(evidence) = &trip.evidence {
-                let _ = writeln!(text, "    {}", seen(evidence));
+    for look in looks {
+        let node = if looks.len() > 1 { format!("{} ", look.snapshot.name) } else { String::new() };
+        let trips = report::trips(&look.snapshot, stages);
+        for probe in &look.snapshot.probes {
+            let of_probe: Vec<_> = trips.iter().filter(|trip| trip.stage == probe.name).collect();
+            for trip in of_probe.iter().rev().take(TRIPS_SHOWN) {
+                let after = Nanos::new(trip.after_ns);
+                let _ = writeln!(
+                    text,
+                    "{heading}  {node}{} #{}: {}, then {}, {after} after the start",
+                    trip.stage,
+                    trip.number,
+                    what(trip),
+                    trip.level_after,
+                );
+                if let Some(evidence) = &trip.evidence {
+                    let _ = writeln!(text, "    {}", seen(evidence));
+                }
+                if let Some(around) = &trip.around {
+                    let _ = writeln!(text, "    {}", beside(around));
+                }
+                heading = "";
             }
-            if let Some(around) = &trip.around {
-                let _ = writeln!(text, "    {}", beside(around));
+            if probe.hangs > 0 {
+                let _ = writeln!(text, "  {node}{} hung {} times", probe.name, probe.hangs);
             }
-            heading = "";
-        }
-        if probe.hangs > 0 {
-            let _ = writeln!(text, "  {} hung {} times", probe.name, probe.hangs);
         }
     }
 }
@@ -214,4 +242,60 @@ pub(crate) fn listing(listing: &Listing) -> String {
         let _ = writeln!(text, "{closed}");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::panels::{Interval, Life};
+    use sinew_rt::guard::{Execution, Guard, GuardSpec};
+    use sinew_rt::ladder::LadderConfig;
+    use sinew_rt::panel::{Cause, Kind, Panel, PanelSpec, State};
+
+    const START: Nanos = Nanos::from_secs(1_000);
+
+    /// Ten seconds of a node with a stage that overran once, and a topic without messages.
+    fn look(name: &str, micros: i64, reasons: &[&str]) -> Look {
+        let panel = Panel::anonymous(&PanelSpec::new(name)).unwrap();
+        panel.set_layout("fused: receive+verify+deliver+send on core 1 (as configured)");
+        panel.set_not_real_time(reasons);
+        let spec = GuardSpec {
+            budget: Nanos::from_micros(250),
+            hard_limit: Nanos::from_secs(1),
+            ladder: LadderConfig::report_only(),
+        };
+        let mut guard = Guard::new(panel.probe("verify", Some(1)).unwrap(), spec).unwrap();
+        panel.recorder("arm/setpoint", Kind::Age).unwrap();
+        for n in 0..1_000 {
+            let at = START + Nanos::from_millis(10 * n);
+            guard.enter(at);
+            let took = Nanos::from_micros(if n == 700 { 310 } else { micros + n / 100 });
+            guard.exit(at + took, Execution::Worked { released: at - Nanos::from_micros(3) });
+        }
+        let mut snapshot = panel.snapshot().unwrap();
+        (snapshot.started_at, snapshot.taken_at) = (START, START + Nanos::from_secs(10));
+        snapshot.process.pid = 4_711;
+        for trip in &mut snapshot.trips {
+            // The evidence of made-up instants says nothing.
+            trip.cause = Cause::OwnOverrun;
+        }
+        let life = Life::Runs(State::Running);
+        Look { path: name.into(), snapshot, life, interval: None }
+    }
+
+    #[test]
+    fn one_node_is_a_table() {
+        let text = panels(&[look("robot", 40, &["SCHED_FIFO 80 was refused"])], None, &[], false);
+        insta::assert_snapshot!("one", text);
+    }
+
+    #[test]
+    fn several_nodes_are_one_table_and_merged_ones_one_row() {
+        let mut looks = [look("robot", 40, &[]), look("controller", 90, &["a test"])];
+        looks[1].interval = Some(Interval { from: START, length: Nanos::from_secs(10) });
+        insta::assert_snapshot!("several", panels(&looks, None, &[], false));
+        let merged = super::super::merge::merge(&looks).unwrap();
+        let text = panels(&looks, Some(&merged), &["verify".to_owned()], false);
+        insta::assert_snapshot!("merged", text);
+    }
 }

@@ -1,7 +1,7 @@
 //! `sinew node`: a node as a daemon, and how one is, from its panel alone.
 
 mod run;
-mod status;
+pub(crate) mod status;
 mod topics;
 
 use clap::{Args, Subcommand};

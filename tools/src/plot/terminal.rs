@@ -170,6 +170,15 @@ mod tests {
     }
 
     #[test]
+    fn a_coloured_plot_has_a_colour_for_each_curve() {
+        let (low, high) = (example([(2_000, 10_000)]), example([(50_000, 9_990), (900_000, 10)]));
+        let curves = [Curve::new("receive", &low), Curve::new("verify", &high)];
+        // Escape sequences as text, so that the page can be read.
+        let text = in_terminal(&curves, 60, 9, Style::Colour).replace('\x1b', "ESC");
+        insta::assert_snapshot!(text);
+    }
+
+    #[test]
     fn no_line_is_wider_than_asked_for_and_only_colour_has_escapes() {
         let histogram = example((1..200).map(|n| (n * 997, 200 - n)));
         let curves = [Curve::new("loop", &histogram)];
