@@ -1,10 +1,12 @@
 //! `sinew bench`: what the parts and the whole cost on this machine, beside what they are compared
 //! with, measured in the same seconds.
 
+mod baseline;
 mod compare;
 mod crypto;
 mod guard;
 mod hop;
+mod html;
 mod noise;
 mod pipeline;
 pub(crate) mod report;

@@ -7,8 +7,8 @@
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use sinew_control::control_loop::{ControlLoop, Cycle, LoopBody, LoopError, RATE_MAX_HZ, Wake};
 use sinew_rt::clock::{self, Nanos};
@@ -64,7 +64,8 @@ pub(crate) fn run(args: &WakeArgs) -> Outcome {
     let panel = Panel::anonymous(&PanelSpec::new(NAME)).map_err(Failure::machine)?;
     let rate_hz = rate_hz(args.interval_us);
     let done = Arc::new(AtomicU64::new(0));
-    let body = Counting { left: args.loops, done: done.clone() };
+    let woken = Arc::new(Mutex::new(Samples::new()));
+    let body = Counting { left: args.loops, done: done.clone(), woken: woken.clone() };
     let spec = args.common.thread(NAME, super::core_or_default(args.core)?)?;
     let running = control_loop(spec, rate_hz, args.spin_us).spawn_body(&panel, body);
     let running = running.map_err(failure)?;
@@ -85,7 +86,8 @@ pub(crate) fn run(args: &WakeArgs) -> Outcome {
         us => format!("sleep, then spin {us} µs"),
     };
     let period_ns = 1e9 / f64::from(rate_hz);
-    run.measured(format!("{wait}, every {:.3} µs", period_ns / 1e3), &Samples::from_panel(wake_up));
+    let woken = woken.lock().map_err(Failure::machine)?;
+    run.measured(format!("{wait}, every {:.3} µs", period_ns / 1e3), &woken);
     run.note(format!("{} periods were missed and skipped", report.skipped));
     if let Some(path) = &args.histogram {
         output::write_file(path, histogram(wake_up, &run).as_bytes())?;
@@ -126,14 +128,19 @@ fn failure(error: LoopError) -> Failure {
     }
 }
 
-/// Counts its cycles and ends after the last.
+/// Counts its cycles, keeps how late each began, and ends after the last.
 struct Counting {
     left: u64,
     done: Arc<AtomicU64>,
+    /// Read when the loop is over: nobody else locks it before.
+    woken: Arc<Mutex<Samples>>,
 }
 
 impl LoopBody for Counting {
     fn cycle(&mut self, cx: &mut Cycle) {
+        if let Ok(mut woken) = self.woken.try_lock() {
+            woken.record(cx.now() - cx.due(), cx.now());
+        }
         self.done.store(cx.tick(), Ordering::Relaxed);
         self.left = self.left.saturating_sub(1);
         if self.left == 0 {
@@ -177,14 +184,15 @@ mod tests {
     fn the_loop_counts_exactly_as_often_as_asked_and_its_panel_has_each_wake_up() {
         let panel = Panel::anonymous(&PanelSpec::new("wake-test")).unwrap();
         let done = Arc::new(AtomicU64::new(0));
-        let body = Counting { left: 20, done: done.clone() };
+        let woken = Arc::new(Mutex::new(Samples::new()));
+        let body = Counting { left: 20, done: done.clone(), woken: woken.clone() };
         let spec = ThreadSpec::new("test").strictness(Strictness::Report);
         let report = control_loop(spec, 10_000, 0).run_body(&panel, body).unwrap();
         assert_eq!((report.cycles, done.load(Ordering::Relaxed)), (20, 20));
         let snapshot = panel.snapshot().unwrap();
         let wake_up = snapshot.histograms.iter().find(|h| h.kind == Kind::WakeUp).unwrap();
-        let samples = Samples::from_panel(wake_up);
-        assert_eq!(samples.count(), 20);
-        assert_eq!(samples.summary(Nanos::ZERO).max_ns, wake_up.max.as_nanos() as f64);
+        let summary = woken.lock().unwrap().summary(Nanos::ZERO);
+        assert_eq!((summary.count, wake_up.hdr.len()), (20, 20));
+        assert_eq!(summary.max_ns, wake_up.max.as_nanos() as f64, "the panel has the same");
     }
 }
