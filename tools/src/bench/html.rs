@@ -20,7 +20,7 @@ use draw::{Escaped, Lines};
 const STYLE: &str = include_str!("html/page.css");
 const SCRIPT: &str = include_str!("html/page.js");
 /// Nothing may be loaded from anywhere; what the page itself holds may be used.
-const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
+const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; \
                       base-uri 'none'; form-action 'none'";
 
 /// The page.
@@ -76,6 +76,7 @@ fn header(report: &Report, title: &str) -> String {
         (doctor.fail, "fail", "bad"),
         (doctor.not_applicable, "n/a", "plain"),
     ] {
+        let class = if count > 0 { class } else { "plain" };
         let _ = write!(html, "<span class=\"badge {class}\">doctor: {count} {word}</span> ");
     }
     if report.program.build == "debug" {
@@ -222,6 +223,9 @@ fn machine(report: &Report) -> String {
     let or =
         |text: &str, none: &str| if text.is_empty() { none.to_owned() } else { text.to_owned() };
     let locked = report.memory_locked_bytes;
+    let machine = hypervisor
+        .as_ref()
+        .map_or("bare metal".to_owned(), |hypervisor| format!("virtual machine ({hypervisor})"));
     let throttling = match (report.host.rt_runtime_us, report.host.rt_period_us) {
         (Some(-1), _) => "off".to_owned(),
         (Some(runtime), Some(period)) => format!("{runtime} µs of each {period} µs"),
@@ -229,7 +233,7 @@ fn machine(report: &Report) -> String {
     };
     let facts = [
         ("processor", format!("{processor}, {cores_online} cores online")),
-        ("machine", hypervisor.clone().unwrap_or_else(|| "bare metal".to_owned())),
+        ("machine", machine),
         ("kernel", format!("{kernel_release} {kernel_version}, {preemption}")),
         ("command line", command_line.clone()),
         ("cores", format!("usable {cores_usable}; isolated {}", or(cores_isolated, "none"))),

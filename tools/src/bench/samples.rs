@@ -84,7 +84,8 @@ impl Samples {
 
     /// The span that a share of `quantile` (0 to 1) does not exceed, in ns per operation.
     pub(crate) fn quantile(&self, quantile: f64) -> f64 {
-        self.per_operation(self.histogram.value_at_quantile(quantile))
+        // A bucket ends above the greatest span in it, which is known exactly.
+        self.per_operation(self.histogram.value_at_quantile(quantile).min(self.max_ns))
     }
 
     /// The spans in whole ns per operation, for plots and files that know no batches.
