@@ -7,7 +7,7 @@ const { pathToFileURL } = require("node:url");
 const { chromium } = require("playwright-core");
 
 // Points of a curve below which a plot has lost its data.
-const CURVE_POINTS = 30, BUCKETS = 50;
+const CURVE_POINTS = 30, BUCKETS = 20;
 const [file, screenshots] = process.argv.slice(2);
 const url = pathToFileURL(path.resolve(file)).href;
 

@@ -224,10 +224,6 @@ fn before(then: &Report, now: &Report) -> Vec<String> {
 }
 
 fn hosts(then: &HostFingerprint, now: &HostFingerprint) -> Vec<Option<String>> {
-    let scheduling = |host: &HostFingerprint| -> Vec<_> {
-        let cores = host.scheduling.iter();
-        cores.map(|core| format!("core {}: {}", core.core, core.effective)).collect()
-    };
     vec![
         differ("the processor", &then.processor, &now.processor),
         differ("the number of cores", then.cores_online, now.cores_online),
@@ -242,7 +238,6 @@ fn hosts(then: &HostFingerprint, now: &HostFingerprint) -> Vec<Option<String>> {
         differ("the clock source", &then.clock_source, &now.clock_source),
         differ("sched_rt_runtime_us", then.rt_runtime_us, now.rt_runtime_us),
         differ("sched_rt_period_us", then.rt_period_us, now.rt_period_us),
-        differ("granted scheduling", scheduling(then), scheduling(now)),
     ]
 }
 

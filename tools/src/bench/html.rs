@@ -177,7 +177,7 @@ fn longest(report: &Report) -> String {
         return String::new();
     }
     let mut html = "<section>\n<h2>The worst</h2>\n<table><thead><tr><th>what</th><th>length</th>\
-                    <th>at</th><th>cause</th></tr></thead><tbody>\n"
+                    <th>at</th><th class=\"text\">cause</th></tr></thead><tbody>\n"
         .to_owned();
     for event in &report.longest {
         let _ = writeln!(
@@ -255,8 +255,8 @@ fn machine(report: &Report) -> String {
     html.push_str("</dl>\n");
     if !report.threads.is_empty() {
         html.push_str(
-            "<table><thead><tr><th>measuring thread</th><th>scheduling, read back</th>\
-                       <th>core</th><th>refused</th></tr></thead><tbody>\n",
+            "<table><thead><tr><th>measuring thread</th><th class=\"text\">scheduling, read back</th>\
+                       <th class=\"text\">core</th><th class=\"text\">refused</th></tr></thead><tbody>\n",
         );
         for thread in &report.threads {
             let refused = or(&thread.refused.join("; "), "nothing");

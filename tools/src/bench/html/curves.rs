@@ -3,13 +3,13 @@
 use std::fmt::Write as _;
 
 use super::super::stats::Summary;
-use super::draw::{Area, Hover, figure, legend};
+use super::draw::{Area, Hover, figure};
 use super::span;
 use crate::plot::{Frame, nines};
 
 const HEIGHT: f64 = 330.0;
 
-/// The curves of all `rows` in one plot.
+/// The curves of all `rows` in one plot. Which colour is whose stands in their table.
 pub(super) fn plot<'a>(rows: impl Iterator<Item = (&'a str, &'a Summary)>) -> String {
     let rows: Vec<_> = rows.filter(|(_, summary)| !summary.curve.share.is_empty()).collect();
     if rows.is_empty() {
@@ -37,11 +37,7 @@ pub(super) fn plot<'a>(rows: impl Iterator<Item = (&'a str, &'a Summary)>) -> St
         }
         hover.push(Hover { name: (*name).to_owned(), colour, points });
     }
-    let mut html = figure("percentiles", "Latency by percentile", HEIGHT, &svg, &hover);
-    if rows.len() > 1 {
-        html.push_str(&legend(rows.iter().enumerate().map(|(colour, (name, _))| (*name, colour))));
-    }
-    html
+    figure("percentiles", "Latency by percentile", HEIGHT, &svg, &hover)
 }
 
 fn log(ns: f64) -> f64 {
