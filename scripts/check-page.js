@@ -104,7 +104,11 @@ async function main() {
         if (screenshots) {
           fs.mkdirSync(screenshots, { recursive: true });
           const target = path.join(screenshots, `report-${colorScheme}.png`);
-          await page.screenshot({ path: target, fullPage: true });
+          // Without the last section, which says more of the machine than a picture needs.
+          await page.evaluate(() => window.scrollTo(0, 0));
+          const machine = page.locator("h2", { hasText: "The machine" });
+          const height = Math.floor((await machine.boundingBox()).y) - 16;
+          await page.screenshot({ path: target, fullPage: true, clip: { x: 0, y: 0, width: 1000, height } });
         }
       });
     }
@@ -114,7 +118,7 @@ async function main() {
     });
     await check(browser, {}, async (page) => {
       const pdf = await prints(page);
-      if (screenshots) fs.writeFileSync(path.join(screenshots, "report.pdf"), pdf);
+      fs.writeFileSync(file.replace(/\.html$/, "") + ".pdf", pdf);
     });
   } finally {
     await browser.close();
