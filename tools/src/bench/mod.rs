@@ -2,11 +2,13 @@
 //! with, measured in the same seconds.
 
 mod all;
+mod baseline;
 mod compare;
 mod crypto;
 mod evidence;
 mod guard;
 pub(crate) mod hop;
+mod html;
 mod length;
 mod load;
 mod noise;

@@ -3,24 +3,33 @@
 //! No figure leaves without the scheduling that was read back from the threads that made it. The
 //! JSON has a version; names end in their unit, and every span is in nanoseconds per operation.
 
+mod date;
+mod files;
 mod matrix;
+mod outputs;
+mod parameters;
 mod sections;
 mod text;
 
+use std::collections::BTreeMap;
+
+use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 use sinew_rt::clock::{self, Nanos};
 use sinew_rt::memory::{self, MemoryPlan};
 use sinew_rt::power::CpuLatencyHold;
 use sinew_rt::thread::Applied;
 
+use super::baseline::{Baseline, BaselineReport};
 use super::stats::{
     Comparison, ComparisonReport, JUDGED_SAMPLES, Limit, Limits, Samples, Summary, Verdict,
 };
 use crate::exit::{Exit, Failure, Outcome};
 use crate::host::{self, HostFingerprint};
-use crate::output::JsonArgs;
+pub(crate) use date::date;
 pub(crate) use matrix::MatrixCell;
-pub(crate) use text::span;
+pub(crate) use outputs::OutputArgs;
+pub(crate) use text::{span, times};
 
 /// The version of the JSON. Rises when a name changes its meaning or goes away.
 pub(crate) const VERSION: u32 = 1;
@@ -31,6 +40,12 @@ pub(crate) struct Report {
     pub(crate) version: u32,
     /// The command line that reproduces the run.
     pub(crate) command: String,
+    /// What decides the figures: every option and its value, defaults included, without those that
+    /// only say where the report goes.
+    #[serde(default)]
+    pub(crate) parameters: BTreeMap<String, String>,
+    #[serde(default)]
+    pub(crate) program: Program,
     /// When the run began: ns since 1970.
     pub(crate) started_at_unix_ns: i64,
     pub(crate) host: HostFingerprint,
@@ -58,8 +73,26 @@ pub(crate) struct Report {
     pub(crate) matrix: Vec<MatrixCell>,
     /// What a reader must know to read the figures rightly.
     pub(crate) notes: Vec<String>,
-    /// The worst verdict of all comparisons that have a limit.
+    /// The comparison with a stored run.
+    #[serde(default)]
+    pub(crate) baseline: Option<BaselineReport>,
+    /// The worst verdict of all comparisons that have a limit; a regression exceeds one.
     pub(crate) verdict: Verdict,
+}
+
+/// The program that measured.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Program {
+    pub(crate) version: String,
+    /// `release` or `debug`.
+    pub(crate) build: String,
+}
+
+impl Program {
+    fn this() -> Self {
+        let build = if cfg!(debug_assertions) { "debug" } else { "release" };
+        Self { version: env!("CARGO_PKG_VERSION").to_owned(), build: build.to_owned() }
+    }
 }
 
 /// One thread that measured or was measured.
@@ -173,10 +206,36 @@ pub(crate) struct Longest {
     pub(crate) cause: String,
 }
 
+/// Distributions that are plotted together.
+#[derive(Debug)]
+struct Plotted {
+    /// Of a comparison; empty for what is shown by itself.
+    title: String,
+    curves: Vec<Kept>,
+}
+
+/// A distribution as plots and files of other tools need it: in whole ns per operation.
+#[derive(Debug)]
+struct Kept {
+    name: String,
+    histogram: Histogram<u64>,
+    max: Nanos,
+}
+
+impl Kept {
+    fn new(name: &str, samples: &Samples) -> Self {
+        let max = Nanos::new(samples.max_ns().round() as i64);
+        Self { name: name.to_owned(), histogram: samples.histogram(), max }
+    }
+}
+
 /// A report in the making, and what must be held while it is measured.
 #[derive(Debug)]
 pub(crate) struct Run {
     report: Report,
+    /// What is shown by itself comes first.
+    plotted: Vec<Plotted>,
+    baseline: Option<Baseline>,
     started: Nanos,
     require: bool,
     /// Something that has a limit was never measured.
@@ -189,8 +248,13 @@ impl Run {
     /// Sees whether the report can be written, locks memory, keeps the cores from deep sleep, and
     /// takes the host's fingerprint. With `--require`, what the kernel refuses ends the run.
     pub(crate) fn start(output: &OutputArgs) -> Result<Self, Failure> {
-        output.json.check_writable()?;
+        output.check_writable()?;
         let mut run = Self::elsewhere();
+        run.baseline = Baseline::asked_for(output)?;
+        if let Some(baseline) = &run.baseline {
+            // Before anything is measured; what the threads are granted is compared at the end.
+            baseline.accept(&run.report)?;
+        }
         let memory = memory::prepare(&MemoryPlan::default());
         run.require = output.require;
         run.report.memory_locked_bytes = Some(memory.locked_bytes);
@@ -212,12 +276,18 @@ impl Run {
 
     /// A report about what other processes measured: only the host's fingerprint is taken.
     pub(crate) fn elsewhere() -> Self {
-        let host = host::fingerprint();
+        Self::on(host::fingerprint())
+    }
+
+    /// A report about measurements on this host.
+    pub(crate) fn on(host: HostFingerprint) -> Self {
         let virtual_machine = host.hypervisor.clone();
         let incomplete = host.incomplete.clone();
         let report = Report {
             version: VERSION,
-            command: command_line(),
+            command: parameters::command_line(),
+            parameters: parameters::parameters(),
+            program: Program::this(),
             started_at_unix_ns: clock::wall().as_nanos(),
             host,
             threads: Vec::new(),
@@ -229,13 +299,21 @@ impl Run {
             compared: Vec::new(),
             added: Vec::new(),
             figures: Vec::new(),
-            longest: Vec::new(),
             matrix: Vec::new(),
+            longest: Vec::new(),
+            baseline: None,
             notes: Vec::new(),
             verdict: Verdict::NotJudged,
         };
-        let mut run =
-            Self { report, started: clock::now(), require: false, unmeasured: false, awake: None };
+        let mut run = Self {
+            report,
+            plotted: vec![Plotted { title: String::new(), curves: Vec::new() }],
+            baseline: None,
+            started: clock::now(),
+            require: false,
+            unmeasured: false,
+            awake: None,
+        };
         if let Some(hypervisor) = virtual_machine {
             run.note(format!("virtual machine ({hypervisor}): the host adds pauses of its own"));
         }
@@ -301,14 +379,19 @@ impl Run {
         if samples.count() == 0 {
             return;
         }
-        let summary = samples.summary(self.started);
-        self.report.measured.push(Measured { name: name.into(), summary });
+        let (name, summary) = (name.into(), samples.summary(self.started));
+        self.plotted[0].curves.push(Kept::new(&name, samples));
+        self.report.measured.push(Measured { name, summary });
     }
 
     /// Adds a comparison.
     pub(crate) fn compared(&mut self, comparison: &Comparison) {
         let report = comparison.clone().started_at(self.started).report();
         if report.base.rounds > 0 {
+            let sides = [&report.base, &report.control, &report.subject].map(|side| &side.name);
+            let curves = sides.into_iter().zip(comparison.pooled());
+            let curves = curves.map(|(name, samples)| Kept::new(name, samples)).collect();
+            self.plotted.push(Plotted { title: report.name.clone(), curves });
             self.report.compared.push(report);
         } else if report.limits != Limits::default() {
             self.unmeasured = true;
@@ -351,14 +434,30 @@ impl Run {
         self.report.notes.push(note.into());
     }
 
-    /// Prints the report, writes the JSON where it is wanted, and says how the command ends: 1 when
+    /// Prints the report, writes the files that were asked for, and says how the command ends: 1 when
     /// a limit was exceeded, 3 when one could not be judged on this machine or before Ctrl-C or, with
     /// `require`, something real-time was refused.
     pub(crate) fn finish(mut self, output: &OutputArgs) -> Outcome {
         drop(self.awake.take());
+        if self.baseline.is_none() {
+            self.baseline = Baseline::asked_for(output)?;
+        }
+        let mut refused = None;
+        if let Some(baseline) = &self.baseline {
+            match baseline.accept_measured(&self.report) {
+                Ok(()) => self.report.baseline = Some(baseline.compare(&self.report)),
+                Err(failure) => refused = Some(failure),
+            }
+        }
         let exit = self.conclude(super::interrupted());
-        output.json.hand_out(|| self.report.to_string(), &self.report)?;
-        Ok(exit)
+        output.hand_out(&self.report, &self.plotted)?;
+        refused.map_or(Ok(exit), Err)
+    }
+
+    /// What was found so far.
+    #[cfg(test)]
+    pub(crate) fn into_report(self) -> Report {
+        self.report
     }
 
     /// Forms the verdict and the exit code.
@@ -373,6 +472,9 @@ impl Run {
         let judged = judged.chain(added.map(|added| added.verdict));
         let figures = self.report.figures.iter().filter(|figure| figure.limit.is_some());
         let judged = judged.chain(figures.map(|figure| figure.verdict));
+        // A baseline that decides nothing is no failure of this run; a regression is.
+        let slower = self.report.baseline.as_ref().map(|baseline| baseline.verdict);
+        let judged = judged.chain(slower.filter(|verdict| *verdict == Verdict::Exceeds));
         let judged: Vec<_> = judged.chain(self.unmeasured.then_some(Verdict::NotJudged)).collect();
         let cut_off = interrupted && judged.contains(&Verdict::NotJudged);
         self.report.verdict = judged.into_iter().max().unwrap_or(Verdict::NotJudged);
@@ -384,26 +486,6 @@ impl Run {
             Verdict::Within | Verdict::NotJudged => Exit::Done,
         }
     }
-}
-
-fn command_line() -> String {
-    let quoted = |argument: String| match argument.contains(char::is_whitespace) {
-        true => format!("'{argument}'"),
-        false => argument,
-    };
-    let arguments = std::env::args_os().skip(1);
-    let arguments = arguments.map(|argument| quoted(argument.to_string_lossy().into_owned()));
-    std::iter::once("sinew".to_owned()).chain(arguments).collect::<Vec<_>>().join(" ")
-}
-
-/// The options that every benchmark has.
-#[derive(Clone, Debug, Default, clap::Args)]
-pub(crate) struct OutputArgs {
-    #[command(flatten)]
-    json: JsonArgs,
-    /// Exit with code 3 unless the kernel grants everything asked for
-    #[arg(long)]
-    pub(crate) require: bool,
 }
 
 #[cfg(test)]

@@ -1,16 +1,23 @@
 //! Spans of time, pooled over rounds, and the figures that reports show of them.
 
+mod course;
+
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 use sinew_rt::clock::Nanos;
-use sinew_rt::panel::HistogramSnapshot;
+
+pub(crate) use course::{Blocks, Series};
+use course::{Course, rounded};
 
 /// The longest span that has a bucket of its own: 60 s. Longer ones count as this.
 const HIGHEST_NS: u64 = 60_000_000_000;
 const SIGNIFICANT_DIGITS: u8 = 3;
+/// Points of a percentile curve for each halving of the distance to 100 %, as HdrHistogram's own
+/// plots have them.
+const TICKS_PER_HALF: u32 = 5;
 
 /// Spans in nanoseconds, in buckets of three significant digits, with the exact maximum and when it
-/// was. Adding does not allocate, so a real-time thread may do it between two measurements.
+/// was, and their course over time. Adding does not allocate, so a real-time thread may do it between two measurements.
 #[derive(Clone, Debug)]
 pub(crate) struct Samples {
     histogram: Histogram<u64>,
@@ -19,6 +26,7 @@ pub(crate) struct Samples {
     max_ns: u64,
     /// `None` when those who measured did not say.
     max_at: Option<Nanos>,
+    course: Course,
 }
 
 impl Samples {
@@ -32,16 +40,19 @@ impl Samples {
     pub(crate) fn of_batches(operations: u64) -> Self {
         let histogram = Histogram::new_with_bounds(1, HIGHEST_NS, SIGNIFICANT_DIGITS)
             .expect("1 <= lowest, 2 * lowest <= highest and digits <= 5 hold for these constants");
-        Self { histogram, operations: operations.max(1), max_ns: 0, max_at: None }
+        let operations = operations.max(1);
+        Self { histogram, operations, max_ns: 0, max_at: None, course: Course::new() }
     }
 
     /// Adds one span that ended at `at`. Negative spans count as 0.
     #[inline]
     pub(crate) fn record(&mut self, span: Nanos, at: Nanos) {
         self.record_n(span.as_unsigned(), 1, at);
+        self.course.record(span.as_unsigned(), at);
     }
 
-    /// Adds `count` spans of `ns`, the last of which ended at `at`.
+    /// Adds `count` spans of `ns`, the last of which ended at `at`. They have no place in the course
+    /// over time, because nobody knows when the others were.
     #[inline]
     pub(crate) fn record_n(&mut self, ns: u64, count: u64, at: Nanos) {
         self.histogram.saturating_record_n(ns.min(HIGHEST_NS), count);
@@ -56,21 +67,11 @@ impl Samples {
         (self.max_ns, self.max_at) = (ns, at);
     }
 
-    /// The spans of a histogram of an instrument panel, which keeps two significant digits.
-    pub(crate) fn from_panel(histogram: &HistogramSnapshot) -> Self {
-        let mut samples = Self::new();
-        for step in histogram.hdr.iter_recorded() {
-            let ns = histogram.hdr.median_equivalent(step.value_iterated_to());
-            samples.record_n(ns, step.count_at_value(), Nanos::ZERO);
-        }
-        samples.set_max(histogram.max.as_unsigned(), histogram.max_at);
-        samples
-    }
-
     /// Adds everything that `other` holds; both must cover as many operations a span.
     pub(crate) fn pool(&mut self, other: &Self) {
         assert_eq!(self.operations, other.operations, "spans of different meaning");
         self.histogram.add(&other.histogram).expect("both have the same bounds");
+        self.course.pool(&other.course);
         if other.max_ns > self.max_ns {
             (self.max_ns, self.max_at) = (other.max_ns, other.max_at);
         }
@@ -88,7 +89,40 @@ impl Samples {
 
     /// The span that a share of `quantile` (0 to 1) does not exceed, in ns per operation.
     pub(crate) fn quantile(&self, quantile: f64) -> f64 {
-        self.per_operation(self.histogram.value_at_quantile(quantile))
+        // A bucket ends above the greatest span in it, which is known exactly.
+        self.per_operation(self.histogram.value_at_quantile(quantile).min(self.max_ns))
+    }
+
+    /// The spans in whole ns per operation, for plots and files that know no batches.
+    pub(crate) fn histogram(&self) -> Histogram<u64> {
+        if self.operations == 1 {
+            return self.histogram.clone();
+        }
+        let mut scaled = Histogram::new_from(&self.histogram);
+        for step in self.histogram.iter_recorded() {
+            let ns = self.per_operation(step.value_iterated_to()).round() as u64;
+            scaled.saturating_record_n(ns, step.count_at_value());
+        }
+        scaled
+    }
+
+    /// The greatest span, in ns per operation.
+    pub(crate) fn max_ns(&self) -> f64 {
+        self.per_operation(self.max_ns)
+    }
+
+    fn curve(&self) -> Curve {
+        let mut curve = Curve::default();
+        for step in self.histogram.iter_quantiles(TICKS_PER_HALF) {
+            let ns = step.value_iterated_to().min(self.max_ns);
+            curve.share.push(rounded(step.quantile_iterated_to(), 1e9));
+            curve.value_ns.push(rounded(self.per_operation(ns), 1e3));
+        }
+        // The last bucket's end is not the greatest span, which is known exactly.
+        if let Some(last) = curve.value_ns.last_mut() {
+            *last = rounded(self.per_operation(self.max_ns), 1e3);
+        }
+        curve
     }
 
     fn per_operation(&self, ns: u64) -> f64 {
@@ -110,6 +144,13 @@ impl Samples {
             p9999_ns: at(0.9999),
             max_ns: self.per_operation(self.max_ns),
             max_at_s: self.max_at.map(|at| (at - started).as_secs_f64()),
+            curve: self.curve(),
+            series: self.course.series(
+                started,
+                self.operations,
+                self.histogram.value_at_quantile(0.99),
+            ),
+            blocks: self.course.blocks(self.operations),
         }
     }
 }
@@ -131,6 +172,23 @@ pub(crate) struct Summary {
     pub(crate) max_ns: f64,
     /// When the maximum was, in seconds after the start of the run, if that is known.
     pub(crate) max_at_s: Option<f64>,
+    #[serde(default)]
+    pub(crate) curve: Curve,
+    /// The course over time, where instants are known.
+    #[serde(default)]
+    pub(crate) series: Option<Series>,
+    #[serde(default)]
+    pub(crate) blocks: Blocks,
+}
+
+/// A percentile curve: the value that each share of the spans does not exceed. The points lie as
+/// HdrHistogram's do, closer to each other towards the tail; both columns are as long.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Curve {
+    /// 0 to 1.
+    pub(crate) share: Vec<f64>,
+    /// In ns per operation.
+    pub(crate) value_ns: Vec<f64>,
 }
 
 #[cfg(test)]
@@ -144,6 +202,42 @@ mod tests {
         let summary = samples.summary(Nanos::from_secs(1));
         assert!((summary.p50_ns - 25.5).abs() < 0.02, "{summary:?}");
         assert_eq!((summary.max_ns, summary.max_at_s), (25.5, Some(2.0)));
+    }
+
+    #[test]
+    fn the_curve_passes_through_the_quantiles_and_ends_at_the_exact_maximum() {
+        let mut samples = Samples::of_batches(2);
+        for n in 1..=100_000 {
+            samples.record(Nanos::new(2 * n + 1), Nanos::new(n));
+        }
+        let summary = samples.summary(Nanos::ZERO);
+        let Curve { share, value_ns } = &summary.curve;
+        assert!(share.len() > 50 && share.len() == value_ns.len(), "{}", share.len());
+        assert!(share.is_sorted() && value_ns.is_sorted());
+        for (share, value) in share.iter().zip(value_ns) {
+            assert!((value / (share * 100_000.0).max(1.0) - 1.0).abs() < 0.6 || *share == 0.0);
+        }
+        let at = |wanted| value_ns[share.iter().position(|share| *share == wanted).unwrap()];
+        assert_eq!(at(0.5), summary.p50_ns);
+        assert_eq!(at(1.0), 100_000.5);
+    }
+
+    #[test]
+    fn spans_in_buckets_have_no_course_and_timed_ones_have() {
+        let mut samples = Samples::new();
+        samples.record_n(7, 5_000, Nanos::from_secs(3));
+        let summary = samples.summary(Nanos::ZERO);
+        assert_eq!((summary.series, summary.blocks), (None, Blocks::default()));
+        samples.record(Nanos::new(9), Nanos::from_secs(3));
+        assert_eq!(samples.summary(Nanos::ZERO).series.unwrap().max_ns, [9.0]);
+    }
+
+    #[test]
+    fn batches_are_plotted_per_operation() {
+        let mut samples = Samples::of_batches(100);
+        samples.record_n(2_500, 3, Nanos::ZERO);
+        let histogram = samples.histogram();
+        assert_eq!((histogram.len(), histogram.max()), (3, 25));
     }
 
     #[test]

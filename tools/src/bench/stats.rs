@@ -10,7 +10,7 @@ use std::fmt;
 
 use sinew_rt::clock::{self, Nanos};
 
-pub(crate) use super::samples::{Samples, Summary};
+pub(crate) use super::samples::{Samples, Series, Summary};
 
 /// Fewer pooled samples than this on any side, and a ratio is shown but not judged.
 pub(crate) const JUDGED_SAMPLES: u64 = 100_000;
@@ -222,6 +222,11 @@ impl Comparison {
         self.base.add(base);
         self.subject.add(subject);
         self.control.add(control);
+    }
+
+    /// The samples of base, control and subject.
+    pub(crate) fn pooled(&self) -> [&Samples; 3] {
+        [&self.base, &self.control, &self.subject].map(|rounds| &rounds.pooled)
     }
 
     /// Forms the ratios and judges them.

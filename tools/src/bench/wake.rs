@@ -7,9 +7,9 @@
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex};
 
 use sinew_control::control_loop::{
     ControlLoop, Cycle, LoopBody, LoopError, RATE_MAX_HZ, Report, Wake,
@@ -110,7 +110,7 @@ pub(crate) fn measure(args: &WakeArgs, run: &mut Run) -> Result<(), Failure> {
 fn measure_once(args: &WakeArgs, run: &mut Run) -> Result<(), Failure> {
     let spec = args.common.thread(NAME, super::core_or_default(args.core)?)?;
     once(args, spec.clone(), warm_up(args))?;
-    let Found { report, wake_up, worst } = once(args, spec, args.loops())?;
+    let Found { report, woken, wake_up, worst } = once(args, spec, args.loops())?;
     run.thread(&report.applied);
     let wait = match args.spin_us {
         0 => "plain sleep".to_owned(),
@@ -118,7 +118,7 @@ fn measure_once(args: &WakeArgs, run: &mut Run) -> Result<(), Failure> {
     };
     let period_us = 1e6 / f64::from(args.rate_hz());
     let name = format!("{wait}, every {period_us:.3} µs");
-    run.measured(&name, &Samples::from_panel(&wake_up));
+    run.measured(&name, &woken);
     worst.report(run, |_| "wake-up".to_owned());
     achieved(args, &report, &wake_up, run);
     run.note(format!("{} periods were missed and skipped", report.skipped));
@@ -150,6 +150,7 @@ fn achieved(args: &WakeArgs, report: &Report, wake_up: &HistogramSnapshot, run: 
 /// What one run of the loop left.
 struct Found {
     report: Report,
+    woken: Samples,
     wake_up: HistogramSnapshot,
     worst: Worst,
 }
@@ -163,8 +164,9 @@ fn once(args: &WakeArgs, spec: ThreadSpec, loops: u64) -> Result<Found, Failure>
     let panel = Panel::anonymous(&PanelSpec::new(NAME)).map_err(Failure::machine)?;
     let rate_hz = args.rate_hz();
     let done = Arc::new(AtomicU64::new(0));
+    let woken = Arc::new(Mutex::new(Samples::new()));
     let (left, seen) = channel();
-    let body = Counting::new(loops, rate_hz, done.clone(), left);
+    let body = Counting::new(loops, rate_hz, done.clone(), woken.clone(), left);
     let running = control_loop(spec, rate_hz, args.spin_us).spawn_body(&panel, body);
     let running = running.map_err(failure)?;
     let bar = super::progress("wake", loops);
@@ -179,7 +181,9 @@ fn once(args: &WakeArgs, spec: ThreadSpec, loops: u64) -> Result<Found, Failure>
     let wake_up = wake_up.ok_or_else(|| Failure::machine("the loop left no wake-up times"))?;
     // Left behind when the body was dropped, at the end of the loop.
     let worst = seen.recv().map_err(Failure::machine)?;
-    Ok(Found { report, wake_up, worst })
+    let woken = Arc::into_inner(woken).and_then(|woken| woken.into_inner().ok());
+    let woken = woken.ok_or_else(|| Failure::machine("the loop did not let go of its figures"))?;
+    Ok(Found { report, woken, wake_up, worst })
 }
 
 /// The loop, with the thread's settings, that wakes up `rate_hz` times a second.
@@ -215,10 +219,13 @@ fn failure(error: LoopError) -> Failure {
     }
 }
 
-/// Counts its cycles and ends after the last; keeps the worst of them with their causes.
+/// Counts its cycles, keeps how late each began and the worst of them with their causes, and ends after
+/// the last.
 struct Counting {
     left: u64,
     done: Arc<AtomicU64>,
+    /// Read when the loop is over: nobody else locks it before.
+    woken: Arc<Mutex<Samples>>,
     /// Begins on the loop's own thread.
     watcher: Option<Watcher>,
     watches: bool,
@@ -226,9 +233,15 @@ struct Counting {
 }
 
 impl Counting {
-    fn new(loops: u64, rate_hz: u32, done: Arc<AtomicU64>, worst: Sender<Worst>) -> Self {
+    fn new(
+        loops: u64,
+        rate_hz: u32,
+        done: Arc<AtomicU64>,
+        woken: Arc<Mutex<Samples>>,
+        worst: Sender<Worst>,
+    ) -> Self {
         let watches = rate_hz <= WATCHED_MAX_HZ;
-        Self { left: loops, done, watcher: None, watches, worst: Some(worst) }
+        Self { left: loops, done, woken, watcher: None, watches, worst: Some(worst) }
     }
 
     /// After the wake-up was measured: the next one finds a fresh baseline.
@@ -245,6 +258,9 @@ impl Counting {
 
 impl LoopBody for Counting {
     fn cycle(&mut self, cx: &mut Cycle) {
+        if let Ok(mut woken) = self.woken.try_lock() {
+            woken.record(cx.now() - cx.due(), cx.now());
+        }
         if self.watches {
             self.watch(cx);
         }
@@ -301,8 +317,9 @@ mod tests {
     fn the_loop_counts_exactly_as_often_as_asked_and_its_panel_has_each_wake_up() {
         let panel = Panel::anonymous(&PanelSpec::new("wake-test")).unwrap();
         let done = Arc::new(AtomicU64::new(0));
+        let woken = Arc::new(Mutex::new(Samples::new()));
         let (left, worst) = channel();
-        let body = Counting::new(20, 1_000, done.clone(), left);
+        let body = Counting::new(20, 1_000, done.clone(), woken.clone(), left);
         let spec = ThreadSpec::new("test").strictness(Strictness::Report);
         let report = control_loop(spec, 1_000, 0).run_body(&panel, body).unwrap();
         assert_eq!((report.cycles, done.load(Ordering::Relaxed)), (20, 20));
@@ -311,10 +328,10 @@ mod tests {
         assert_eq!(worst.events().len(), 5);
         let snapshot = panel.snapshot().unwrap();
         let wake_up = snapshot.histograms.iter().find(|h| h.kind == Kind::WakeUp).unwrap();
-        let samples = Samples::from_panel(wake_up);
-        assert_eq!(samples.count(), 20);
+        let summary = woken.lock().unwrap().summary(Nanos::ZERO);
+        assert_eq!((summary.count, wake_up.hdr.len()), (20, 20));
+        assert_eq!(summary.max_ns, wake_up.max.as_nanos() as f64, "the panel has the same");
         // The first one begins the watch and is not among the worst.
         assert!(longest <= Some(wake_up.max), "{longest:?}");
-        assert_eq!(samples.summary(Nanos::ZERO).max_ns, wake_up.max.as_nanos() as f64);
     }
 }

@@ -22,14 +22,36 @@ use crate::panels::{Interval, Look};
 /// Lines for each halving of the distance to 100 %, as HdrHistogram's own tools write them.
 const TICKS_PER_HALF: u32 = 5;
 
+/// What a log says of its numbers, and the heading of its columns.
+pub(crate) const LOG_UNITS: &str = "[Values and Interval_Max are nanoseconds]";
+pub(crate) const LOG_LEGEND: &str =
+    "\"StartTimestamp\",\"Interval_Length\",\"Interval_Max\",\"Interval_Compressed_Histogram\"\n";
+
 /// Writes percentile distributions: one into a file that ends in `.hgrm`, otherwise one for each
 /// histogram into a directory.
 pub(super) fn hgrm(path: &Path, series: &[Series<'_>]) -> Result<(), Failure> {
-    if path.extension().is_some_and(|extension| extension == "hgrm") {
-        return match series {
-            [one] => write_file(path, distribution(one.histogram).as_bytes()),
+    let name = |one: &Series<'_>| plain(&format!("{}-{}-{}", one.panel, one.name, slug(one.kind)));
+    let named: Vec<_> = series.iter().map(|one| (name(one), one.histogram)).collect();
+    distributions(path, &named, "give a directory, or choose with --stage")
+}
+
+/// Whether `path` asks for one file, and not for a directory.
+pub(crate) fn is_one_file(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "hgrm")
+}
+
+/// The same for histograms with the names of their files; `instead` says what to do about a file
+/// that would have to hold several.
+pub(crate) fn distributions(
+    path: &Path,
+    named: &[(String, &Histogram<u64>)],
+    instead: &str,
+) -> Result<(), Failure> {
+    if is_one_file(path) {
+        return match named {
+            [(_, one)] => write_file(path, distribution(one).as_bytes()),
             several => Err(Failure::usage(format!(
-                "{} would have to hold {} histograms; give a directory, or choose with --stage",
+                "{} would have to hold {} histograms; {instead}",
                 path.display(),
                 several.len()
             ))),
@@ -37,20 +59,19 @@ pub(super) fn hgrm(path: &Path, series: &[Series<'_>]) -> Result<(), Failure> {
     }
     std::fs::create_dir_all(path).map_err(|error| cannot_write(path, &error))?;
     let mut taken = BTreeMap::<PathBuf, u32>::new();
-    for series in series {
-        let name = plain(&format!("{}-{}-{}", series.panel, series.name, slug(series.kind)));
+    for (name, histogram) in named {
         // Names that differ only in characters that a file cannot have are numbered.
-        let times = taken.entry(path.join(&name)).or_insert(0);
+        let times = taken.entry(path.join(name)).or_insert(0);
         *times += 1;
-        let name = if *times > 1 { format!("{name}~{times}") } else { name };
+        let name = if *times > 1 { format!("{name}~{times}") } else { name.clone() };
         let file = path.join(format!("{name}.hgrm"));
-        write_file(&file, distribution(series.histogram).as_bytes())?;
+        write_file(&file, distribution(histogram).as_bytes())?;
     }
     Ok(())
 }
 
 /// A name that can be a file's, and a tag's.
-fn plain(name: &str) -> String {
+pub(crate) fn plain(name: &str) -> String {
     name.replace(|c: char| !(c.is_ascii_alphanumeric() || "-_.".contains(c)), "_")
 }
 
@@ -83,8 +104,10 @@ fn distribution(histogram: &Histogram<u64>) -> String {
         histogram.max(),
         histogram.len()
     );
+    // As many values as 2 · 10^digits needs, as a power of two.
+    let halves = (2 * 10_u64.pow(histogram.sigfig().into())).next_power_of_two();
     let _ =
-        writeln!(text, "#[Buckets = {:>12}, SubBuckets     = {:>12}]", histogram.buckets(), 256);
+        writeln!(text, "#[Buckets = {:>12}, SubBuckets     = {:>12}]", histogram.buckets(), halves);
     text
 }
 
@@ -119,11 +142,10 @@ impl IntervalLog {
                 head.add_comment(&format!("{}: NOT REAL-TIME: {reason}", snapshot.name));
             }
         }
-        head.add_comment("[Values and Interval_Max are nanoseconds]");
+        head.add_comment(LOG_UNITS);
         head.with_start_time(wall).with_base_time(wall);
         let begun = head.begin_log_with(&mut log.file, &mut serializer).map(drop);
-        let legend = "\"StartTimestamp\",\"Interval_Length\",\"Interval_Max\",\"Interval_Compressed_Histogram\"\n";
-        let begun = begun.and_then(|()| log.file.write_all(legend.as_bytes()));
+        let begun = begun.and_then(|()| log.file.write_all(LOG_LEGEND.as_bytes()));
         begun.map_err(|error| cannot_write(path, &error))?;
         Ok(log)
     }

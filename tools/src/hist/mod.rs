@@ -2,7 +2,7 @@
 //!
 //! The panel is mapped read-only; the process that writes it is never asked, and may be dead.
 
-mod export;
+pub(crate) mod export;
 mod merge;
 mod report;
 mod save;

@@ -48,19 +48,19 @@ fn steps(histogram: &Histogram<u64>) -> Vec<(f64, f64)> {
 
 /// How many nines the share of `below` in `total` has: 0.9 has one, 0.99 two. The greatest value
 /// alone is drawn half a value wide, as the last share would have no end.
-fn nines(below: u64, total: f64) -> f64 {
+pub(crate) fn nines(below: u64, total: f64) -> f64 {
     (total / (total - below as f64).max(0.5)).log10()
 }
 
 /// What both kinds of plot show of a set of curves.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Frame {
+pub(crate) struct Frame {
     /// Right end, in nines.
-    nines: f64,
+    pub(crate) nines: f64,
     /// Bottom, as log10 of nanoseconds.
-    lowest: f64,
+    pub(crate) lowest: f64,
     /// Top, likewise.
-    highest: f64,
+    pub(crate) highest: f64,
 }
 
 impl Frame {
@@ -78,12 +78,17 @@ impl Frame {
         let highest = filled().map(|h| log(h.max())).fold(f64::NEG_INFINITY, f64::max);
         let nines = filled().map(|h| nines(h.len(), h.len() as f64)).fold(2.0, f64::max);
         let lowest = if lowest.is_finite() { lowest } else { highest.max(3.0) };
+        Self::between(nines, lowest, highest)
+    }
+
+    /// Around values between `lowest` and `highest`, as log10 of nanoseconds.
+    pub(crate) fn between(nines: f64, lowest: f64, highest: f64) -> Self {
         let lowest = round_figure(lowest, f64::floor);
         Self { nines, lowest, highest: round_figure(highest + 0.02, f64::ceil).max(lowest + 1.0) }
     }
 
     /// The percentiles that are labelled, in nines.
-    fn percentiles(&self) -> Vec<(f64, String)> {
+    pub(crate) fn percentiles(&self) -> Vec<(f64, String)> {
         let mut marks = vec![(0.0, "0 %".to_owned()), (0.5_f64.recip().log10(), "50 %".to_owned())];
         for nines in 1..=self.nines.floor() as u32 {
             let label = match nines {
@@ -98,7 +103,7 @@ impl Frame {
 
     /// The latencies that are labelled, as log10 of nanoseconds: whole decades, and halves where
     /// there are few.
-    fn latencies(&self) -> Vec<(f64, String)> {
+    pub(crate) fn latencies(&self) -> Vec<(f64, String)> {
         let few = self.highest - self.lowest < 2.5;
         let figures: &[f64] = if few { &[1.0, 2.0, 5.0] } else { &[1.0] };
         (0..=10)

@@ -122,15 +122,29 @@ impl Process {
         assert!(sent.success(), "kill -s {name} {pid}");
     }
 
-    /// Waits for its end: the exit code, and the rest of its output and errors.
+    /// Waits for its end: the exit code, and the rest of its output and errors. Both are read
+    /// meanwhile: a pipe holds less than a long report, and a process that cannot write does not end.
     pub(crate) fn end(mut self) -> Ran {
-        let ended = || self.child.try_wait().expect("it is our child");
-        let code = until("the process ends", ended).code();
-        let (mut out, mut err) = (String::new(), String::new());
-        self.out.read_to_string(&mut out).expect("output is UTF-8");
         let errors = self.child.stderr.take();
-        errors.map(|mut pipe| pipe.read_to_string(&mut err));
-        Ran { code, out, err }
+        let (child, out) = (&mut self.child, &mut self.out);
+        let (mut text, mut err) = (String::new(), String::new());
+        let code = std::thread::scope(|scope| {
+            scope.spawn(|| out.read_to_string(&mut text).expect("output is UTF-8"));
+            scope.spawn(|| errors.map(|mut pipe| pipe.read_to_string(&mut err)));
+            let begin = Instant::now();
+            loop {
+                if let Some(status) = child.try_wait().expect("it is our child") {
+                    break status.code();
+                }
+                if begin.elapsed() > PATIENCE {
+                    // Its end lets the readers end, so that this can be told.
+                    let _ = child.kill();
+                    panic!("gave up waiting until the process ends");
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        });
+        Ran { code, out: text, err }
     }
 }
 

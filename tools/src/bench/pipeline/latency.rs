@@ -266,7 +266,7 @@ fn scheduled(leg: &Leg, interval: i64) -> u64 {
 pub(super) fn samples(findings: &Findings) -> Samples {
     let mut samples = Samples::new();
     for ns in &findings.spans_ns {
-        samples.record_n(u64::from(*ns), 1, Nanos::new(findings.max_at_ns));
+        samples.record(Nanos::new((*ns).into()), Nanos::new(findings.max_at_ns));
     }
     samples
 }

@@ -75,7 +75,7 @@ pub(super) fn measure(args: &PipelineArgs, cores: &Cores, run: &mut Run) -> Resu
 fn batches(found: &Findings) -> Samples {
     let mut samples = Samples::of_batches(BATCH);
     for ns in &found.spans_ns {
-        samples.record_n(u64::from(*ns), 1, Nanos::new(found.max_at_ns));
+        samples.record(Nanos::new((*ns).into()), Nanos::new(found.max_at_ns));
     }
     samples
 }

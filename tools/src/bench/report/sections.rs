@@ -15,6 +15,7 @@ impl Run {
             (report.measured.len(), report.compared.len(), report.added.len());
         let (figures, longest, notes) =
             (report.figures.len(), report.longest.len(), report.notes.len());
+        let (curves, plots) = (self.plotted[0].curves.len(), self.plotted.len());
         let outcome = measure(self);
         let report = &mut self.report;
         let names = report.measured[measured..].iter_mut().map(|one| &mut one.name);
@@ -23,6 +24,9 @@ impl Run {
         let names = names.chain(report.figures[figures..].iter_mut().map(|one| &mut one.name));
         let names = names.chain(report.longest[longest..].iter_mut().map(|one| &mut one.what));
         let names = names.chain(report.notes[notes..].iter_mut());
+        let (alone, plotted) = self.plotted.split_at_mut(plots);
+        let names = names.chain(alone[0].curves[curves..].iter_mut().map(|curve| &mut curve.name));
+        let names = names.chain(plotted.iter_mut().map(|plot| &mut plot.title));
         names.for_each(|text| text.insert_str(0, &format!("{name}: ")));
         outcome
     }
@@ -63,6 +67,7 @@ mod tests {
         assert_eq!(report.figures[0].name, "before");
         assert_eq!(report.figures[1].name, "wake: rate");
         assert_eq!(report.measured[0].name, "wake: plain sleep");
+        assert_eq!(run.plotted[0].curves[0].name, "wake: plain sleep");
         assert_eq!(report.longest[0].what, "wake: wake-up");
         assert_eq!(run.notes().last().unwrap(), "wake: a note");
     }

@@ -4,12 +4,32 @@ use std::fmt::Write as _;
 
 use comfy_table::{CellAlignment, Table, presets};
 
-use super::super::stats::{ComparisonReport, SideReport, Summary};
+use super::super::baseline::BaselineReport;
+use super::super::stats::{ComparisonReport, SideReport, Summary, Verdict};
 use super::matrix::matrix_table;
 use super::{Added, Longest, Measured, Report, ThreadReport};
 
 impl std::fmt::Display for Report {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.write(f, &|_| String::new())
+    }
+}
+
+impl Report {
+    /// The report as people read it, with a plot below each table: `plot` draws that of what was
+    /// measured by itself for 0, and that of a comparison for its place from 1.
+    pub(super) fn text(&self, plot: &dyn Fn(usize) -> String) -> String {
+        let mut text = String::new();
+        // Writing to a string cannot fail.
+        let _ = self.write(&mut text, plot);
+        text
+    }
+
+    fn write(
+        &self,
+        f: &mut dyn std::fmt::Write,
+        plot: &dyn Fn(usize) -> String,
+    ) -> std::fmt::Result {
         let host = &self.host;
         let clock = host.clock_source.as_deref().unwrap_or("unknown");
         let machine = host.hypervisor.as_deref().unwrap_or("bare metal");
@@ -37,12 +57,14 @@ impl std::fmt::Display for Report {
         }
         if !self.measured.is_empty() {
             writeln!(f, "\n{}", measured_table(&self.measured))?;
+            write_plot(f, &plot(0))?;
         }
         if !self.matrix.is_empty() {
             writeln!(f, "\n{}", matrix_table(self))?;
         }
-        for comparison in &self.compared {
+        for (place, comparison) in self.compared.iter().enumerate() {
             writeln!(f, "\n{}", comparison_text(comparison)?)?;
+            write_plot(f, &plot(place + 1))?;
         }
         for figure in &self.figures {
             writeln!(f, "{figure}")?;
@@ -53,18 +75,51 @@ impl std::fmt::Display for Report {
         if !self.longest.is_empty() {
             writeln!(f, "\n{}\n", longest_table(&self.longest))?;
         }
+        if let Some(baseline) = &self.baseline {
+            writeln!(f, "\n{}\n", baseline_text(baseline))?;
+        }
         for note in &self.notes {
             writeln!(f, "note: {note}")?;
         }
         if self.interrupted {
             writeln!(f, "INTERRUPTED: the figures are those up to then")?;
         }
-        if !(self.compared.is_empty() && self.added.is_empty() && self.figures.is_empty()) {
+        let judged =
+            !(self.compared.is_empty() && self.added.is_empty() && self.figures.is_empty());
+        if judged || self.verdict == Verdict::Exceeds {
             let brand = if self.not_real_time.is_empty() { "" } else { " (NOT REAL-TIME)" };
             writeln!(f, "verdict: {}{brand}", self.verdict)?;
         }
         Ok(())
     }
+}
+
+fn write_plot(f: &mut dyn std::fmt::Write, plot: &str) -> std::fmt::Result {
+    if plot.is_empty() { Ok(()) } else { writeln!(f, "\n{plot}") }
+}
+
+fn baseline_text(baseline: &BaselineReport) -> String {
+    let head = ["against the baseline", "", "then", "now", "ratio", "interval", "verdict"];
+    let mut table = new_table(&head);
+    for figure in &baseline.figures {
+        let interval = figure.interval.map_or("too few samples".to_owned(), |interval| {
+            format!("{}–{}", times(interval.low), times(interval.high))
+        });
+        table.add_row([
+            figure.name.clone(),
+            figure.quantile.clone(),
+            span(figure.baseline_ns),
+            span(figure.now_ns),
+            times(figure.ratio),
+            interval,
+            figure.verdict.to_string(),
+        ]);
+    }
+    let mut text = format!("{}\n{table}", baseline.headline());
+    for name in &baseline.missing {
+        let _ = write!(text, "\nin one of the two runs only: {name}");
+    }
+    text
 }
 
 const COLUMNS: [&str; 8] = ["", "count", "p50", "p90", "p99", "p99.9", "p99.99", "max (at)"];
@@ -148,7 +203,8 @@ fn comparison_text(comparison: &ComparisonReport) -> Result<String, std::fmt::Er
     Ok(text)
 }
 
-fn times(ratio: f64) -> String {
+/// A ratio for people.
+pub(crate) fn times(ratio: f64) -> String {
     // To a base of 0 ns, which a coarse clock can give, there is no ratio.
     if ratio < f64::MAX { format!("{ratio:.3}") } else { "undefined".to_owned() }
 }
