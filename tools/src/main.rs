@@ -11,6 +11,7 @@ mod node;
 mod output;
 mod panels;
 mod plot;
+mod tune;
 
 use clap::{Parser, Subcommand};
 use exit::{Exit, Outcome};
