@@ -44,6 +44,8 @@ enum Command {
     Key(key::KeyArgs),
     /// Run a node from its configuration, or ask how one is
     Node(node::NodeArgs),
+    /// Measure which settings suit this machine, and write them with the reasons
+    Tune(tune::TuneArgs),
 }
 
 fn main() -> Exit {
@@ -64,6 +66,7 @@ fn run(command: Command) -> Outcome {
         Command::Hist(args) => hist::run(args),
         Command::Key(args) => key::run(args),
         Command::Node(args) => node::run(args),
+        Command::Tune(args) => tune::run(args),
     }
 }
 

@@ -374,7 +374,7 @@ impl Run {
     }
 }
 
-fn command_line() -> String {
+pub(crate) fn command_line() -> String {
     let quoted = |argument: String| match argument.contains(char::is_whitespace) {
         true => format!("'{argument}'"),
         false => argument,

@@ -1,7 +1,7 @@
 //! The configurations worth trying on the chosen cores, and what each should cost by the measured
 //! parts: pure.
 
-use sinew_io::node::{Layout, RealTimeConfig};
+use sinew_io::node::Layout;
 use sinew_rt::clock::Nanos;
 use sinew_rt::topology::{CoreId, CoreList};
 use sinew_rt::wait::Wait;
@@ -30,14 +30,15 @@ pub(crate) struct Candidate {
 }
 
 impl Candidate {
-    /// The settings of the node.
-    pub(crate) fn realtime(&self) -> RealTimeConfig {
-        RealTimeConfig {
+    /// What a node must have read from the file that is written.
+    #[cfg(test)]
+    pub(crate) fn realtime(&self) -> sinew_io::node::RealTimeConfig {
+        sinew_io::node::RealTimeConfig {
             layout: self.layout,
             cores: self.cores.clone(),
             wait: self.wait,
             keep_awake: self.keep_awake.clone(),
-            ..RealTimeConfig::default()
+            ..sinew_io::node::RealTimeConfig::default()
         }
     }
 
@@ -116,7 +117,8 @@ pub(crate) fn all(machine: &Machine, cores: &Cores, demands: &Demands) -> Vec<Ca
         }
         let awake: CoreList = used.iter().chain(&cores.loops).copied().collect();
         for wait in waits {
-            let candidate = |keep_awake| Candidate { layout, wait, cores: used.to_vec(), keep_awake };
+            let candidate =
+                |keep_awake| Candidate { layout, wait, cores: used.to_vec(), keep_awake };
             candidates.push(candidate(Vec::new()));
             if !wait.holds_core() {
                 candidates.push(candidate(awake.iter().collect()));
@@ -160,9 +162,7 @@ pub(crate) fn predicted_ns(
     };
     let wake_ns = match spins {
         true => SPINNING_HOP_ASSUMED_NS,
-        false => {
-            factor * measured.core(core(0)).map_or(WAKE_ASSUMED_NS, |core| core.wake_p99_ns)
-        }
+        false => factor * measured.core(core(0)).map_or(WAKE_ASSUMED_NS, |core| core.wake_p99_ns),
     };
     let hops = (1..way_in.len()).map(|lane| {
         let (from, to) = (core(lane - 1), core(lane));

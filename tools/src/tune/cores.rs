@@ -82,7 +82,8 @@ pub(crate) fn choose(
         alone.push(first);
     }
     let order = |core: &CoreId| pool.iter().position(|other| other == core);
-    alone.sort_by_key(|core| (slowness(topology, *core), disturbance(measured, *core), order(core)));
+    alone
+        .sort_by_key(|core| (slowness(topology, *core), disturbance(measured, *core), order(core)));
     let wanted = usize::from(demands.loops.max(1)) + LANES_MAX;
     let ranked = one_node_first(topology, &alone, wanted);
     let (loops, lanes) = roles(topology, measured, &ranked, usize::from(demands.loops));
@@ -99,11 +100,7 @@ pub(crate) fn choose(
 
 /// The core that keeps house: the one of the topology's rule, unless another of its kind is so much
 /// noisier that normal work belongs there.
-fn noisiest(
-    topology: &Topology,
-    measured: &Measurements,
-    rule: Option<CoreId>,
-) -> Option<CoreId> {
+fn noisiest(topology: &Topology, measured: &Measurements, rule: Option<CoreId>) -> Option<CoreId> {
     let quiet = rule?;
     let ppm = |core: CoreId| measured.core(core).map(|core| core.gaps_ppm);
     let Some(least) = ppm(quiet).map(|ppm| (ppm * NOISIER_TIMES).max(NOISY_PPM)) else {
@@ -138,9 +135,8 @@ fn disturbance(measured: &Measurements, core: CoreId) -> (u32, u32) {
 /// and memory that one side faulted in stays there.
 fn one_node_first(topology: &Topology, cores: &[CoreId], wanted: usize) -> Vec<CoreId> {
     let node = |core: CoreId| topology.nodes.iter().position(|node| node.cores.contains(core));
-    let enough = |of: Option<usize>| {
-        cores.iter().filter(|core| node(**core) == of).count().min(wanted)
-    };
+    let enough =
+        |of: Option<usize>| cores.iter().filter(|core| node(**core) == of).count().min(wanted);
     // The first of those that offer the most: `cores` has the best first.
     let most = cores.iter().map(|core| enough(node(*core))).max();
     let best = cores.iter().find(|core| Some(enough(node(**core))) == most).map(|core| node(*core));
@@ -182,12 +178,7 @@ fn roles(
 
 /// Orders cores by what a hand-off to them costs: measured, in steps of a quarter of a factor of two,
 /// or else by the nearest cache that both use and the memory node.
-fn distance(
-    topology: &Topology,
-    measured: &Measurements,
-    from: CoreId,
-    to: CoreId,
-) -> (bool, u32) {
+fn distance(topology: &Topology, measured: &Measurements, from: CoreId, to: CoreId) -> (bool, u32) {
     let node = |core: CoreId| topology.nodes.iter().position(|node| node.cores.contains(core));
     let elsewhere = node(from) != node(to);
     match measured.spinning_hop_ns(from, to) {

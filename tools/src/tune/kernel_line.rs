@@ -28,7 +28,8 @@ pub(crate) fn missing(machine: &Machine, cores: &Cores, spins: bool) -> Vec<Stri
     if !covered(&topology.isolated) {
         missing.push(format!("isolcpus=managed_irq,domain,{real_time}"));
     }
-    if given("irqaffinity").is_empty() || !given("irqaffinity").intersection(&real_time).is_empty() {
+    if given("irqaffinity").is_empty() || !given("irqaffinity").intersection(&real_time).is_empty()
+    {
         missing.push(format!("irqaffinity={others}"));
     }
     if !covered(&given("rcu_nocbs")) {

@@ -46,9 +46,15 @@ impl Written {
             id: CoreId::new(number),
             package: None,
             core_in_package: None,
-            siblings: all.iter().filter(|core| core.get() % physical == number % physical).collect(),
-            capacity: (self.little > 0)
-                .then_some(if number % physical < self.little { 512 } else { 1024 }),
+            siblings: all
+                .iter()
+                .filter(|core| core.get() % physical == number % physical)
+                .collect(),
+            capacity: (self.little > 0).then_some(if number % physical < self.little {
+                512
+            } else {
+                1024
+            }),
             caches: Vec::new(),
             interrupts: None,
         };
@@ -190,9 +196,10 @@ fn sixty_four_cores_leave_what_nobody_asked_for() {
 fn a_core_that_loses_its_time_keeps_house_and_a_quiet_one_works() {
     let topology = Written { cores: 4, ..PLAIN }.topology();
     let mut figures = Measurements::default();
-    figures.cores.extend([(0, 10.0), (1, 12.0), (2, 4_000.0), (3, 11.0)].map(|(core, ppm)| {
-        measured(core, ppm, 20e3)
-    }));
+    figures.cores.extend(
+        [(0, 10.0), (1, 12.0), (2, 4_000.0), (3, 11.0)]
+            .map(|(core, ppm)| measured(core, ppm, 20e3)),
+    );
     let cores = cores::choose(&topology, &figures, &DEMANDS).unwrap();
     assert_eq!(cores.housekeeping, Some(CoreId::new(2)));
     assert!(cores.housekeeping_by_noise);
@@ -207,9 +214,10 @@ fn a_core_that_loses_its_time_keeps_house_and_a_quiet_one_works() {
 fn the_quieter_core_is_the_loop_s_and_the_next_lane_is_where_the_hop_is_short() {
     let topology = Written { cores: 5, ..PLAIN }.topology();
     let mut figures = Measurements::default();
-    figures.cores.extend([(0, 20e3), (1, 90e3), (2, 20e3), (3, 20e3), (4, 20e3)].map(
-        |(core, wake)| measured(core, 10.0, wake),
-    ));
+    figures.cores.extend(
+        [(0, 20e3), (1, 90e3), (2, 20e3), (3, 20e3), (4, 20e3)]
+            .map(|(core, wake)| measured(core, 10.0, wake)),
+    );
     let hop = |from, to, ns| Hop { from, to, spinning_ns: Some(ns), parked_ns: None };
     figures.hops = vec![hop(2, 3, 400.0), hop(2, 4, 100.0), hop(2, 1, 90.0), hop(4, 3, 100.0)];
     let cores = cores::choose(&topology, &figures, &DEMANDS).unwrap();
@@ -225,8 +233,7 @@ fn candidate(layout: Layout, wait: Wait, cores: &[u16], awake: &[u16]) -> Candid
 
 #[test]
 fn hand_offs_cost_at_a_low_rate_and_pay_when_one_core_has_too_much_to_do() {
-    let work =
-        StageWork { receive_ns: 5e3, verify_ns: 60e3, deliver_ns: 1e3, send_ns: 30e3 };
+    let work = StageWork { receive_ns: 5e3, verify_ns: 60e3, deliver_ns: 1e3, send_ns: 30e3 };
     let figures = Measurements { work: Some(work), ..Measurements::default() };
     let cost = |layout, rate_hz| {
         let demands = Demands { rate_hz, ..DEMANDS };
@@ -290,23 +297,31 @@ fn any_machine() -> impl Strategy<Value = (Written, Measurements, Demands)> {
     let figures = prop::collection::vec((0.0..1e4f64, 1e3..1e6f64), 0..64);
     let hops = prop::collection::vec((0u16..64, 0u16..64, 50.0..1e4f64), 0..40);
     let demands = (1u32..20_000, 0u16..8);
-    (shape, any::<u64>(), figures, hops, demands).prop_map(|(shape, mask, figures, hops, demands)| {
-        let (cores, threads, nodes, little, isolated) = shape;
-        let cores = (cores / threads).max(1) * threads;
-        let allowed: CoreList =
-            (0..cores).filter(|core| mask >> core & 1 == 1).map(CoreId::new).collect();
-        // A process may always run somewhere.
-        let allowed = if allowed.is_empty() { list("0") } else { allowed };
-        let written = Written { cores, threads, nodes, little, isolated, allowed: Some(allowed) };
-        let core = |(n, (ppm, wake)): (usize, (f64, f64))| measured(n as u16, ppm, wake);
-        let hop = |(from, to, ns)| Hop { from, to, spinning_ns: Some(ns), parked_ns: Some(ns * 9.0) };
-        let measurements = Measurements {
-            cores: figures.into_iter().enumerate().map(core).collect(),
-            hops: hops.into_iter().map(hop).collect(),
-            ..Measurements::default()
-        };
-        (written, measurements, Demands { rate_hz: demands.0, budget_us: 150, loops: demands.1 })
-    })
+    (shape, any::<u64>(), figures, hops, demands).prop_map(
+        |(shape, mask, figures, hops, demands)| {
+            let (cores, threads, nodes, little, isolated) = shape;
+            let cores = (cores / threads).max(1) * threads;
+            let allowed: CoreList =
+                (0..cores).filter(|core| mask >> core & 1 == 1).map(CoreId::new).collect();
+            // A process may always run somewhere.
+            let allowed = if allowed.is_empty() { list("0") } else { allowed };
+            let written =
+                Written { cores, threads, nodes, little, isolated, allowed: Some(allowed) };
+            let core = |(n, (ppm, wake)): (usize, (f64, f64))| measured(n as u16, ppm, wake);
+            let hop =
+                |(from, to, ns)| Hop { from, to, spinning_ns: Some(ns), parked_ns: Some(ns * 9.0) };
+            let measurements = Measurements {
+                cores: figures.into_iter().enumerate().map(core).collect(),
+                hops: hops.into_iter().map(hop).collect(),
+                ..Measurements::default()
+            };
+            (
+                written,
+                measurements,
+                Demands { rate_hz: demands.0, budget_us: 150, loops: demands.1 },
+            )
+        },
+    )
 }
 
 proptest! {

@@ -1,0 +1,406 @@
+//! The order of a run: parts, placement, trials, the comparison, the file's text.
+
+use indicatif::ProgressBar;
+use sinew_io::node::NodeConfig;
+use sinew_rt::clock::Nanos;
+use sinew_rt::kernel::RtThrottling;
+use sinew_rt::memory::{self, MemoryPlan};
+use sinew_rt::topology::{CoreId, CoreList, Topology};
+
+use super::candidates::{self, Candidate, predicted_ns};
+use super::cores::{self, Cores};
+use super::decide::{self, Beside, Noise, Ratios, Tried};
+use super::facts::{Demands, Machine};
+use super::granted::Granted;
+use super::report::{Budget, Report, TriedReport};
+use super::trial::{self, Ground};
+use super::{kernel_line, measure, write};
+use crate::bench::report::span;
+use crate::bench::stats::{Comparison, ComparisonReport, Limits, Samples, Side};
+use crate::bench::{interrupted, progress};
+use crate::exit::Failure;
+
+/// Cores between which hops are measured: all pairs of more would take minutes.
+const HOP_CORES: usize = 9;
+/// Seconds for all of a kind, shared by the cores.
+const NOISE_S: f64 = 4.0;
+const NOISE_MAX_S: f64 = 0.4;
+const WAKES_S: f64 = 4.0;
+const WAKES_MAX_S: f64 = 1.0;
+const PACED_HOPS_S: f64 = 2.0;
+const PACED_HOP_MAX_S: f64 = 0.3;
+/// Each round of wake-ups under one method.
+const IDLE_ROUND_S: f64 = 0.2;
+const IDLE_ROUNDS: u32 = 4;
+/// Rounds of trials, and of the comparison at the end.
+const TRIAL_ROUNDS: u32 = 4;
+const FINAL_ROUNDS: u32 = 6;
+/// Each of the two parts of a trial.
+const PART: Nanos = Nanos::from_millis(300);
+
+struct Run<'a> {
+    report: &'a mut Report,
+    demands: Demands,
+    granted: Granted,
+    bar: ProgressBar,
+    quick: bool,
+}
+
+/// Measures and decides; gives the text of the file, or nothing when Ctrl-C came first.
+pub(super) fn measure(report: &mut Report, quick: bool) -> Result<Option<String>, Failure> {
+    let topology = Topology::read().map_err(Failure::machine)?;
+    let machine = Machine {
+        spin: RtThrottling::current().spin_allowed(),
+        command_line: report.host.command_line.clone(),
+        topology,
+    };
+    let demands = report.demands;
+    let mut granted = Granted::default();
+    memory::prepare(&MemoryPlan::default())
+        .refused
+        .iter()
+        .for_each(|refusal| granted.brand(refusal.to_string()));
+    let mut run = Run { report, demands, granted, bar: progress("tune", 1), quick };
+    let text = run.all(&machine);
+    run.bar.finish_and_clear();
+    let Run { granted, .. } = run;
+    report.threads = granted.threads;
+    report.not_real_time = granted.not_real_time;
+    text
+}
+
+impl Run<'_> {
+    fn rounds(&self, rounds: u32) -> u32 {
+        if self.quick { rounds.div_ceil(4) } else { rounds }
+    }
+
+    fn step(&self, what: &str) {
+        self.bar.set_message(what.to_owned());
+        self.bar.inc(1);
+    }
+
+    fn all(&mut self, machine: &Machine) -> Result<Option<String>, Failure> {
+        let usable: Vec<CoreId> = machine.topology.usable_cores().iter().collect();
+        let pairs = usable.len().min(HOP_CORES).pow(2);
+        let idle = 8 * self.rounds(IDLE_ROUNDS) as usize;
+        let legs = 7 * self.rounds(TRIAL_ROUNDS) as usize + 3 * self.rounds(FINAL_ROUNDS) as usize;
+        self.bar.set_length((usable.len() + pairs + idle + legs) as u64);
+
+        self.cores(&usable)?;
+        self.hops(machine)?;
+        let measured = &self.report.measured;
+        let Some(cores) = cores::choose(&machine.topology, measured, &self.demands) else {
+            return Err(Failure::machine("this process may use no core; check its cpuset"));
+        };
+        self.idle(&cores)?;
+        if interrupted() {
+            return Ok(None);
+        }
+        let ground = Ground {
+            rate_hz: self.demands.rate_hz,
+            peer_core: cores.housekeeping.unwrap_or(cores.lanes[0]),
+            busy: cores.housekeeping.into_iter().collect(),
+            part: PART,
+        };
+        let plain = default_candidate(machine)?;
+        let Some((tried, noise)) = self.trials(machine, &cores, &plain, &ground)? else {
+            return Ok(None);
+        };
+        self.report.noise = Some(noise);
+        let Some(best) = decide::best(&tried, noise) else {
+            return Err(Failure::machine("no configuration could be tried"));
+        };
+        let mut chosen = tried[best].candidate.clone();
+        let Some([idle, loaded]) = self.compare(&chosen, &ground)? else { return Ok(None) };
+        let verdict = verdict(&idle, &loaded);
+        let side = if verdict == Beside::Worse {
+            self.report.notes.push(format!(
+                "{chosen} did better in the trials and worse in the comparison: the default's \
+                 settings are written"
+            ));
+            chosen = plain;
+            |one: &ComparisonReport| one.base.pooled.clone()
+        } else {
+            |one: &ComparisonReport| one.subject.pooled.clone()
+        };
+        let sides = [side(&idle), side(&loaded)];
+        let p99_ns = sides.iter().map(|side| side.p99_ns).fold(0.0, f64::max);
+        let max_ns = sides.iter().map(|side| side.max_ns).fold(0.0, f64::max);
+        let budget_ns = self.demands.budget_ns();
+        let budget = Budget { budget_ns, p99_ns, max_ns, met: p99_ns <= budget_ns };
+        let measured = &self.report.measured;
+        let choices = decide::choices(&chosen, &tried, machine, &cores, measured, &self.demands);
+        let spins = chosen.wait.holds_core();
+        self.report.kernel_line = kernel_line::missing(machine, &cores, spins);
+        self.report.chosen = Some(chosen.to_string());
+        self.report.choices = choices;
+        self.report.compared = vec![idle, loaded];
+        self.report.beside = Some(verdict);
+        self.report.budget = Some(budget);
+        let text = self.text(&chosen, &cores);
+        Ok((!interrupted()).then_some(text))
+    }
+
+    fn cores(&mut self, usable: &[CoreId]) -> Result<(), Failure> {
+        let share = |all: f64, most: f64| (all / usable.len().max(1) as f64).min(most);
+        let watch = Nanos::new((share(NOISE_S, NOISE_MAX_S) * 1e9) as i64);
+        let wakes = share(WAKES_S, WAKES_MAX_S) * f64::from(self.demands.rate_hz);
+        let (watch, wakes) = if self.quick { (watch / 4, wakes / 4.0) } else { (watch, wakes) };
+        for core in usable {
+            if interrupted() {
+                break;
+            }
+            self.step("noise and wake-ups of each core");
+            let (rate_hz, wakes) = (self.demands.rate_hz, (wakes as u64).max(50));
+            let measured = measure::core(*core, rate_hz, watch, wakes, &mut self.granted)?;
+            self.report.measured.cores.push(measured);
+        }
+        Ok(())
+    }
+
+    fn hops(&mut self, machine: &Machine) -> Result<(), Failure> {
+        // Those that the topology prefers, and one for housekeeping.
+        let mut ends = machine.topology.real_time_cores();
+        ends.truncate(HOP_CORES - 1);
+        let others = machine.topology.housekeeping_candidates();
+        ends.extend(others.into_iter().find(|core| !ends.contains(core)));
+        let pairs = (ends.len() * ends.len().saturating_sub(1)).max(1);
+        let seconds = (PACED_HOPS_S / pairs as f64).min(PACED_HOP_MAX_S);
+        let period = Nanos::from_secs(1) / i64::from(self.demands.rate_hz);
+        let paced = ((seconds * f64::from(self.demands.rate_hz)) as u64).max(20);
+        let paced = if self.quick { paced.div_ceil(4) } else { paced };
+        for from in &ends {
+            for to in ends.iter().filter(|to| *to != from) {
+                if interrupted() {
+                    return Ok(());
+                }
+                self.step("hand-offs between cores");
+                let hop = measure::hop(*from, *to, period, paced, &mut self.granted)?;
+                self.report.measured.hops.push(hop);
+            }
+        }
+        Ok(())
+    }
+
+    fn idle(&mut self, cores: &Cores) -> Result<(), Failure> {
+        let busy: Vec<CoreId> = cores.housekeeping.into_iter().collect();
+        let rounds = self.rounds(IDLE_ROUNDS);
+        let wakes = (IDLE_ROUND_S * f64::from(self.demands.rate_hz)).max(20.0) as u64;
+        let bar = self.bar.clone();
+        let step = || {
+            bar.set_message("what keeps a core awake");
+            bar.inc(1);
+        };
+        let measured = measure::idle_costs(
+            measure::Idle { core: cores.lanes[0], busy: &busy, rate_hz: self.demands.rate_hz },
+            (rounds, wakes),
+            &mut self.granted,
+            &mut self.report.notes,
+            step,
+        )?;
+        self.report.measured.idle = measured;
+        Ok(())
+    }
+
+    /// Tries the default configuration, twice, and what the parts speak for, in turns.
+    fn trials(
+        &mut self,
+        machine: &Machine,
+        cores: &Cores,
+        plain: &Candidate,
+        ground: &Ground,
+    ) -> Result<Option<(Vec<Tried>, Noise)>, Failure> {
+        // What the stages take shows only when they run.
+        let leg = trial::run(&write::admission(&self.demands), ground, &mut self.granted)?;
+        self.report.measured.work = leg.work;
+        let measured = &self.report.measured;
+        let all = candidates::all(machine, cores, &self.demands);
+        let mut tried = vec![plain.clone(), plain.clone()];
+        let chosen = decide::to_try(all, measured, &self.demands);
+        tried.extend(chosen.into_iter().filter(|candidate| candidate != plain));
+        let mut pooled: Vec<_> = tried.iter().map(|_| [Samples::new(), Samples::new()]).collect();
+        let rounds = self.rounds(TRIAL_ROUNDS);
+        for round in 0..rounds as usize {
+            for n in 0..tried.len() {
+                if interrupted() {
+                    return Ok(None);
+                }
+                // Another one begins each round, so that what drifts meets all alike.
+                let at = (round + n) % tried.len();
+                self.step(&format!("trying {}", tried[at]));
+                let text = write::settings(&tried[at], &self.demands, |_| String::new());
+                let leg = trial::run(&text, ground, &mut self.granted)?;
+                self.lost(&tried[at].to_string(), leg.lost);
+                pooled[at][0].pool(&leg.idle);
+                pooled[at][1].pool(&leg.loaded);
+            }
+        }
+        let worst = |at: usize, quantile| {
+            pooled[at].iter().map(|part: &Samples| part.quantile(quantile)).fold(0.0, f64::max)
+        };
+        let figures = |at| (worst(at, 0.5), worst(at, 0.99));
+        let noise = Noise::between(figures(0), figures(1));
+        for (at, candidate) in tried.iter().enumerate() {
+            let predicted = predicted_ns(candidate, &self.report.measured, &self.demands);
+            let again = if at == 1 { " again (control)" } else { "" };
+            let first = if at == 0 { " (the default)" } else { "" };
+            let [idle, loaded] = &pooled[at];
+            self.report.tried.push(TriedReport {
+                configuration: format!("{candidate}{first}{again}"),
+                predicted_p99_ns: predicted.is_finite().then_some(predicted),
+                idle: idle.summary(Nanos::ZERO),
+                loaded: loaded.summary(Nanos::ZERO),
+            });
+        }
+        let one = |(at, candidate): (usize, &Candidate)| {
+            let (p50_ns, p99_ns) = figures(at);
+            Tried { candidate: candidate.clone(), p50_ns, p99_ns }
+        };
+        // The control was there to see the noise.
+        let tried = tried.iter().enumerate().filter(|(at, _)| *at != 1).map(one).collect();
+        Ok(Some((tried, noise)))
+    }
+
+    fn lost(&mut self, what: &str, lost: u64) {
+        if lost > 0 {
+            self.report.notes.push(format!("{what}: {lost} messages did not arrive in one trial"));
+        }
+    }
+
+    /// The chosen configuration beside the default one and the default one again, idle and loaded.
+    fn compare(
+        &mut self,
+        chosen: &Candidate,
+        ground: &Ground,
+    ) -> Result<Option<[ComparisonReport; 2]>, Failure> {
+        let new = |name| Comparison::new(name, "default", "tuned", Limits::default());
+        let (mut idle, mut loaded) = (new("idle"), new("loaded"));
+        let tuned = write::settings(chosen, &self.demands, |_| String::new());
+        let plain = write::admission(&self.demands);
+        for _ in 0..self.rounds(FINAL_ROUNDS) {
+            let mut of_loaded = Vec::new();
+            let round = idle.round(|side| {
+                if interrupted() {
+                    return Err(None);
+                }
+                self.step("the default and the tuned configuration in turns");
+                let text = if side == Side::Base { &plain } else { &tuned };
+                let leg = trial::run(text, ground, &mut self.granted).map_err(Some)?;
+                self.lost("the comparison", leg.lost);
+                of_loaded.push((side, leg.loaded));
+                Ok(leg.idle)
+            });
+            match round {
+                Ok(()) => {}
+                Err(None) => return Ok(None),
+                Err(Some(failure)) => return Err(failure),
+            }
+            let mut bases = of_loaded.iter().filter(|(side, _)| *side == Side::Base);
+            let subject = of_loaded.iter().find(|(side, _)| *side == Side::Subject);
+            if let (Some(base), Some(control), Some(subject)) =
+                (bases.next(), bases.next(), subject)
+            {
+                loaded.add(&base.1, &subject.1, &control.1);
+            }
+        }
+        Ok(Some([idle.report(), loaded.report()]))
+    }
+
+    fn text(&self, chosen: &Candidate, cores: &Cores) -> String {
+        let loops: CoreList = cores.loops.iter().copied().collect();
+        let report = &*self.report;
+        let host = &report.host;
+        let host = format!(
+            "On {}, {} cores, Linux {} ({}).",
+            host.processor, host.cores_online, host.kernel_release, host.preemption
+        );
+        let page = write::Page {
+            command: &report.command,
+            host: &host,
+            not_real_time: &self.granted.not_real_time,
+            results: &report.results(),
+            choices: &report.choices,
+            loops: &loops.to_string(),
+        };
+        write::page(chosen, &self.demands, &page)
+    }
+}
+
+/// What a node without settings does on this machine.
+fn default_candidate(machine: &Machine) -> Result<Candidate, Failure> {
+    let config = NodeConfig::new("default");
+    let plan = config.plan(&machine.topology).map_err(Failure::machine)?;
+    let mut cores: Vec<CoreId> = Vec::new();
+    for lane in &plan.lanes {
+        if !cores.contains(&lane.core) {
+            cores.push(lane.core);
+        }
+    }
+    let (wait, keep_awake) = (config.realtime.wait, config.realtime.keep_awake);
+    Ok(Candidate { layout: plan.layout, wait, cores, keep_awake })
+}
+
+fn verdict(idle: &ComparisonReport, loaded: &ComparisonReport) -> Beside {
+    let of = |one: &ComparisonReport| {
+        let (ratio, control) = (one.ratio, one.control_ratio);
+        let p50 = Ratios { subject: ratio.p50, control: control.p50 };
+        (p50, Ratios { subject: ratio.p99, control: control.p99 })
+    };
+    let (idle, loaded) = (of(idle), of(loaded));
+    decide::beside(&[idle.0, loaded.0], &[idle.1, loaded.1])
+}
+
+impl Report {
+    /// The outcome in sentences, for people and for the file.
+    pub(super) fn results(&self) -> Vec<String> {
+        let mut results = Vec::new();
+        if let Some(beside) = self.beside {
+            let verdict = match beside {
+                Beside::Beats => "It beats the default configuration",
+                Beside::Equals => "It equals the default configuration",
+                Beside::Worse => "It is the default configuration, which did best",
+            };
+            results.push(format!(
+                "{verdict} (ratios to it, control in brackets: {}).",
+                self.compared.iter().map(ratios).collect::<Vec<_>>().join("; ")
+            ));
+        }
+        if let Some(Budget { budget_ns, p99_ns, max_ns, met }) = &self.budget {
+            let verdict = if *met { "The budget is met" } else { "THE BUDGET IS NOT MET" };
+            results.push(format!(
+                "{verdict}: p99 {} of {}, the longest {} (the worse of idle and loaded).",
+                span(*p99_ns),
+                span(*budget_ns),
+                span(*max_ns)
+            ));
+        }
+        results
+    }
+}
+
+fn ratios(one: &ComparisonReport) -> String {
+    let (ratio, control) = (one.ratio, one.control_ratio);
+    format!(
+        "{}: p50 {:.2} ({:.2}), p99 {:.2} ({:.2})",
+        one.name, ratio.p50, control.p50, ratio.p99, control.p99
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_is_what_the_node_s_own_plan_says() {
+        let machine = Machine {
+            topology: Topology::read().unwrap(),
+            spin: Ok(()),
+            command_line: String::new(),
+        };
+        let candidate = default_candidate(&machine).unwrap();
+        let plan = NodeConfig::new("default").plan(&machine.topology).unwrap();
+        assert_eq!(candidate.layout, plan.layout);
+        assert_eq!(candidate.cores[0], plan.lanes[0].core);
+        assert!(candidate.keep_awake.is_empty());
+    }
+}
