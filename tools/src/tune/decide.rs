@@ -22,17 +22,33 @@ pub(crate) struct Tried {
     pub(crate) p99_ns: f64,
 }
 
-/// By which factors one configuration differed from itself.
+/// By which factors the rounds of one configuration differed from each other.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(crate) struct Noise {
     pub(crate) p50: f64,
     pub(crate) p99: f64,
 }
 
-impl Noise {
-    pub(crate) fn between(one: (f64, f64), other: (f64, f64)) -> Self {
-        let factor = |a: f64, b: f64| if a > 0.0 && b > 0.0 { (a / b).max(b / a) } else { 1.0 };
-        Self { p50: factor(one.0, other.0), p99: factor(one.1, other.1) }
+/// A figure of each round. Its median is what counts: a stop of the host spoils one round, and with
+/// it the p99 of all rounds pooled.
+pub(crate) fn median(rounds: &[f64]) -> f64 {
+    quantile(rounds, 0.5)
+}
+
+/// By which factor the middle half of the rounds differ.
+pub(crate) fn spread(rounds: &[f64]) -> f64 {
+    let (low, high) = (quantile(rounds, 0.25), quantile(rounds, 0.75));
+    if low > 0.0 { high / low } else { 1.0 }
+}
+
+/// Between the two nearest of the sorted values; 0 of none.
+fn quantile(values: &[f64], share: f64) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let at = share * sorted.len().saturating_sub(1) as f64;
+    match (sorted.get(at.floor() as usize), sorted.get(at.ceil() as usize)) {
+        (Some(low), Some(high)) => low + (high - low) * at.fract(),
+        _ => 0.0,
     }
 }
 
@@ -138,8 +154,9 @@ pub(crate) fn choices(
     cores: &Cores,
     measured: &Measurements,
     demands: &Demands,
+    rejected: Option<&Candidate>,
 ) -> Vec<Choice> {
-    let reason = Reasons { chosen, tried, machine, cores, measured, demands };
+    let reason = Reasons { chosen, tried, machine, cores, measured, demands, rejected };
     vec![
         reason.housekeeping(),
         reason.lanes(),
@@ -159,6 +176,8 @@ struct Reasons<'a> {
     cores: &'a Cores,
     measured: &'a Measurements,
     demands: &'a Demands,
+    /// What did best in the trials and worse than the default in the comparison.
+    rejected: Option<&'a Candidate>,
 }
 
 impl Reasons<'_> {
@@ -268,9 +287,15 @@ impl Reasons<'_> {
         let others = self.tried.iter().filter(|tried| differs(&tried.candidate));
         let measured = others.min_by(|one, other| one.p99_ns.total_cmp(&other.p99_ns));
         if let (Some(other), Some(own)) = (measured, of(self.chosen)) {
+            let more_ns = other.p99_ns - own.p99_ns;
+            let but = match self.rejected == Some(&other.candidate) {
+                true => ", but worse than the default in the comparison at the end",
+                false if more_ns < 0.0 => ", within the noise of the trials",
+                false => "",
+            };
             let cost = format!(
-                "{} at p99 and {} at p50, measured",
-                signed(other.p99_ns - own.p99_ns),
+                "{} at p99 and {} at p50, measured{but}",
+                signed(more_ns),
                 signed(other.p50_ns - own.p50_ns)
             );
             return runner_up(name(&other.candidate), cost);
@@ -342,6 +367,9 @@ impl Reasons<'_> {
         let wakes: Vec<_> = [wake(false), wake(true)].into_iter().flatten().collect();
         let mut why = match on {
             true => "it gained more than the noise, for the full power of the core",
+            false if self.rejected.is_some_and(|other| !other.keep_awake.is_empty()) => {
+                "its gain did not last: see the runner-up"
+            }
             false => "no gain beyond the noise that would be worth the full power of a core",
         }
         .to_owned();
@@ -418,18 +446,26 @@ pub(crate) enum Beside {
     Worse,
 }
 
-/// One figure of subject and control, as multiples of the base.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Ratios {
-    pub(crate) subject: f64,
-    pub(crate) control: f64,
+/// One figure of the tuned configuration as a multiple of the default's.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Ratio {
+    /// Of the medians over all rounds.
+    pub(crate) ratio: f64,
+    /// By which factor the rounds of the default, which ran twice in each, differ from each other.
+    pub(crate) noise: f64,
 }
 
-impl Ratios {
+impl Ratio {
+    /// From a figure of each round.
+    pub(crate) fn of(default: &[f64], tuned: &[f64]) -> Self {
+        let base = median(default);
+        let ratio = if base > 0.0 { median(tuned) / base } else { 1.0 };
+        Self { ratio, noise: spread(default) }
+    }
+
     fn beside(self) -> Beside {
-        let noise = self.control.max(1.0 / self.control).max(EQUAL);
-        match self.subject {
-            ratio if !ratio.is_finite() || !noise.is_finite() => Beside::Equals,
+        let noise = self.noise.max(EQUAL);
+        match self.ratio {
             ratio if ratio * noise < 1.0 => Beside::Beats,
             ratio if ratio > noise => Beside::Worse,
             _ => Beside::Equals,
@@ -438,8 +474,8 @@ impl Ratios {
 }
 
 /// The verdict over both parts: p99 decides, and p50 where p99 shows no difference.
-pub(crate) fn beside(p50: &[Ratios], p99: &[Ratios]) -> Beside {
-    let of = |figures: &[Ratios]| {
+pub(crate) fn beside(p50: &[Ratio], p99: &[Ratio]) -> Beside {
+    let of = |figures: &[Ratio]| {
         let all: Vec<_> = figures.iter().map(|ratios| ratios.beside()).collect();
         match (all.contains(&Beside::Worse), all.contains(&Beside::Beats)) {
             (true, _) => Beside::Worse,
@@ -495,14 +531,45 @@ mod tests {
 
     #[test]
     fn one_part_that_got_worse_is_worse_and_the_control_is_the_measure() {
-        let ratios = |subject, control| Ratios { subject, control };
+        let ratios = |ratio, noise| Ratio { ratio, noise };
         let same = [ratios(1.0, 1.0); 2];
         assert_eq!(beside(&same, &same), Beside::Equals);
         assert_eq!(beside(&same, &[ratios(0.5, 1.0), ratios(1.0, 1.0)]), Beside::Beats);
         assert_eq!(beside(&same, &[ratios(0.5, 1.0), ratios(1.4, 1.0)]), Beside::Worse);
-        assert_eq!(beside(&same, &[ratios(0.5, 2.5), ratios(1.4, 0.5)]), Beside::Equals);
+        assert_eq!(beside(&same, &[ratios(0.5, 2.5), ratios(1.4, 2.0)]), Beside::Equals);
         assert_eq!(beside(&[ratios(0.5, 1.0), ratios(0.9, 1.0)], &same), Beside::Beats);
         assert_eq!(beside(&[ratios(1.5, 1.0), ratios(0.5, 1.0)], &same), Beside::Worse);
+    }
+
+    #[test]
+    fn one_spoiled_round_changes_neither_the_figure_nor_the_noise() {
+        let quiet = [100.0, 102.0, 98.0, 101.0, 99.0, 100.0];
+        let spoiled = [100.0, 102.0, 98.0, 9_000.0, 99.0, 100.0];
+        assert_eq!((median(&quiet), median(&spoiled)), (100.0, 100.0));
+        assert!(spread(&spoiled) < 1.1, "{}", spread(&spoiled));
+        assert_eq!(Ratio::of(&quiet, &spoiled).beside(), Beside::Equals);
+        assert_eq!(Ratio::of(&spoiled, &[80.0, 81.0, 9_000.0]).beside(), Beside::Beats);
+        assert_eq!(Ratio::of(&quiet, &[120.0; 6]).beside(), Beside::Worse);
+        assert_eq!(Ratio::of(&[100.0, 150.0], &[120.0]).beside(), Beside::Equals);
+        assert_eq!((median(&[]), spread(&[])), (0.0, 1.0));
+    }
+
+    #[test]
+    fn what_did_worse_in_the_end_is_said_with_the_runner_up() {
+        let machine = Written { cores: 2, ..PLAIN }.machine();
+        let figures = Measurements::default();
+        let cores = crate::tune::cores::choose(&machine.topology, &figures, &DEMANDS).unwrap();
+        let tried =
+            [tried(Layout::Fused, false, 50.0, 100.0), tried(Layout::Fused, true, 20.0, 50.0)];
+        let (plain, awake) = (&tried[0].candidate, &tried[1].candidate);
+        let choices = choices(plain, &tried, &machine, &cores, &figures, &DEMANDS, Some(awake));
+        let choice = choices.iter().find(|choice| choice.what == "keep-awake").unwrap();
+        let cost = &choice.runner_up.as_ref().unwrap().cost;
+        assert!(
+            cost.starts_with("−50") && cost.ends_with("in the comparison at the end"),
+            "{cost}"
+        );
+        assert!(choice.why.contains("did not last"), "{}", choice.why);
     }
 
     #[test]
@@ -535,7 +602,7 @@ mod tests {
             tried(Layout::Fused, true, 49.0, 97.5),
         ];
         let chosen = &tried[best(&tried, QUIET).unwrap()].candidate;
-        let choices = choices(chosen, &tried, &machine, &cores, &figures, &DEMANDS);
+        let choices = choices(chosen, &tried, &machine, &cores, &figures, &DEMANDS, None);
         assert_eq!(choices.len(), 8);
         for choice in &choices {
             assert!(!choice.value.is_empty() && !choice.why.is_empty(), "{choice:?}");

@@ -41,7 +41,7 @@ use report::Report;
 Examples:
   sinew tune                                   for 1 kHz and 150 µs, into ./sinew.toml
   sinew tune --rate-hz 4000 --budget-us 80 --out fast.toml
-  sinew tune --quick --json -                  a first look of some 10 s, for a script
+  sinew tune --quick --json -                  a first look of some 15 s, for a script
 
 What the file says is explained in docs/tune.md. Ctrl-C prints what was measured and writes no file.
 
@@ -66,7 +66,7 @@ pub(crate) struct TuneArgs {
     /// Replace the file if it exists
     #[arg(long)]
     force: bool,
-    /// A fifth of the measurements: a first look, with more noise
+    /// A third of the measurements: a first look, with more noise
     #[arg(long)]
     quick: bool,
     #[command(flatten)]
@@ -89,7 +89,7 @@ pub(crate) fn run(args: TuneArgs) -> Outcome {
     }
     args.json.hand_out(|| report.to_string(), &report)?;
     Ok(match &report.budget {
-        Some(budget) if budget.met => Exit::Done,
+        Some(budget) if budget.met && report.written.is_some() => Exit::Done,
         _ => Exit::Machine,
     })
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
-use super::decide::{Beside, Choice, Noise};
+use super::decide::{Beside, Choice, Noise, Ratio};
 use super::facts::{Demands, Measurements};
 use crate::bench::report::{ThreadReport, command_line, span};
 use crate::bench::stats::{ComparisonReport, Summary};
@@ -29,7 +29,7 @@ pub(crate) struct Report {
     pub(super) took_s: f64,
     pub(super) measured: Measurements,
     pub(super) tried: Vec<TriedReport>,
-    /// By which factors the default differed from itself in the trials.
+    /// By which factors the rounds of the default differed in the trials.
     pub(super) noise: Option<Noise>,
     pub(super) chosen: Option<String>,
     pub(super) choices: Vec<Choice>,
@@ -37,6 +37,8 @@ pub(crate) struct Report {
     pub(super) kernel_line: Vec<String>,
     /// Default, tuned, and default again: idle, and loaded.
     pub(super) compared: Vec<ComparisonReport>,
+    /// What the verdict is formed from.
+    pub(super) ratios: Vec<PartRatios>,
     pub(super) beside: Option<Beside>,
     pub(super) budget: Option<Budget>,
     pub(super) notes: Vec<String>,
@@ -52,6 +54,22 @@ pub(super) struct TriedReport {
     pub(super) predicted_p99_ns: Option<f64>,
     pub(super) idle: Summary,
     pub(super) loaded: Summary,
+}
+
+/// The tuned configuration beside the default one, in one part.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(super) struct PartRatios {
+    pub(super) part: &'static str,
+    pub(super) p50: Ratio,
+    pub(super) p99: Ratio,
+}
+
+impl fmt::Display for PartRatios {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { part, p50, p99 } = self;
+        write!(f, "{part} p50 {:.2} (spread {:.2})", p50.ratio, p50.noise)?;
+        write!(f, ", p99 {:.2} (spread {:.2})", p99.ratio, p99.noise)
+    }
 }
 
 /// What was asked for, and what came of it.
@@ -88,6 +106,7 @@ impl Report {
             choices: Vec::new(),
             kernel_line: Vec::new(),
             compared: Vec::new(),
+            ratios: Vec::new(),
             beside: None,
             budget: None,
             notes,
@@ -158,7 +177,7 @@ impl Report {
         if let Some(noise) = self.noise {
             writeln!(
                 f,
-                "the default differed from itself by a factor of {:.2} at p50 and {:.2} at p99",
+                "rounds of the default differ by a factor of {:.2} at p50 and {:.2} at p99",
                 noise.p50, noise.p99
             )?;
         }

@@ -2,17 +2,17 @@
 
 use indicatif::ProgressBar;
 use sinew_io::node::NodeConfig;
-use sinew_rt::clock::Nanos;
+use sinew_rt::clock::{self, Nanos};
 use sinew_rt::kernel::RtThrottling;
 use sinew_rt::memory::{self, MemoryPlan};
 use sinew_rt::topology::{CoreId, CoreList, Topology};
 
 use super::candidates::{self, Candidate, predicted_ns};
 use super::cores::{self, Cores};
-use super::decide::{self, Beside, Noise, Ratios, Tried};
+use super::decide::{self, Beside, Noise, Ratio, Tried, median, spread};
 use super::facts::{Demands, Machine};
 use super::granted::Granted;
-use super::report::{Budget, Report, TriedReport};
+use super::report::{Budget, PartRatios, Report, TriedReport};
 use super::trial::{self, Ground};
 use super::{kernel_line, measure, write};
 use crate::bench::report::span;
@@ -32,11 +32,18 @@ const PACED_HOP_MAX_S: f64 = 0.3;
 /// Each round of wake-ups under one method.
 const IDLE_ROUND_S: f64 = 0.2;
 const IDLE_ROUNDS: u32 = 4;
-/// Rounds of trials, and of the comparison at the end.
-const TRIAL_ROUNDS: u32 = 4;
-const FINAL_ROUNDS: u32 = 6;
+/// Rounds of trials, and of the comparison at the end: as many as fit into the time, but no fewer than
+/// a median takes.
+const TRIAL_ROUNDS: u32 = 5;
+const FINAL_ROUNDS: u32 = 7;
+const FEWEST_ROUNDS: u32 = 3;
+const TRIALS_UNTIL: Nanos = Nanos::from_secs(30);
+const FINAL_UNTIL: Nanos = Nanos::from_secs(50);
 /// Each of the two parts of a trial.
 const PART: Nanos = Nanos::from_millis(300);
+
+/// What the comparison at the end gave, idle and loaded.
+type Compared = ([ComparisonReport; 2], [PartRatios; 2]);
 
 struct Run<'a> {
     report: &'a mut Report,
@@ -44,6 +51,9 @@ struct Run<'a> {
     granted: Granted,
     bar: ProgressBar,
     quick: bool,
+    started: Nanos,
+    /// Messages that did not arrive, for each configuration.
+    lost: Vec<(String, u64)>,
 }
 
 /// Measures and decides; gives the text of the file, or nothing when Ctrl-C came first.
@@ -60,10 +70,14 @@ pub(super) fn measure(report: &mut Report, quick: bool) -> Result<Option<String>
         .refused
         .iter()
         .for_each(|refusal| granted.brand(refusal.to_string()));
-    let mut run = Run { report, demands, granted, bar: progress("tune", 1), quick };
+    let (bar, started, lost) = (progress("tune", 1), clock::now(), Vec::new());
+    let mut run = Run { report, demands, granted, bar, quick, started, lost };
     let text = run.all(&machine);
     run.bar.finish_and_clear();
-    let Run { granted, .. } = run;
+    let Run { granted, lost, .. } = run;
+    for (what, lost) in lost {
+        report.notes.push(format!("{what}: {lost} messages did not arrive in time"));
+    }
     report.threads = granted.threads;
     report.not_real_time = granted.not_real_time;
     text
@@ -71,7 +85,12 @@ pub(super) fn measure(report: &mut Report, quick: bool) -> Result<Option<String>
 
 impl Run<'_> {
     fn rounds(&self, rounds: u32) -> u32 {
-        if self.quick { rounds.div_ceil(4) } else { rounds }
+        if self.quick { FEWEST_ROUNDS } else { rounds }
+    }
+
+    /// Whether there is no time for round `round` any more.
+    fn too_late(&self, round: u32, until: Nanos) -> bool {
+        round >= FEWEST_ROUNDS && clock::now() - self.started > until
     }
 
     fn step(&self, what: &str) {
@@ -82,7 +101,7 @@ impl Run<'_> {
     fn all(&mut self, machine: &Machine) -> Result<Option<String>, Failure> {
         let usable: Vec<CoreId> = machine.topology.usable_cores().iter().collect();
         let pairs = usable.len().min(HOP_CORES).pow(2);
-        let idle = 8 * self.rounds(IDLE_ROUNDS) as usize;
+        let idle = 8 * self.rounds(IDLE_ROUNDS) as usize + 1;
         let legs = 7 * self.rounds(TRIAL_ROUNDS) as usize + 3 * self.rounds(FINAL_ROUNDS) as usize;
         self.bar.set_length((usable.len() + pairs + idle + legs) as u64);
 
@@ -100,7 +119,7 @@ impl Run<'_> {
             rate_hz: self.demands.rate_hz,
             peer_core: cores.housekeeping.unwrap_or(cores.lanes[0]),
             busy: cores.housekeeping.into_iter().collect(),
-            part: PART,
+            part: if self.quick { PART / 3 } else { PART },
         };
         let plain = default_candidate(machine)?;
         let Some((tried, noise)) = self.trials(machine, &cores, &plain, &ground)? else {
@@ -111,14 +130,17 @@ impl Run<'_> {
             return Err(Failure::machine("no configuration could be tried"));
         };
         let mut chosen = tried[best].candidate.clone();
-        let Some([idle, loaded]) = self.compare(&chosen, &ground)? else { return Ok(None) };
-        let verdict = verdict(&idle, &loaded);
+        let Some(([idle, loaded], ratios)) = self.compare(&chosen, &ground)? else {
+            return Ok(None);
+        };
+        let verdict = decide::beside(&ratios.map(|part| part.p50), &ratios.map(|part| part.p99));
+        let mut rejected = None;
         let side = if verdict == Beside::Worse {
             self.report.notes.push(format!(
                 "{chosen} did better in the trials and worse in the comparison: the default's \
                  settings are written"
             ));
-            chosen = plain;
+            rejected = Some(std::mem::replace(&mut chosen, plain));
             |one: &ComparisonReport| one.base.pooled.clone()
         } else {
             |one: &ComparisonReport| one.subject.pooled.clone()
@@ -129,12 +151,21 @@ impl Run<'_> {
         let budget_ns = self.demands.budget_ns();
         let budget = Budget { budget_ns, p99_ns, max_ns, met: p99_ns <= budget_ns };
         let measured = &self.report.measured;
-        let choices = decide::choices(&chosen, &tried, machine, &cores, measured, &self.demands);
+        let choices = decide::choices(
+            &chosen,
+            &tried,
+            machine,
+            &cores,
+            measured,
+            &self.demands,
+            rejected.as_ref(),
+        );
         let spins = chosen.wait.holds_core();
         self.report.kernel_line = kernel_line::missing(machine, &cores, spins);
         self.report.chosen = Some(chosen.to_string());
         self.report.choices = choices;
         self.report.compared = vec![idle, loaded];
+        self.report.ratios = ratios.to_vec();
         self.report.beside = Some(verdict);
         self.report.budget = Some(budget);
         let text = self.text(&chosen, &cores);
@@ -185,7 +216,8 @@ impl Run<'_> {
     fn idle(&mut self, cores: &Cores) -> Result<(), Failure> {
         let busy: Vec<CoreId> = cores.housekeeping.into_iter().collect();
         let rounds = self.rounds(IDLE_ROUNDS);
-        let wakes = (IDLE_ROUND_S * f64::from(self.demands.rate_hz)).max(20.0) as u64;
+        let seconds = if self.quick { IDLE_ROUND_S / 3.0 } else { IDLE_ROUND_S };
+        let wakes = (seconds * f64::from(self.demands.rate_hz)).max(20.0) as u64;
         let bar = self.bar.clone();
         let step = || {
             bar.set_message("what keeps a core awake");
@@ -218,9 +250,12 @@ impl Run<'_> {
         let mut tried = vec![plain.clone(), plain.clone()];
         let chosen = decide::to_try(all, measured, &self.demands);
         tried.extend(chosen.into_iter().filter(|candidate| candidate != plain));
-        let mut pooled: Vec<_> = tried.iter().map(|_| [Samples::new(), Samples::new()]).collect();
+        let mut parts: Vec<_> = tried.iter().map(|_| [Part::new(), Part::new()]).collect();
         let rounds = self.rounds(TRIAL_ROUNDS);
         for round in 0..rounds as usize {
+            if self.too_late(round as u32, TRIALS_UNTIL) {
+                break;
+            }
             for n in 0..tried.len() {
                 if interrupted() {
                     return Ok(None);
@@ -231,20 +266,26 @@ impl Run<'_> {
                 let text = write::settings(&tried[at], &self.demands, |_| String::new());
                 let leg = trial::run(&text, ground, &mut self.granted)?;
                 self.lost(&tried[at].to_string(), leg.lost);
-                pooled[at][0].pool(&leg.idle);
-                pooled[at][1].pool(&leg.loaded);
+                parts[at][0].add(&leg.idle);
+                parts[at][1].add(&leg.loaded);
             }
         }
-        let worst = |at: usize, quantile| {
-            pooled[at].iter().map(|part: &Samples| part.quantile(quantile)).fold(0.0, f64::max)
+        let worst = |at: usize, of: fn(&Part) -> &[f64]| {
+            parts[at].iter().map(|part| median(of(part))).fold(0.0, f64::max)
         };
-        let figures = |at| (worst(at, 0.5), worst(at, 0.99));
-        let noise = Noise::between(figures(0), figures(1));
+        let figures = |at| (worst(at, |part| &part.p50_ns), worst(at, |part| &part.p99_ns));
+        // The default ran twice in each round.
+        let differed = |of: fn(&Part) -> &[f64]| {
+            let both = |part: usize| [of(&parts[0][part]), of(&parts[1][part])].concat();
+            spread(&both(0)).max(spread(&both(1)))
+        };
+        let noise =
+            Noise { p50: differed(|part| &part.p50_ns), p99: differed(|part| &part.p99_ns) };
         for (at, candidate) in tried.iter().enumerate() {
             let predicted = predicted_ns(candidate, &self.report.measured, &self.demands);
             let again = if at == 1 { " again (control)" } else { "" };
             let first = if at == 0 { " (the default)" } else { "" };
-            let [idle, loaded] = &pooled[at];
+            let [idle, loaded] = [&parts[at][0].pooled, &parts[at][1].pooled];
             self.report.tried.push(TriedReport {
                 configuration: format!("{candidate}{first}{again}"),
                 predicted_p99_ns: predicted.is_finite().then_some(predicted),
@@ -262,8 +303,10 @@ impl Run<'_> {
     }
 
     fn lost(&mut self, what: &str, lost: u64) {
-        if lost > 0 {
-            self.report.notes.push(format!("{what}: {lost} messages did not arrive in one trial"));
+        match self.lost.iter_mut().find(|(known, _)| known == what) {
+            Some((_, sum)) => *sum += lost,
+            None if lost > 0 => self.lost.push((what.to_owned(), lost)),
+            None => {}
         }
     }
 
@@ -272,12 +315,17 @@ impl Run<'_> {
         &mut self,
         chosen: &Candidate,
         ground: &Ground,
-    ) -> Result<Option<[ComparisonReport; 2]>, Failure> {
+    ) -> Result<Option<Compared>, Failure> {
         let new = |name| Comparison::new(name, "default", "tuned", Limits::default());
         let (mut idle, mut loaded) = (new("idle"), new("loaded"));
         let tuned = write::settings(chosen, &self.demands, |_| String::new());
         let plain = write::admission(&self.demands);
-        for _ in 0..self.rounds(FINAL_ROUNDS) {
+        // Default and tuned, idle and loaded.
+        let mut parts = [[Part::new(), Part::new()], [Part::new(), Part::new()]];
+        for round in 0..self.rounds(FINAL_ROUNDS) {
+            if self.too_late(round, FINAL_UNTIL) {
+                break;
+            }
             let mut of_loaded = Vec::new();
             let round = idle.round(|side| {
                 if interrupted() {
@@ -286,7 +334,11 @@ impl Run<'_> {
                 self.step("the default and the tuned configuration in turns");
                 let text = if side == Side::Base { &plain } else { &tuned };
                 let leg = trial::run(text, ground, &mut self.granted).map_err(Some)?;
-                self.lost("the comparison", leg.lost);
+                let name = if side == Side::Base { "the default" } else { "the tuned one" };
+                self.lost(&format!("{name}, in the comparison"), leg.lost);
+                let of_side = &mut parts[usize::from(side == Side::Subject)];
+                of_side[0].add(&leg.idle);
+                of_side[1].add(&leg.loaded);
                 of_loaded.push((side, leg.loaded));
                 Ok(leg.idle)
             });
@@ -303,7 +355,14 @@ impl Run<'_> {
                 loaded.add(&base.1, &subject.1, &control.1);
             }
         }
-        Ok(Some([idle.report(), loaded.report()]))
+        let [plain, tuned] = &parts;
+        let ratios = |part: usize, name| PartRatios {
+            part: name,
+            p50: Ratio::of(&plain[part].p50_ns, &tuned[part].p50_ns),
+            p99: Ratio::of(&plain[part].p99_ns, &tuned[part].p99_ns),
+        };
+        let ratios = [ratios(0, "idle"), ratios(1, "loaded")];
+        Ok(Some(([idle.report(), loaded.report()], ratios)))
     }
 
     fn text(&self, chosen: &Candidate, cores: &Cores) -> String {
@@ -340,14 +399,24 @@ fn default_candidate(machine: &Machine) -> Result<Candidate, Failure> {
     Ok(Candidate { layout: plan.layout, wait, cores, keep_awake })
 }
 
-fn verdict(idle: &ComparisonReport, loaded: &ComparisonReport) -> Beside {
-    let of = |one: &ComparisonReport| {
-        let (ratio, control) = (one.ratio, one.control_ratio);
-        let p50 = Ratios { subject: ratio.p50, control: control.p50 };
-        (p50, Ratios { subject: ratio.p99, control: control.p99 })
-    };
-    let (idle, loaded) = (of(idle), of(loaded));
-    decide::beside(&[idle.0, loaded.0], &[idle.1, loaded.1])
+/// One part of the trials of one configuration.
+struct Part {
+    pooled: Samples,
+    /// Of each round.
+    p50_ns: Vec<f64>,
+    p99_ns: Vec<f64>,
+}
+
+impl Part {
+    fn new() -> Self {
+        Self { pooled: Samples::new(), p50_ns: Vec::new(), p99_ns: Vec::new() }
+    }
+
+    fn add(&mut self, round: &Samples) {
+        self.pooled.pool(round);
+        self.p50_ns.push(round.quantile(0.5));
+        self.p99_ns.push(round.quantile(0.99));
+    }
 }
 
 impl Report {
@@ -360,15 +429,17 @@ impl Report {
                 Beside::Equals => "It equals the default configuration",
                 Beside::Worse => "It is the default configuration, which did best",
             };
+            let ratios: Vec<_> = self.ratios.iter().map(ToString::to_string).collect();
             results.push(format!(
-                "{verdict} (ratios to it, control in brackets: {}).",
-                self.compared.iter().map(ratios).collect::<Vec<_>>().join("; ")
+                "{verdict}. Ratios to it, of the medians of the rounds, and the default's own spread: \
+                 {}.",
+                ratios.join("; ")
             ));
         }
         if let Some(Budget { budget_ns, p99_ns, max_ns, met }) = &self.budget {
             let verdict = if *met { "The budget is met" } else { "THE BUDGET IS NOT MET" };
             results.push(format!(
-                "{verdict}: p99 {} of {}, the longest {} (the worse of idle and loaded).",
+                "{verdict}: p99 {} of {}, the longest {} (all rounds, the worse of idle and loaded).",
                 span(*p99_ns),
                 span(*budget_ns),
                 span(*max_ns)
@@ -376,14 +447,6 @@ impl Report {
         }
         results
     }
-}
-
-fn ratios(one: &ComparisonReport) -> String {
-    let (ratio, control) = (one.ratio, one.control_ratio);
-    format!(
-        "{}: p50 {:.2} ({:.2}), p99 {:.2} ({:.2})",
-        one.name, ratio.p50, control.p50, ratio.p99, control.p99
-    )
 }
 
 #[cfg(test)]

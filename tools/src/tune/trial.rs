@@ -65,7 +65,8 @@ pub(super) struct Leg {
     pub(super) idle: Samples,
     pub(super) loaded: Samples,
     pub(super) work: Option<StageWork>,
-    /// Messages that were sent to the node and not delivered within the trial.
+    /// Messages to the node that were not delivered within the trial. Each counts in the loaded part,
+    /// as old as that part was long: what never arrives must not look fast.
     pub(super) lost: u64,
 }
 
@@ -221,12 +222,9 @@ pub(super) fn run(realtime: &str, ground: &Ground, granted: &mut Granted) -> Res
     let lost = (total - errors.len() as i64).max(0).unsigned_abs();
     errors.sort_unstable();
     let shift = errors.get(errors.len() / 2).copied().unwrap_or(0);
-    let leg = Leg {
-        idle: ages(&warm, &idle, shift)?,
-        loaded: ages(&idle, &loaded, shift)?,
-        work: work(&loaded),
-        lost,
-    };
+    let mut aged = ages(&idle, &loaded, shift)?;
+    aged.record_n(ground.part.as_unsigned(), lost, clock::now());
+    let leg = Leg { idle: ages(&warm, &idle, shift)?, loaded: aged, work: work(&loaded), lost };
     drop(other);
     tried.stop().map_err(|panics| Failure::machine(panics.join("; ")))?;
     dir.close().map_err(Failure::machine)?;
