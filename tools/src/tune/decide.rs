@@ -100,6 +100,12 @@ pub(crate) fn to_try(
             chosen.push(other.clone());
         }
     }
+    // A prediction is no measurement: the simplest always has its chance.
+    if let Some(simplest) = candidates.iter().min_by_key(|candidate| candidate.complexity())
+        && !chosen.contains(simplest)
+    {
+        chosen.push(simplest.clone());
+    }
     chosen
 }
 
@@ -112,16 +118,17 @@ fn nearest_other<'a>(
 ) -> Option<&'a Candidate> {
     let others = candidates.iter().filter(|candidate| differs(best, candidate));
     // `candidates` are in the order of their cost, and `min_by_key` keeps the first of equals.
-    others.min_by_key(|other| {
-        [
-            other.layout != best.layout,
-            kind(other.wait) != kind(best.wait),
-            other.keep_awake.is_empty() != best.keep_awake.is_empty(),
-        ]
-        .into_iter()
-        .filter(|differs| *differs)
-        .count()
-    })
+    others.min_by_key(|other| differences(best, other))
+}
+
+/// In how many of the things that are chosen two candidates differ.
+fn differences(one: &Candidate, other: &Candidate) -> usize {
+    let differ = [
+        one.layout != other.layout,
+        kind(one.wait) != kind(other.wait),
+        one.keep_awake.is_empty() != other.keep_awake.is_empty(),
+    ];
+    differ.into_iter().filter(|differs| *differs).count()
 }
 
 fn kind(wait: Wait) -> std::mem::Discriminant<Wait> {
@@ -176,7 +183,7 @@ struct Reasons<'a> {
     cores: &'a Cores,
     measured: &'a Measurements,
     demands: &'a Demands,
-    /// What did best in the trials and worse than the default in the comparison.
+    /// What did best in the trials and no better than the default in the comparison.
     rejected: Option<&'a Candidate>,
 }
 
@@ -284,12 +291,21 @@ impl Reasons<'_> {
     ) -> Option<RunnerUp> {
         let of =
             |candidate: &Candidate| self.tried.iter().find(|tried| tried.candidate == *candidate);
+        let far = |candidate: &Candidate| differences(self.chosen, candidate);
+        // What differs elsewhere too says less, and then its whole name.
+        let name = |candidate: &Candidate| match far(candidate) {
+            0 | 1 => name(candidate),
+            _ => candidate.to_string(),
+        };
         let others = self.tried.iter().filter(|tried| differs(&tried.candidate));
-        let measured = others.min_by(|one, other| one.p99_ns.total_cmp(&other.p99_ns));
+        let measured = others.min_by(|one, other| {
+            let far = far(&one.candidate).cmp(&far(&other.candidate));
+            far.then(one.p99_ns.total_cmp(&other.p99_ns))
+        });
         if let (Some(other), Some(own)) = (measured, of(self.chosen)) {
             let more_ns = other.p99_ns - own.p99_ns;
             let but = match self.rejected == Some(&other.candidate) {
-                true => ", but worse than the default in the comparison at the end",
+                true => ", but no better than the default in the comparison at the end",
                 false if more_ns < 0.0 => ", within the noise of the trials",
                 false => "",
             };
@@ -302,7 +318,9 @@ impl Reasons<'_> {
         }
         let cost = |candidate: &Candidate| predicted_ns(candidate, self.measured, self.demands);
         let others = all.iter().filter(|candidate| differs(candidate));
-        let other = others.min_by(|one, other| cost(one).total_cmp(&cost(other)))?;
+        let other = others.min_by(|one, other| {
+            far(one).cmp(&far(other)).then(cost(one).total_cmp(&cost(other)))
+        })?;
         let more = cost(other) - cost(self.chosen);
         let more = match more.is_finite() {
             true => format!("{} at p99, by the measured parts", signed(more)),
@@ -581,10 +599,14 @@ mod tests {
         let all = candidates::all(&machine, &cores, &DEMANDS);
         let chosen = to_try(all, &measured, &DEMANDS);
         let best = &chosen[0];
-        assert_eq!((best.layout, best.wait), (Layout::Fused, Wait::Spin), "{chosen:?}");
-        assert_eq!(chosen.len(), 3, "beside a spinning lane there is no keep-awake: {chosen:?}");
-        assert!(chosen[1].layout != Layout::Fused && chosen[1].wait == Wait::Spin, "{chosen:?}");
-        assert!(chosen[2].wait != Wait::Spin && chosen[2].layout == Layout::Fused, "{chosen:?}");
+        // Between lanes that spin a hand-off costs next to nothing.
+        assert_eq!((best.layout, best.wait), (Layout::Split, Wait::Spin), "{chosen:?}");
+        let distances: Vec<_> = chosen.iter().map(|other| differences(best, other)).collect();
+        // Beside a lane that spins there is no keep-awake, so that one differs in two things.
+        assert_eq!(distances, [0, 1, 1, 2, 2], "{chosen:?}");
+        let simplest = chosen.last().unwrap();
+        assert_eq!((simplest.layout, simplest.wait), (Layout::Fused, Wait::Park));
+        assert!(simplest.keep_awake.is_empty());
     }
 
     #[test]
@@ -613,7 +635,7 @@ mod tests {
         let cost = |what: &str| of(what).runner_up.as_ref().unwrap().cost.clone();
         assert_eq!(of("layout").value, "fused");
         assert!(cost("layout").starts_with("+40"), "{}", cost("layout"));
-        assert!(cost("keep-awake").starts_with("−2.5"), "{}", cost("keep-awake"));
+        assert!(cost("keep-awake").starts_with("−2500 ns at p99"), "{}", cost("keep-awake"));
         assert!(of("kernel command line").value.contains("isolcpus=managed_irq,domain,1"));
         assert!(cost("wait").contains("by the measured parts"), "{}", cost("wait"));
     }

@@ -135,10 +135,12 @@ impl Run<'_> {
         };
         let verdict = decide::beside(&ratios.map(|part| part.p50), &ratios.map(|part| part.p99));
         let mut rejected = None;
-        let side = if verdict == Beside::Worse {
+        // Of equals the simpler one.
+        let simpler = chosen != plain && plain.complexity() < chosen.complexity();
+        let side = if verdict == Beside::Worse || (verdict == Beside::Equals && simpler) {
             self.report.notes.push(format!(
-                "{chosen} did better in the trials and worse in the comparison: the default's \
-                 settings are written"
+                "{chosen} did best in the trials and no better than the default in the comparison: \
+                 the default's settings are written"
             ));
             rejected = Some(std::mem::replace(&mut chosen, plain));
             |one: &ComparisonReport| one.base.pooled.clone()
@@ -270,14 +272,17 @@ impl Run<'_> {
                 parts[at][1].add(&leg.loaded);
             }
         }
+        // The default ran twice in each round: both count for it, and differ by the noise.
+        let rounds_of = |at: usize, part: usize, of: fn(&Part) -> &[f64]| match at {
+            0 | 1 => [of(&parts[0][part]), of(&parts[1][part])].concat(),
+            at => of(&parts[at][part]).to_vec(),
+        };
         let worst = |at: usize, of: fn(&Part) -> &[f64]| {
-            parts[at].iter().map(|part| median(of(part))).fold(0.0, f64::max)
+            median(&rounds_of(at, 0, of)).max(median(&rounds_of(at, 1, of)))
         };
         let figures = |at| (worst(at, |part| &part.p50_ns), worst(at, |part| &part.p99_ns));
-        // The default ran twice in each round.
         let differed = |of: fn(&Part) -> &[f64]| {
-            let both = |part: usize| [of(&parts[0][part]), of(&parts[1][part])].concat();
-            spread(&both(0)).max(spread(&both(1)))
+            spread(&rounds_of(0, 0, of)).max(spread(&rounds_of(0, 1, of)))
         };
         let noise =
             Noise { p50: differed(|part| &part.p50_ns), p99: differed(|part| &part.p99_ns) };
@@ -297,7 +302,7 @@ impl Run<'_> {
             let (p50_ns, p99_ns) = figures(at);
             Tried { candidate: candidate.clone(), p50_ns, p99_ns }
         };
-        // The control was there to see the noise.
+        // The control is in the default's figures.
         let tried = tried.iter().enumerate().filter(|(at, _)| *at != 1).map(one).collect();
         Ok(Some((tried, noise)))
     }
