@@ -32,6 +32,8 @@ pub(crate) struct Report {
     /// By which factors the rounds of the default differed in the trials.
     pub(super) noise: Option<Noise>,
     pub(super) chosen: Option<String>,
+    /// Whether those are the default's settings.
+    pub(super) is_default: bool,
     pub(super) choices: Vec<Choice>,
     /// What the kernel's command line lacks.
     pub(super) kernel_line: Vec<String>,
@@ -103,6 +105,7 @@ impl Report {
             tried: Vec::new(),
             noise: None,
             chosen: None,
+            is_default: false,
             choices: Vec::new(),
             kernel_line: Vec::new(),
             compared: Vec::new(),

@@ -133,10 +133,15 @@ impl Run<'_> {
         let Some(([idle, loaded], ratios)) = self.compare(&chosen, &ground)? else {
             return Ok(None);
         };
-        let verdict = decide::beside(&ratios.map(|part| part.p50), &ratios.map(|part| part.p99));
+        // What is the default cannot differ from it but by noise.
+        let is_plain = chosen == plain;
+        let verdict = match is_plain {
+            true => Beside::Equals,
+            false => decide::beside(&ratios.map(|part| part.p50), &ratios.map(|part| part.p99)),
+        };
         let mut rejected = None;
         // Of equals the simpler one.
-        let simpler = chosen != plain && plain.complexity() < chosen.complexity();
+        let simpler = plain.complexity() < chosen.complexity();
         let side = if verdict == Beside::Worse || (verdict == Beside::Equals && simpler) {
             self.report.notes.push(format!(
                 "{chosen} did best in the trials and no better than the default in the comparison: \
@@ -164,6 +169,7 @@ impl Run<'_> {
         );
         let spins = chosen.wait.holds_core();
         self.report.kernel_line = kernel_line::missing(machine, &cores, spins);
+        self.report.is_default = rejected.is_some() || verdict == Beside::Equals && is_plain;
         self.report.chosen = Some(chosen.to_string());
         self.report.choices = choices;
         self.report.compared = vec![idle, loaded];
@@ -431,8 +437,14 @@ impl Report {
         if let Some(beside) = self.beside {
             let verdict = match beside {
                 Beside::Beats => "It beats the default configuration",
+                Beside::Equals if self.is_default => {
+                    "It equals the default configuration: it is what a node does here by itself, written \
+                     down"
+                }
                 Beside::Equals => "It equals the default configuration",
-                Beside::Worse => "It is the default configuration, which did best",
+                Beside::Worse => {
+                    "It is the default configuration: what did best in the trials did worse"
+                }
             };
             let ratios: Vec<_> = self.ratios.iter().map(ToString::to_string).collect();
             results.push(format!(
