@@ -77,6 +77,9 @@ const KEYS: &[(&str, &str, &str, Holds)] = &[
     ("realtime", "cpu_latency_us", "cpu_latency_us = 30", |c| {
         c.realtime.cpu_latency_us == Some(30)
     }),
+    ("realtime", "keep_awake", "keep_awake = [2, 0]", |c| {
+        c.realtime.keep_awake.iter().map(|core| core.get()).eq([2, 0])
+    }),
     ("budgets", "receive_us", "receive_us = 7", |c| c.budgets.receive == Nanos::from_micros(7)),
     ("budgets", "verify_us", "verify_us = 7", |c| c.budgets.verify == Nanos::from_micros(7)),
     ("budgets", "deliver_us", "deliver_us = 7", |c| c.budgets.deliver == Nanos::from_micros(7)),
@@ -168,7 +171,7 @@ const WRONG: &[(&str, &str)] = &[
     ("", "robot.toml:1: node: there is no such section; begin with [node] and name = \"…\""),
     (
         "[node]\nname = \"a\"\n[realtime]\nprioriti = 3",
-        "robot.toml:4: unknown field `prioriti`, expected one of `layout`, `cores`, `priority`, `wait`, `spin_us`, `strictness`, `lock_memory`, `cpu_latency_us`; did you mean `priority`?",
+        "robot.toml:4: unknown field `prioriti`, expected one of `layout`, `cores`, `priority`, `wait`, `spin_us`, `strictness`, `lock_memory`, `cpu_latency_us`, `keep_awake`; did you mean `priority`?",
     ),
     (
         "[nod]\nname = \"a\"",
@@ -203,6 +206,10 @@ const WRONG: &[(&str, &str)] = &[
     (
         "[node]\nname = \"a\"\n[realtime]\ncpu_latency_us = \"on\"",
         "robot.toml:4: realtime.cpu_latency_us: expected a number of microseconds or \"off\"",
+    ),
+    (
+        "[node]\nname = \"a\"\nmode = \"development\"\n[realtime]\nwait = \"spin\"\nkeep_awake = [1]",
+        "robot.toml:6: realtime.keep_awake: a core with a lane that spins does not halt, and nothing below the lane would run; remove keep_awake, or set realtime.wait = \"park\" or \"spin-then-park\"",
     ),
     (
         "[node]\nname = \"a\"\n[budgets]\n\nsend_us = 0",

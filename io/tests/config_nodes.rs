@@ -5,10 +5,12 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use sinew_io::message::Message;
-use sinew_io::node::{MAX_PEER_NAME, MAX_TOPIC_NAME, Node, NodeError};
+use sinew_io::node::{MAX_PEER_NAME, MAX_TOPIC_NAME, Node, NodeError, RealTimeConfig};
 use sinew_io::security::{Identity, keyfile};
 use sinew_rt::clock::{self, Nanos};
 use sinew_rt::kernel::RtThrottling;
+use sinew_rt::topology::{CoreId, Topology};
+use sinew_rt::wait::Wait;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 const TOPIC: &str = "\
@@ -266,4 +268,52 @@ fn a_lane_that_shall_spin_holds_its_core() {
     files.robot =
         files.robot.replace("[realtime]\n", "[realtime]\nwait = \"spin\"\nlayout = \"fused\"\n");
     assert_eq!(cores(&files), 1);
+}
+
+/// Every thread of this process with that name, with its scheduling policy, as the kernel shows them.
+fn policies(name: &str) -> Vec<i32> {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+    let stats = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("stat")).ok());
+    let stats: Vec<_> = stats.filter(|stat| stat.contains(&format!("({name})"))).collect();
+    // proc_pid_stat(5): the policy is field 41, and the name was field 2.
+    let policy = |stat: &String| stat.rsplit_once(')')?.1.split_whitespace().nth(38)?.parse().ok();
+    stats.iter().filter_map(policy).collect()
+}
+
+#[test]
+fn keep_awake_puts_a_spinner_below_everything_on_its_core_for_as_long_as_the_node_lives() {
+    const SCHED_IDLE: i32 = 5;
+    let mut files = Files::new("awake");
+    let core = Topology::read().unwrap().usable_cores().first().unwrap();
+    let name = format!("awake-{core}");
+    let line = format!("[realtime]\nkeep_awake = [{core}]\n");
+    files.robot = files.robot.replace("[realtime]\n", &line);
+    let path = files.dir.path().join("robot.toml");
+    std::fs::write(&path, &files.robot).unwrap();
+    let node = Node::from_config(&path).unwrap().panel_dir(files.dir.path()).start().unwrap();
+    let awake = &node.report().keep_awake;
+    assert_eq!(awake.len(), 1);
+    assert_eq!(awake[0].effective.scheduling.to_string(), "SCHED_IDLE");
+    assert_eq!(awake[0].effective.affinity.to_string(), core.to_string());
+    assert_eq!(policies(&name), [SCHED_IDLE]);
+    node.stop().unwrap();
+    let give_up = clock::now() + Nanos::from_secs(20);
+    while !policies(&name).is_empty() {
+        assert!(clock::now() < give_up, "the spinner outlived its node");
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn cores_to_keep_awake_must_exist_and_must_not_belong_to_a_lane_that_spins() {
+    let refused = |wait: Wait, core: u16| {
+        let realtime = RealTimeConfig { wait, ..RealTimeConfig::default() };
+        let node = Node::builder("awake").development().realtime(realtime);
+        let node = node.identity(Identity::generate().unwrap()).udp(fresh_address());
+        node.keep_awake([CoreId::new(core)]).start().unwrap_err().to_string()
+    };
+    let error = refused(Wait::Park, 9_999);
+    assert!(error.starts_with("realtime.keep_awake: core 9999 does not exist"), "{error}");
+    let error = refused(Wait::Spin, 0);
+    assert!(error.starts_with("realtime.keep_awake: a core with a lane that spins"), "{error}");
 }

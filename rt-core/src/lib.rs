@@ -6,6 +6,7 @@ mod files;
 pub mod guard;
 pub mod health;
 pub mod histogram;
+pub mod keep_awake;
 pub mod kernel;
 pub mod ladder;
 pub mod lane;

@@ -10,7 +10,7 @@
 //! [`spawn`] has returned.
 
 mod explain;
-mod setup;
+pub(crate) mod setup;
 mod spec;
 
 use std::any::Any;

@@ -12,6 +12,7 @@ mod output;
 mod panels;
 mod plot;
 mod top;
+mod tune;
 
 use clap::{Parser, Subcommand};
 use exit::{Exit, Outcome};
@@ -46,6 +47,8 @@ enum Command {
     Node(node::NodeArgs),
     /// Watch every node on this machine: stages, loops, messages, trips
     Top(top::TopArgs),
+    /// Measure which settings suit this machine, and write them with the reasons
+    Tune(tune::TuneArgs),
 }
 
 fn main() -> Exit {
@@ -67,6 +70,7 @@ fn run(command: Command) -> Outcome {
         Command::Key(args) => key::run(args),
         Command::Node(args) => node::run(args),
         Command::Top(args) => top::run(args),
+        Command::Tune(args) => tune::run(args),
     }
 }
 

@@ -24,6 +24,7 @@ use crate::transport::{self, BATCH, Endpoint};
 use crate::wire::{Domain, FRAME_MAX, SigningContext};
 use sinew_rt::clock;
 use sinew_rt::health::Health;
+use sinew_rt::keep_awake::KeepAwake;
 use sinew_rt::lane::Lane;
 use sinew_rt::panel::{Panel, PanelSpec, State};
 use sinew_rt::power::CpuLatencyHold;
@@ -77,6 +78,7 @@ pub(super) fn start(mut builder: NodeBuilder) -> Result<Node, NodeError> {
     }
     let epoch = who.own.epoch;
     let wait = config.realtime.wait;
+    let keep_awake_cores = config.realtime.keep_awake.clone();
     let public = *who.identity.public();
     let health = Arc::new(Health::new());
     let housekeeping_bell = Arc::new(Doorbell::new());
@@ -91,6 +93,10 @@ pub(super) fn start(mut builder: NodeBuilder) -> Result<Node, NodeError> {
     }
     let granted: Vec<_> = running.iter().map(|lane| lane.applied().clone()).collect();
     let mut not_real_time: Vec<_> = granted.iter().filter_map(Applied::not_real_time).collect();
+    // Below every other thread, so before any of them has work; they end with the node.
+    let keep_awake = KeepAwake::on(&keep_awake_cores, strictness)?;
+    let awake: Vec<_> = keep_awake.applied().cloned().collect();
+    not_real_time.extend(awake.iter().flat_map(|thread| &thread.refused).map(ToString::to_string));
     not_real_time.extend(process.refused.iter().map(ToString::to_string));
     panel.set_not_real_time(&not_real_time);
     let spec = housekeeping_spec(&topology, &plan);
@@ -107,6 +113,7 @@ pub(super) fn start(mut builder: NodeBuilder) -> Result<Node, NodeError> {
             lanes: granted,
             memory: process.memory,
             cpu_latency_us: process.power.as_ref().map(CpuLatencyHold::effective_us),
+            keep_awake: awake,
             not_real_time,
             address,
             epoch,
@@ -114,6 +121,7 @@ pub(super) fn start(mut builder: NodeBuilder) -> Result<Node, NodeError> {
         public,
         panel,
         _power: process.power,
+        _keep_awake: keep_awake,
     })
 }
 

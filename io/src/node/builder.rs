@@ -16,6 +16,7 @@ use sinew_rt::lane::Stage;
 use sinew_rt::latest::{self, LatestReader};
 use sinew_rt::log::Line;
 use sinew_rt::ring::{self, Consumer, Producer};
+use sinew_rt::topology::CoreId;
 use sinew_rt::wait::Doorbell;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -172,6 +173,13 @@ impl NodeBuilder {
     #[must_use]
     pub fn layout(mut self, layout: Layout) -> Self {
         self.config.realtime.layout = layout;
+        self
+    }
+
+    /// Keeps `cores` from halting while lanes run: see [`RealTimeConfig::keep_awake`].
+    #[must_use]
+    pub fn keep_awake(mut self, cores: impl Into<Vec<CoreId>>) -> Self {
+        self.config.realtime.keep_awake = cores.into();
         self
     }
 

@@ -99,6 +99,9 @@ pub struct RealTimeConfig {
     /// The wake-up latency to ask of the power management, in microseconds; `None` leaves
     /// `/dev/cpu_dma_latency` alone.
     pub cpu_latency_us: Option<u32>,
+    /// The cores that a SCHED_IDLE thread keeps from halting while lanes run, at the price of full
+    /// power ([`KeepAwake`](sinew_rt::keep_awake::KeepAwake)). Not with [`Wait::Spin`].
+    pub keep_awake: Vec<CoreId>,
 }
 
 impl Default for RealTimeConfig {
@@ -111,6 +114,7 @@ impl Default for RealTimeConfig {
             strictness: None,
             lock_memory: true,
             cpu_latency_us: Some(0),
+            keep_awake: Vec::new(),
         }
     }
 }
@@ -275,6 +279,13 @@ impl NodeConfig {
                 "node.state_dir",
                 "a production node needs a place for its boot counter",
                 "set node.state_dir to a directory that only this node uses",
+            ));
+        }
+        if self.realtime.wait.holds_core() && !self.realtime.keep_awake.is_empty() {
+            return Err(self.error(
+                "realtime.keep_awake",
+                "a core with a lane that spins does not halt, and nothing below the lane would run",
+                "remove keep_awake, or set realtime.wait = \"park\" or \"spin-then-park\"",
             ));
         }
         for (n, topic) in self.topics.iter().enumerate() {

@@ -62,6 +62,7 @@ struct RealTime {
     strictness: Option<StrictnessName>,
     lock_memory: Option<bool>,
     cpu_latency_us: Option<Latency>,
+    keep_awake: Option<Spanned<Vec<u16>>>,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -276,6 +277,10 @@ fn realtime(file: RealTime, lines: &mut Lines<'_>) -> Result<RealTimeConfig, Con
         None => {}
         Some(Latency::Micros(us)) => config.cpu_latency_us = Some(us),
         Some(Latency::Off(Off::Off)) => config.cpu_latency_us = None,
+    }
+    if let Some(cores) = file.keep_awake {
+        let cores = lines.take("realtime.keep_awake", cores);
+        config.keep_awake = cores.into_iter().map(CoreId::new).collect();
     }
     Ok(config)
 }

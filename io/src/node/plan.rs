@@ -71,6 +71,17 @@ const CORES_FOR_PIPELINED: usize = 5;
 /// Cores from which the automatic choice gives receive and send lanes of their own.
 const CORES_FOR_SPLIT: usize = 4;
 
+impl NodeConfig {
+    /// Which lanes a node of this configuration would have on a machine with that topology. Pure.
+    ///
+    /// # Errors
+    /// A core that does not exist or may not be used, two spinning lanes on one core, or spinning
+    /// lanes on every core.
+    pub fn plan(&self, topology: &Topology) -> Result<Plan, ConfigError> {
+        plan(self, topology, false)
+    }
+}
+
 /// Lays the stages out.
 ///
 /// # Errors
@@ -83,17 +94,19 @@ pub(super) fn plan(
 ) -> Result<Plan, ConfigError> {
     let asked = &config.realtime;
     let usable = topology.usable_cores();
-    for core in &asked.cores {
+    let lanes = asked.cores.iter().map(|core| ("realtime.cores", core));
+    let awake = asked.keep_awake.iter().map(|core| ("realtime.keep_awake", core));
+    for (key, core) in lanes.chain(awake) {
         if !topology.online.contains(*core) {
             return Err(config.error(
-                "realtime.cores",
+                key,
                 format!("core {core} does not exist or is offline"),
                 format!("this machine has {}", topology.online),
             ));
         }
         if !usable.contains(*core) {
             return Err(config.error(
-                "realtime.cores",
+                key,
                 format!("this process may not use core {core}"),
                 format!("it may use {usable}: change the cores, or its cpuset or taskset"),
             ));

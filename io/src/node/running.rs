@@ -8,6 +8,7 @@ use crate::security::PublicKey;
 use crate::wire::Epoch;
 use sinew_rt::clock::{self, Nanos};
 use sinew_rt::health::Health;
+use sinew_rt::keep_awake::KeepAwake;
 use sinew_rt::lane::{Gate, Lane, RunningLane};
 use sinew_rt::memory::MemoryReport;
 use sinew_rt::panel::{Panel, State};
@@ -40,6 +41,8 @@ pub struct StartReport {
     pub memory: Option<MemoryReport>,
     /// The wake-up latency that power management keeps, in microseconds, if it is held.
     pub cpu_latency_us: Option<u32>,
+    /// What was granted to the threads that keep cores awake; empty when none was asked for.
+    pub keep_awake: Vec<Applied>,
     /// Why figures of this process are not real-time figures; empty when they are.
     pub not_real_time: Vec<String>,
     /// The bound address.
@@ -63,6 +66,8 @@ pub struct Node {
     pub(super) public: PublicKey,
     /// Held for as long as lanes run.
     pub(super) _power: Option<CpuLatencyHold>,
+    /// Spin for as long as lanes run.
+    pub(super) _keep_awake: KeepAwake,
 }
 
 impl Node {

@@ -60,7 +60,7 @@ fn scheduling_refused(
     let said = error.map_or_else(|| "the kernel reported success".to_owned(), io::Error::to_string);
     let Policy::Fifo(priority) = wanted else {
         return (
-            format!("leaving a real-time policy was refused: {said}"),
+            format!("{wanted} was refused: {said}"),
             "start the process with SCHED_OTHER (chrt -o 0 <command>)".to_owned(),
         );
     };

@@ -92,6 +92,7 @@ impl From<Policy> for Scheduling {
     fn from(policy: Policy) -> Self {
         match policy {
             Policy::Other => Self { policy: libc::SCHED_OTHER, priority: 0 },
+            Policy::Idle => Self { policy: libc::SCHED_IDLE, priority: 0 },
             Policy::Fifo(priority) => {
                 Self { policy: libc::SCHED_FIFO, priority: i32::from(priority.get()) }
             }
@@ -270,14 +271,8 @@ pub(crate) fn page_size() -> usize {
 fn set_policy(policy: Policy) -> Result<(), io::Error> {
     match policy {
         // Not through thread-priority: for a normal thread it would change the nice value too.
-        Policy::Other => {
-            // SAFETY: a zeroed sched_param is what SCHED_OTHER demands; 0 is the calling thread.
-            let code = unsafe {
-                let parameters: libc::sched_param = mem::zeroed();
-                libc::sched_setscheduler(0, libc::SCHED_OTHER, &raw const parameters)
-            };
-            if code == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-        }
+        Policy::Other => set_normal_policy(CALLING_THREAD, libc::SCHED_OTHER),
+        Policy::Idle => set_normal_policy(CALLING_THREAD, libc::SCHED_IDLE),
         Policy::Fifo(priority) => {
             let priority =
                 ThreadPriorityValue::try_from(priority.get()).map_err(io::Error::other)?;
@@ -292,6 +287,20 @@ fn set_policy(policy: Policy) -> Result<(), io::Error> {
             })
         }
     }
+}
+
+/// What `sched_setscheduler` takes for the thread that calls it.
+const CALLING_THREAD: i32 = 0;
+
+/// Gives a thread one of the policies that have no priority.
+pub(crate) fn set_normal_policy(tid: i32, policy: i32) -> io::Result<()> {
+    // SAFETY: a zeroed sched_param is what the policies without a priority demand; the call reads it
+    // and keeps nothing.
+    let code = unsafe {
+        let parameters: libc::sched_param = mem::zeroed();
+        libc::sched_setscheduler(tid, policy, &raw const parameters)
+    };
+    if code == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 fn set_core(core: CoreId) -> Result<(), io::Error> {

@@ -62,6 +62,8 @@ pub enum Policy {
     Other,
     /// First in, first out, at a real-time priority: runs until it waits.
     Fifo(Priority),
+    /// Below every normal thread, whatever its nice value: runs when the core has nothing else to do.
+    Idle,
 }
 
 impl fmt::Display for Policy {
@@ -69,6 +71,7 @@ impl fmt::Display for Policy {
         match self {
             Self::Other => write!(f, "SCHED_OTHER"),
             Self::Fifo(priority) => write!(f, "SCHED_FIFO {priority}"),
+            Self::Idle => write!(f, "SCHED_IDLE"),
         }
     }
 }

@@ -85,7 +85,7 @@ pub(crate) fn interrupted() -> bool {
     INTERRUPTED.load(Ordering::Relaxed)
 }
 
-fn catch_interrupts() -> Result<(), Failure> {
+pub(crate) fn catch_interrupts() -> Result<(), Failure> {
     for signal in [SIGINT, SIGTERM] {
         signal_hook::flag::register(signal, INTERRUPTED.clone()).map_err(Failure::machine)?;
     }

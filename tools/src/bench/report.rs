@@ -29,6 +29,7 @@ use crate::host::{self, HostFingerprint};
 pub(crate) use date::date;
 pub(crate) use matrix::MatrixCell;
 pub(crate) use outputs::OutputArgs;
+pub(crate) use parameters::command_line;
 pub(crate) use text::{span, times};
 
 /// The version of the JSON. Rises when a name changes its meaning or goes away.

@@ -5,6 +5,7 @@ mod course;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 use sinew_rt::clock::Nanos;
+use sinew_rt::panel::HistogramSnapshot;
 
 pub(crate) use course::{Blocks, Series};
 use course::{Course, rounded};
@@ -65,6 +66,18 @@ impl Samples {
     /// Corrects the maximum, where the spans were already in buckets when they were added.
     pub(crate) fn set_max(&mut self, ns: u64, at: Option<Nanos>) {
         (self.max_ns, self.max_at) = (ns, at);
+    }
+
+    /// The spans of a histogram of an instrument panel, which keeps two significant digits and no
+    /// course over time.
+    pub(crate) fn from_panel(histogram: &HistogramSnapshot) -> Self {
+        let mut samples = Self::new();
+        for step in histogram.hdr.iter_recorded() {
+            let ns = histogram.hdr.median_equivalent(step.value_iterated_to());
+            samples.record_n(ns, step.count_at_value(), Nanos::ZERO);
+        }
+        samples.set_max(histogram.max.as_unsigned(), histogram.max_at);
+        samples
     }
 
     /// Adds everything that `other` holds; both must cover as many operations a span.

@@ -203,7 +203,7 @@ fn control_loop(spec: ThreadSpec, rate_hz: u32, spin_us: u32) -> ControlLoop {
     }
     match spec.policy {
         Policy::Fifo(priority) => made.priority(priority),
-        Policy::Other => made,
+        Policy::Other | Policy::Idle => made,
     }
 }
 

@@ -161,6 +161,8 @@ struct Started {
     lanes: Vec<LaneReport>,
     memory: Option<Memory>,
     cpu_latency_us: Option<u32>,
+    /// The cores that a SCHED_IDLE thread keeps from halting.
+    keep_awake_cores: Vec<String>,
     topics: Vec<String>,
     topics_without_publisher: Vec<String>,
     not_real_time: Vec<String>,
@@ -220,6 +222,11 @@ impl Started {
                 refused: strings(&memory.refused),
             }),
             cpu_latency_us: report.cpu_latency_us,
+            keep_awake_cores: report
+                .keep_awake
+                .iter()
+                .map(|thread| thread.effective.affinity.to_string())
+                .collect(),
             topics: topics.received.clone(),
             topics_without_publisher: topics.without_publisher.clone(),
             not_real_time: report.not_real_time.clone(),
@@ -257,6 +264,10 @@ impl Started {
         match self.cpu_latency_us {
             Some(us) => line("idle", &format!("cores wake within {us} µs, held")),
             None => line("idle", "states as the system has them"),
+        }
+        if !self.keep_awake_cores.is_empty() {
+            let cores = self.keep_awake_cores.join(", ");
+            line("awake", &format!("a SCHED_IDLE thread spins on core {cores} (read back)"));
         }
         line("panel", &self.panel);
         match self.topics.as_slice() {

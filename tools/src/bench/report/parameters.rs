@@ -10,7 +10,7 @@ use super::OutputArgs;
 const FILES: [&str; 1] = ["histogram"];
 
 /// The command line that reproduces the run.
-pub(super) fn command_line() -> String {
+pub(crate) fn command_line() -> String {
     let quoted = |argument: String| match argument.contains(char::is_whitespace) {
         true => format!("'{argument}'"),
         false => argument,
