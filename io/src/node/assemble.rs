@@ -68,7 +68,10 @@ pub(super) fn start(mut builder: NodeBuilder) -> Result<Node, NodeError> {
     let address = endpoint.local;
     let panel = panel(&builder)?;
     panel.set_identity(&who.identity.public().to_did());
-    panel.set_layout(&plan.to_string());
+    match builder.observer {
+        true => panel.set_layout("observer: all stages on one thread at ordinary priority, any core"),
+        false => panel.set_layout(&plan.to_string()),
+    }
 
     let process = Process::prepare(config, builder.spins_in_bursts)?;
     let strictness = config.strictness();
@@ -183,7 +186,9 @@ fn wire_up(
         Some(sink) => sink,
         None => log::stderr(config.name.clone(), panel.counter("log.lost")?),
     };
-    let mut lanes = Lanes::new(config, plan, &mut endpoint, panel, health, Log::new(sink))?;
+    let log = Log::new(sink);
+    let mut lanes =
+        Lanes::new(config, builder.observer, plan, &mut endpoint, panel, health, log)?;
     let now = clock::now();
 
     // All rings may be full at once, and each socket holds a batch ready.
@@ -279,6 +284,7 @@ fn wire_up(
             epoch: panel.gauge(&format!("peer.epoch@{name}"))?,
             round_trip_ns: panel.gauge(&format!("peer.round_trip_ns@{name}"))?,
             heard_at_ns: panel.gauge(&format!("peer.heard_at_ns@{name}"))?,
+            answered_at_ns: panel.gauge(&format!("peer.answered_at_ns@{name}"))?,
         })
     };
     let supervisor = Supervisor::new(panel).map_err(|error| NodeError::System {

@@ -407,7 +407,7 @@ fn deliver_stage(
         input,
         routes: vec![Route {
             topic: TopicId::of(topic),
-            schema: schema_id::<Word>(),
+            schema: Some(schema_id::<Word>()),
             sink: Box::new(QueueSink::<Word> { producer }),
             delivered: panel.counter("delivered").unwrap(),
             foreign_schema: panel.gauge("foreign").unwrap(),
