@@ -7,6 +7,7 @@ mod exit;
 mod hist;
 mod host;
 mod key;
+mod messages;
 mod node;
 mod output;
 mod panels;

@@ -225,6 +225,7 @@ fn wire_up(
             outputs: ReceiveOutputs { peers: from_peers, strangers, handshakes },
             frames: panel.counter("receive.frames")?,
             errors: panel.counter("receive.errors")?,
+            unreachable: panel.counter("receive.unreachable")?,
             drops: lanes.drops(Receive, receive::REASONS, &names)?,
         },
     };

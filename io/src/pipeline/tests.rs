@@ -205,6 +205,7 @@ fn receive_stage(
             outputs: ReceiveOutputs { peers, strangers, handshakes },
             frames: panel.counter("frames").unwrap(),
             errors: panel.counter("errors").unwrap(),
+            unreachable: panel.counter("unreachable").unwrap(),
             drops: Drops::register(panel, "receive", receive::REASONS, &names(count)).unwrap(),
         },
     }

@@ -2,7 +2,7 @@
 
 mod run;
 mod status;
-mod topics;
+pub(crate) mod topics;
 
 use clap::{Args, Subcommand};
 
