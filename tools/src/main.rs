@@ -12,6 +12,7 @@ mod node;
 mod output;
 mod panels;
 mod plot;
+mod topic;
 
 use clap::{Parser, Subcommand};
 use exit::{Exit, Outcome};
@@ -44,6 +45,8 @@ enum Command {
     Key(key::KeyArgs),
     /// Run a node from its configuration, or ask how one is
     Node(node::NodeArgs),
+    /// Look into running traffic by name
+    Topic(topic::TopicArgs),
 }
 
 fn main() -> Exit {
@@ -64,6 +67,7 @@ fn run(command: Command) -> Outcome {
         Command::Hist(args) => hist::run(args),
         Command::Key(args) => key::run(args),
         Command::Node(args) => node::run(args),
+        Command::Topic(args) => topic::run(args),
     }
 }
 

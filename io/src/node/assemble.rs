@@ -69,7 +69,9 @@ pub(super) fn start(mut builder: NodeBuilder) -> Result<Node, NodeError> {
     let panel = panel(&builder)?;
     panel.set_identity(&who.identity.public().to_did());
     match builder.observer {
-        true => panel.set_layout("observer: all stages on one thread at ordinary priority, any core"),
+        true => {
+            panel.set_layout("observer: all stages on one thread at ordinary priority, any core")
+        }
         false => panel.set_layout(&plan.to_string()),
     }
 
@@ -187,8 +189,7 @@ fn wire_up(
         None => log::stderr(config.name.clone(), panel.counter("log.lost")?),
     };
     let log = Log::new(sink);
-    let mut lanes =
-        Lanes::new(config, builder.observer, plan, &mut endpoint, panel, health, log)?;
+    let mut lanes = Lanes::new(config, builder.observer, plan, &mut endpoint, panel, health, log)?;
     let now = clock::now();
 
     // All rings may be full at once, and each socket holds a batch ready.

@@ -1,7 +1,7 @@
 //! `sinew node`: a node as a daemon, and how one is, from its panel alone.
 
-mod run;
-mod status;
+pub(crate) mod run;
+pub(crate) mod status;
 pub(crate) mod topics;
 
 use clap::{Args, Subcommand};

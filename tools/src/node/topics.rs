@@ -85,8 +85,10 @@ fn check(config: &NodeConfig) -> Result<(), Failure> {
     for (n, topic) in config.topics.iter().enumerate() {
         if !KNOWN.iter().any(|known| known.name == topic.schema) {
             let problem = format!("`sinew node run` does not know the message `{}`", topic.schema);
-            let hint =
-                format!("use one of {}, or subscribe in a program of your own", MessageType::names());
+            let hint = format!(
+                "use one of {}, or subscribe in a program of your own",
+                MessageType::names()
+            );
             return Err(Failure::usage(config.error_at(
                 &format!("topic.{n}.schema"),
                 problem,

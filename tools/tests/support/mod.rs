@@ -3,11 +3,21 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use std::io::{BufRead, BufReader, Read};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+
+/// An address that no other test uses, whether it runs in this process or beside it: all of
+/// 127.0.0.0/8 is this host, so the process id makes the network and a counter the port.
+pub(crate) fn fresh_address() -> SocketAddr {
+    static NEXT: AtomicU16 = AtomicU16::new(7_400);
+    let [.., high, low] = std::process::id().to_be_bytes();
+    (Ipv4Addr::new(127, high, low, 1), NEXT.fetch_add(1, Ordering::Relaxed)).into()
+}
 
 /// The command, ready for arguments.
 pub(crate) fn sinew() -> Command {
@@ -78,7 +88,7 @@ pub(crate) fn until<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
 /// A child that does not outlive the test.
 pub(crate) struct Process {
     pub(crate) child: Child,
-    out: BufReader<ChildStdout>,
+    out: Option<BufReader<ChildStdout>>,
 }
 
 impl Process {
@@ -89,7 +99,7 @@ impl Process {
             .spawn()
             .expect("the process starts");
         let out = BufReader::new(child.stdout.take().expect("output is piped"));
-        Self { child, out }
+        Self { child, out: Some(out) }
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -102,7 +112,8 @@ impl Process {
         let mut all = String::new();
         loop {
             let mut line = String::new();
-            let read = self.out.read_line(&mut line).expect("output is UTF-8");
+            let out = self.out.as_mut().expect("not closed");
+            let read = out.read_line(&mut line).expect("output is UTF-8");
             if line.starts_with(begin) {
                 return line;
             }
@@ -116,6 +127,11 @@ impl Process {
         }
     }
 
+    /// Closes our end of its output, as `| head` does.
+    pub(crate) fn close(&mut self) {
+        self.out = None;
+    }
+
     pub(crate) fn signal(&self, name: &str) {
         let pid = self.id().to_string();
         let sent = Command::new("kill").args(["-s", name, &pid]).status().expect("kill(1) exists");
@@ -127,7 +143,9 @@ impl Process {
         let ended = || self.child.try_wait().expect("it is our child");
         let code = until("the process ends", ended).code();
         let (mut out, mut err) = (String::new(), String::new());
-        self.out.read_to_string(&mut out).expect("output is UTF-8");
+        if let Some(pipe) = &mut self.out {
+            pipe.read_to_string(&mut out).expect("output is UTF-8");
+        }
         let errors = self.child.stderr.take();
         errors.map(|mut pipe| pipe.read_to_string(&mut err));
         Ran { code, out, err }
