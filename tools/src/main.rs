@@ -1,12 +1,14 @@
 //! The `sinew` command: demo, doctor, bench, histograms, keys and the node daemon.
 
 mod bench;
+mod completions;
 mod demo;
 mod doctor;
 mod exit;
 mod hist;
 mod host;
 mod key;
+mod man;
 mod messages;
 mod node;
 mod output;
@@ -21,6 +23,14 @@ use exit::{Exit, Outcome};
 #[derive(Parser)]
 #[command(name = "sinew", version, arg_required_else_help = true)]
 #[command(after_help = "\
+Examples:
+  sinew demo                     see it run
+  sinew doctor                   is this machine set up for real-time work?
+  sinew bench wake               how late a periodic loop wakes up here
+  sinew hist robot               which microsecond went where in the node `robot`
+  sinew topic list               what the nodes on this machine say to each other
+  sinew COMMAND --help           more, with examples
+
 Exit codes of every subcommand:
   0  done, and within budget
   1  ran, and the verdict is a failure
@@ -47,6 +57,10 @@ enum Command {
     Node(node::NodeArgs),
     /// Look into running traffic by name
     Topic(topic::TopicArgs),
+    /// Print the completion script of a shell
+    Completions(completions::CompletionsArgs),
+    /// Print a manual page, or write those of all commands
+    Man(man::ManArgs),
 }
 
 fn main() -> Exit {
@@ -68,6 +82,8 @@ fn run(command: Command) -> Outcome {
         Command::Key(args) => key::run(args),
         Command::Node(args) => node::run(args),
         Command::Topic(args) => topic::run(args),
+        Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => man::run(&args),
     }
 }
 

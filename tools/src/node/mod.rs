@@ -11,6 +11,16 @@ use crate::exit::Outcome;
 /// Run a node from its configuration, or ask how one is.
 #[derive(Args)]
 #[command(arg_required_else_help = true)]
+#[command(after_help = "\
+Examples:
+  sinew node run sinew.toml
+  sinew node status robot
+
+Exit codes:
+  0  done, or all is well
+  1  a node failed or is not healthy
+  2  wrong usage or configuration
+  3  this machine refused, or there is no such node")]
 pub(crate) struct NodeArgs {
     #[command(subcommand)]
     command: NodeCommand,

@@ -197,7 +197,7 @@ fn observed(args: &HzArgs, who: &ObserverArgs) -> Outcome {
             None => std::thread::sleep(PAUSE),
         }
         if clock::now() >= next {
-            next = next + WINDOW;
+            next += WINDOW;
             if window.count > 0 {
                 give(&mut lines, &args.topic, "window", &window)?;
             }

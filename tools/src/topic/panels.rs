@@ -160,7 +160,7 @@ mod tests {
         let schema = panel.gauge("schema/arm/state").unwrap();
         schema.set(schema_id::<JointState>().get().cast_signed());
         let foreign = panel.gauge("foreign_schema/arm/state").unwrap();
-        let mut age = panel.recorder("arm/state", Kind::Age).unwrap();
+        let age = panel.recorder("arm/state", Kind::Age).unwrap();
         let look = || panel.snapshot().unwrap();
         age.record(Nanos::from_millis(9), Nanos::from_secs(1));
         delivered.add(40);
