@@ -10,6 +10,7 @@ use sinew_io::node::Observed;
 use sinew_io::wire::{Epoch, KeyId};
 use sinew_rt::clock::{self, Nanos};
 
+use super::missed;
 use super::observer::{Observer, ObserverArgs, check_published};
 use super::show;
 use crate::exit::{Exit, Failure, Outcome};
@@ -197,10 +198,8 @@ impl Records {
     fn record<'a>(&mut self, topic: &'a str, message: &Observed) -> Record<'a> {
         let (epoch, sequence) = (message.epoch, message.sequence.get());
         let last = self.last.insert(message.sender, (epoch, sequence));
-        let missed = last.filter(|(last, _)| *last == epoch).map_or(0, |(_, last)| {
-            // A frame may be overtaken by the next, and comes after it.
-            sequence.saturating_sub(last.saturating_add(1))
-        });
+        let last = last.filter(|(last, _)| *last == epoch);
+        let missed = last.map_or(0, |(_, last)| missed(last, sequence));
         // Only enrolled senders pass the checks.
         let (sender, sender_did) = self.senders.get(&message.sender).cloned().unwrap_or_default();
         let known = MessageType::with_schema(message.schema);

@@ -11,6 +11,7 @@ use sinew_io::wire::{Epoch, KeyId};
 use sinew_rt::clock::{self, Nanos};
 
 use super::echo::{PAUSE, QUEUE, Watch};
+use super::missed;
 use super::observer::{ObserverArgs, check_published};
 use super::panels::{Age, End, Nodes, end, topics};
 use crate::exit::{Exit, Failure, Outcome};
@@ -285,7 +286,7 @@ impl Arrivals {
         let (sent_at, received_at) = (message.sent_at, message.received_at);
         let last = self.last.insert(message.sender, (epoch, number, sent_at, received_at));
         if let Some((_, last, sent_before, received_before)) = last.filter(|last| last.0 == epoch) {
-            self.missed += number.saturating_sub(last.saturating_add(1));
+            self.missed += missed(last, number);
             self.sent.add((sent_at - sent_before).as_nanos());
             self.received.add((received_at - received_before).as_nanos());
         }

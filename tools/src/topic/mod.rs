@@ -67,9 +67,26 @@ pub(crate) fn run(args: TopicArgs) -> Outcome {
     }
 }
 
+/// How many messages of a stream were left out before the one with this number, when the last one had
+/// the number `last`. One that was overtaken by its successor leaves out none.
+fn missed(last: u64, number: u64) -> u64 {
+    number.saturating_sub(last.saturating_add(1))
+}
+
 static INTERRUPTED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 
 /// Whether Ctrl-C was pressed, the end asked for, or nobody reads what we print (`| head`).
 fn is_over() -> bool {
     INTERRUPTED.load(Ordering::Relaxed) || crate::output::is_unread()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::missed;
+
+    #[test]
+    fn what_is_left_out_is_counted_and_what_comes_late_is_not_counted_again() {
+        assert_eq!([missed(4, 5), missed(4, 8), missed(5, 4), missed(4, 4)], [0, 3, 0, 0]);
+        assert_eq!(missed(u64::MAX, 1), 0, "nobody makes us count to the end");
+    }
 }
