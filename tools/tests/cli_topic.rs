@@ -133,7 +133,8 @@ fn echo_as_text_has_units_and_ends_with_its_reader_or_at_ctrl_c() {
     let (site, sender, observer) = pair();
     let sent = [&["pub"], &SETPOINT[..], &["--config", &sender, "--rate-hz", "50"]].concat();
     let sent = Process::start(&mut site.topic(&sent));
-    let echo = ["echo", "arm/setpoint", "--config", &observer];
+    // The time is a watchdog.
+    let echo = ["echo", "arm/setpoint", "--config", &observer, "--seconds", "30"];
     let mut first = Process::start(&mut site.topic(&echo));
     first.line("sender #");
     first.line("  drive     effort");

@@ -375,8 +375,9 @@ mod tests {
     fn the_spread_of_intervals_is_that_of_the_textbook() {
         let mut spread = Spread::NONE;
         assert!(spread.intervals().is_none(), "of nothing there are no figures");
-        [2, 4, 4, 4, 5, 5, 7, 9].into_iter().for_each(|value| spread.add(value));
+        [2, 4, 4, 4, 5, 5, 7, 9].into_iter().for_each(|value| spread.add(value * 1_000));
         let of = spread.intervals().unwrap();
-        assert_eq!((of.mean_ns, of.min_ns, of.max_ns, of.std_dev_ns), (5, 2, 9, 2));
+        let figures = (of.mean_ns, of.min_ns, of.max_ns, of.std_dev_ns);
+        assert_eq!(figures, (5_000, 2_000, 9_000, 2_000));
     }
 }
