@@ -134,7 +134,7 @@ fn echo_as_text_has_units_and_ends_with_its_reader_or_at_ctrl_c() {
     let sent = [&["pub"], &SETPOINT[..], &["--config", &sender, "--rate-hz", "50"]].concat();
     let sent = Process::start(&mut site.topic(&sent));
     // The time is a watchdog.
-    let echo = ["echo", "arm/setpoint", "--config", &observer, "--seconds", "30"];
+    let echo = ["echo", "arm/setpoint", "--config", &observer, "--seconds", "60"];
     let mut first = Process::start(&mut site.topic(&echo));
     first.line("sender #");
     first.line("  drive     effort");
