@@ -41,25 +41,32 @@ struct Cli {
     command: Command,
 }
 
+// `about` and no doc comments, which would take the place of what the arguments of each say at length.
 #[derive(Subcommand)]
 enum Command {
-    /// Measure this machine and this program on it
+    #[command(about = "Measure this machine and this program on it")]
     Bench(bench::BenchArgs),
-    /// Balance a pole over the wire: a robot and its controller, killed and restarted
+    #[command(
+        about = "Balance a pole over the wire: a robot and its controller, killed and restarted"
+    )]
     Demo(demo::DemoArgs),
-    /// Say what this machine grants to real-time threads, and how to fix what it does not
+    #[command(
+        about = "Say what this machine grants to real-time threads, and how to fix what it does not"
+    )]
     Doctor(doctor::DoctorArgs),
-    /// Show how long every stage took, from the panel of a running or dead process
+    #[command(
+        about = "Show how long every stage took, from the panel of a running or dead process"
+    )]
     Hist(hist::HistArgs),
-    /// Make and show identities
+    #[command(about = "Make and show identities")]
     Key(key::KeyArgs),
-    /// Run a node from its configuration, or ask how one is
+    #[command(about = "Run a node from its configuration, or ask how one is")]
     Node(node::NodeArgs),
-    /// Look into running traffic by name
+    #[command(about = "Look into running traffic by name")]
     Topic(topic::TopicArgs),
-    /// Print the completion script of a shell
+    #[command(about = "Print the completion script of a shell")]
     Completions(completions::CompletionsArgs),
-    /// Print a manual page, or write those of all commands
+    #[command(about = "Print a manual page, or write those of all commands")]
     Man(man::ManArgs),
 }
 

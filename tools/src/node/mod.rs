@@ -28,9 +28,9 @@ pub(crate) struct NodeArgs {
 
 #[derive(Subcommand)]
 enum NodeCommand {
-    /// Start the node of a sinew.toml and run it until SIGTERM or Ctrl-C
+    #[command(about = "Start the node of a sinew.toml and run it until SIGTERM or Ctrl-C")]
     Run(run::RunArgs),
-    /// Say how a node is, from its panel alone
+    #[command(about = "Say how a node is, from its panel alone")]
     Status(status::StatusArgs),
 }
 

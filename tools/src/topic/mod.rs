@@ -44,13 +44,15 @@ pub(crate) struct TopicArgs {
 
 #[derive(Subcommand)]
 enum TopicCommand {
-    /// Show every topic of the nodes on this machine: type, ends, rate, age, drops
+    #[command(
+        about = "Show every topic of the nodes on this machine: type, ends, rate, age, drops"
+    )]
     List(list::ListArgs),
-    /// Show the messages of a topic, decoded
+    #[command(about = "Show the messages of a topic, decoded")]
     Echo(echo::EchoArgs),
-    /// Measure the rate of a topic, the age of its messages, and its jitter
+    #[command(about = "Measure the rate of a topic, the age of its messages, and its jitter")]
     Hz(hz::HzArgs),
-    /// Publish messages of a known type, for tests
+    #[command(about = "Publish messages of a known type, for tests")]
     Pub(publish::PubArgs),
 }
 
