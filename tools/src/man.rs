@@ -193,5 +193,7 @@ mod tests {
         let echo = pages.iter().find(|page| page.name == "sinew-topic-echo").unwrap();
         assert!(echo.text.contains("\nsinew topic echo arm/state \\-\\-config"), "{}", echo.text);
         assert!(echo.text.contains("\\fB\\-\\-count\\fR"), "{}", echo.text);
+        // A doc comment on the variant of the enum would hide what the arguments say at length.
+        assert!(echo.text.contains("\nTakes part as an observer"), "{}", echo.text);
     }
 }
