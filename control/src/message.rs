@@ -10,10 +10,12 @@
 //! nothing should reach an actuator that has not passed it. The accessors that return slices are
 //! safe on any value: they clamp the count.
 
+mod fields;
 mod joint;
 mod status;
 mod twist;
 
+pub use fields::{Described, Field, FieldKind, Unfit, Value};
 pub use joint::{Drive, Joint, JointSetpoint, JointState, MAX_JOINTS};
 pub use status::{Fault, Heartbeat, Severity};
 pub use twist::Twist;
@@ -56,6 +58,16 @@ pub enum Invalid {
         value: i64,
     },
 }
+
+/// The words for the codes of [`crate::safety::State`].
+const SAFETY: &[&str] = &[
+    "idle",
+    "running",
+    "degraded-timing",
+    "degraded-input",
+    "degraded-timing-and-input",
+    "safe-stop",
+];
 
 /// `Err` at the first element that is NaN or infinite.
 fn all_finite(field: &'static str, values: &[f64]) -> Result<(), Invalid> {

@@ -13,6 +13,12 @@ use crate::output::JsonArgs;
 /// Make and show the identities that nodes prove with signatures.
 #[derive(Args)]
 #[command(arg_required_else_help = true)]
+#[command(after_help = "\
+Examples:
+  sinew key new robot.key
+  sinew key show robot.key
+
+Exit codes: 0 done · 2 the file cannot be used · 3 no JSON could be written")]
 pub(crate) struct KeyArgs {
     #[command(subcommand)]
     command: KeyCommand,

@@ -1,17 +1,21 @@
 //! The `sinew` command: demo, doctor, bench, histograms, keys and the node daemon.
 
 mod bench;
+mod completions;
 mod demo;
 mod doctor;
 mod exit;
 mod hist;
 mod host;
 mod key;
+mod man;
+mod messages;
 mod node;
 mod output;
 mod panels;
 mod plot;
 mod top;
+mod topic;
 mod tune;
 
 use clap::{Parser, Subcommand};
@@ -21,6 +25,14 @@ use exit::{Exit, Outcome};
 #[derive(Parser)]
 #[command(name = "sinew", version, arg_required_else_help = true)]
 #[command(after_help = "\
+Examples:
+  sinew demo                     see it run
+  sinew doctor                   is this machine set up for real-time work?
+  sinew bench wake               how late a periodic loop wakes up here
+  sinew hist robot               which microsecond went where in the node `robot`
+  sinew topic list               what the nodes on this machine say to each other
+  sinew COMMAND --help           more, with examples
+
 Exit codes of every subcommand:
   0  done, and within budget
   1  ran, and the verdict is a failure
@@ -31,24 +43,37 @@ struct Cli {
     command: Command,
 }
 
+// `about` and no doc comments, which would take the place of what the arguments of each say at length.
 #[derive(Subcommand)]
 enum Command {
-    /// Measure this machine and this program on it
+    #[command(about = "Measure this machine and this program on it")]
     Bench(bench::BenchArgs),
-    /// Balance a pole over the wire: a robot and its controller, killed and restarted
+    #[command(
+        about = "Balance a pole over the wire: a robot and its controller, killed and restarted"
+    )]
     Demo(demo::DemoArgs),
-    /// Say what this machine grants to real-time threads, and how to fix what it does not
+    #[command(
+        about = "Say what this machine grants to real-time threads, and how to fix what it does not"
+    )]
     Doctor(doctor::DoctorArgs),
-    /// Show how long every stage took, from the panel of a running or dead process
+    #[command(
+        about = "Show how long every stage took, from the panel of a running or dead process"
+    )]
     Hist(hist::HistArgs),
-    /// Make and show identities
+    #[command(about = "Make and show identities")]
     Key(key::KeyArgs),
-    /// Run a node from its configuration, or ask how one is
+    #[command(about = "Run a node from its configuration, or ask how one is")]
     Node(node::NodeArgs),
-    /// Watch every node on this machine: stages, loops, messages, trips
+    #[command(about = "Watch every node on this machine: stages, loops, messages, trips")]
     Top(top::TopArgs),
-    /// Measure which settings suit this machine, and write them with the reasons
+    #[command(about = "Look into running traffic by name")]
+    Topic(topic::TopicArgs),
+    #[command(about = "Measure which settings suit this machine, and write them with the reasons")]
     Tune(tune::TuneArgs),
+    #[command(about = "Print the completion script of a shell")]
+    Completions(completions::CompletionsArgs),
+    #[command(about = "Print a manual page, or write those of all commands")]
+    Man(man::ManArgs),
 }
 
 fn main() -> Exit {
@@ -71,6 +96,9 @@ fn run(command: Command) -> Outcome {
         Command::Node(args) => node::run(args),
         Command::Top(args) => top::run(args),
         Command::Tune(args) => tune::run(args),
+        Command::Topic(args) => topic::run(args),
+        Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => man::run(&args),
     }
 }
 

@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
 
@@ -98,14 +99,25 @@ impl Lines {
     }
 }
 
+static UNREAD: AtomicBool = AtomicBool::new(false);
+
+/// Whether the reader of standard output went away: a run that only prints may then end.
+pub(crate) fn is_unread() -> bool {
+    UNREAD.load(Ordering::Relaxed)
+}
+
 /// Prints `text` as it is. A reader that went away (`| head`) is no failure.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::machine(format!(
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+            UNREAD.store(true, Ordering::Relaxed);
+            Ok(())
+        }
+        Err(error) => Err(Failure::machine(format!(
             "cannot write to standard output: {error}; send it to a file or pipe that takes it"
         ))),
-        _ => Ok(()),
+        Ok(()) => Ok(()),
     }
 }
 

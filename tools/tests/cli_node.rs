@@ -3,22 +3,13 @@
 
 mod support;
 
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::{AtomicU16, Ordering};
 
 use serde_json::Value;
-use support::{Process, Ran, json, run, sinew, until};
-
-/// An address that no other test uses, whether it runs in this process or beside it: all of
-/// 127.0.0.0/8 is this host, so the process id makes the network and a counter the port.
-fn fresh_address() -> SocketAddr {
-    static NEXT: AtomicU16 = AtomicU16::new(7_400);
-    let [.., high, low] = std::process::id().to_be_bytes();
-    (Ipv4Addr::new(127, high, low, 1), NEXT.fetch_add(1, Ordering::Relaxed)).into()
-}
+use support::{Process, Ran, fresh_address, json, run, sinew, until};
 
 /// Two enrolled nodes with keys and addresses of their own, and a directory for all of their files.
 struct Site {

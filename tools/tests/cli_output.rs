@@ -155,3 +155,52 @@ fn every_command_explains_its_json_in_the_same_words() {
         assert!(explained(words).starts_with(expected), "{words:?}: {}", explained(words));
     }
 }
+
+#[test]
+fn bash_accepts_the_completion_script_and_knows_the_commands() {
+    let script = run(&["completions", "bash"]).good();
+    let check = |arguments: &[&str], text: &str| {
+        let mut bash = std::process::Command::new("bash");
+        bash.args(arguments).stdin(std::process::Stdio::piped());
+        bash.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        let mut bash = bash.spawn().expect("bash is there");
+        std::io::Write::write_all(&mut bash.stdin.take().unwrap(), text.as_bytes()).unwrap();
+        Ran::of(bash.wait_with_output().unwrap())
+    };
+    let checked = check(&["-n"], &script);
+    assert_eq!((checked.code, &*checked.err), (Some(0), ""));
+    // As bash does it for `sinew topic ec` and the tabulator.
+    let line =
+        "COMP_WORDS=(sinew topic ec) COMP_CWORD=2; _sinew sinew ec topic; echo \"${COMPREPLY[@]}\"";
+    let completed = check(&["--norc"], &format!("{script}\n{line}\n"));
+    assert_eq!(completed.out.trim_end(), "echo", "{}", completed.err);
+    for shell in ["zsh", "fish", "elvish", "powershell"] {
+        let script = run(&["completions", shell]).good();
+        assert!(script.contains("topic") && script.contains("wait-seconds"), "{shell}: {script}");
+    }
+    let error = run(&["completions", "csh"]);
+    assert_eq!(error.code, Some(2));
+}
+
+#[test]
+fn manual_pages_are_written_for_every_command_that_help_lists() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("man1");
+    run(&["man", "--out", out.to_str().unwrap()]).good();
+    let help = run(&["--help"]).good();
+    let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    let names = commands.map_while(|line| line.strip_prefix("  ")?.split(' ').next());
+    let mut count = 0;
+    for name in names.filter(|name| !name.is_empty() && *name != "help") {
+        let page = std::fs::read_to_string(out.join(format!("sinew-{name}.1"))).unwrap();
+        assert!(page.contains("\n.SH EXAMPLES\n"), "{name}");
+        count += 1;
+    }
+    assert!(count >= 8, "{help}");
+    let page = run(&["man", "topic", "echo"]).good();
+    assert_eq!(page, std::fs::read_to_string(out.join("sinew-topic-echo.1")).unwrap());
+    assert!(run(&["man", "topic", "ecco"]).error(2).contains("sinew topic echo"));
+    let file = dir.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    assert!(run(&["man", "--out", file.to_str().unwrap()]).error(3).contains("cannot write"));
+}

@@ -3,7 +3,8 @@
 use sinew_io::message::Message;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::{Invalid, all_finite};
+use super::fields::{Described, Field, fields};
+use super::{Invalid, SAFETY, all_finite};
 
 /// Joints in one message. An arm with more publishes two groups.
 pub const MAX_JOINTS: usize = 8;
@@ -42,6 +43,22 @@ pub struct JointState {
 
 impl Message for JointState {
     const NAME: &'static str = "JointState@1";
+}
+
+impl Described for JointState {
+    const FIELDS: &'static [Field] = fields!(JointState {
+        tick: "cycles";
+        sampled_at_ns: "ns";
+        count: "joints";
+        safety: "" codes SAFETY;
+        position: "rad or m", used count;
+        velocity: "rad/s or m/s", used count;
+        effort: "N·m or N", used count;
+    });
+
+    fn validate(&self) -> Result<(), Invalid> {
+        self.check()
+    }
 }
 
 impl JointState {
@@ -111,6 +128,21 @@ pub struct JointSetpoint {
 
 impl Message for JointSetpoint {
     const NAME: &'static str = "JointSetpoint@1";
+}
+
+impl Described for JointSetpoint {
+    const FIELDS: &'static [Field] = fields!(JointSetpoint {
+        tick: "cycles";
+        count: "joints";
+        drive: "" codes &["release", "effort", "velocity", "position"];
+        position: "rad or m", used count;
+        velocity: "rad/s or m/s", used count;
+        effort: "N·m or N", used count;
+    });
+
+    fn validate(&self) -> Result<(), Invalid> {
+        self.check()
+    }
 }
 
 impl JointSetpoint {

@@ -3,7 +3,8 @@
 use sinew_io::message::Message;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::Invalid;
+use super::fields::{Described, Field, fields};
+use super::{Invalid, SAFETY};
 
 /// "All is well here, and the next of these follows within the period." Its absence is the signal.
 #[derive(
@@ -23,6 +24,24 @@ pub struct Heartbeat {
 
 impl Message for Heartbeat {
     const NAME: &'static str = "Heartbeat@1";
+}
+
+impl Described for Heartbeat {
+    const FIELDS: &'static [Field] = fields!(Heartbeat {
+        count: "heartbeats";
+        period_ns: "ns";
+        safety: "" codes SAFETY;
+        reserved: "";
+    });
+
+    /// One a second.
+    fn template() -> Self {
+        Self { period_ns: 1_000_000_000, ..Self::default() }
+    }
+
+    fn validate(&self) -> Result<(), Invalid> {
+        self.check()
+    }
 }
 
 impl Heartbeat {
@@ -76,6 +95,28 @@ pub struct Fault {
 
 impl Message for Fault {
     const NAME: &'static str = "Fault@1";
+}
+
+impl Described for Fault {
+    const FIELDS: &'static [Field] = fields!(Fault {
+        noticed_at_ns: "ns";
+        code: "";
+        severity: "" codes &["info", "warning", "error", "critical"];
+        joint: "";
+        reserved: "";
+        value: "SI unit of the quantity";
+        limit: "SI unit of the quantity";
+        text: "";
+    });
+
+    /// Of no particular joint.
+    fn template() -> Self {
+        Self::new(0, Severity::Info, 0, "")
+    }
+
+    fn validate(&self) -> Result<(), Invalid> {
+        self.severity().map(drop)
+    }
 }
 
 impl Fault {

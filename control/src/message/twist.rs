@@ -3,6 +3,7 @@
 use sinew_io::message::Message;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use super::fields::{Described, Field, fields};
 use super::{Invalid, all_finite};
 
 /// Velocity of a body in its own frame (`base_link` of
@@ -20,6 +21,17 @@ pub struct Twist {
 
 impl Message for Twist {
     const NAME: &'static str = "Twist@1";
+}
+
+impl Described for Twist {
+    const FIELDS: &'static [Field] = fields!(Twist {
+        linear: "m/s";
+        angular: "rad/s";
+    });
+
+    fn validate(&self) -> Result<(), Invalid> {
+        self.check()
+    }
 }
 
 impl Twist {

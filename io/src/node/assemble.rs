@@ -69,7 +69,12 @@ pub(super) fn start(mut builder: NodeBuilder) -> Result<Node, NodeError> {
     let address = endpoint.local;
     let panel = panel(&builder)?;
     panel.set_identity(&who.identity.public().to_did());
-    panel.set_layout(&plan.to_string());
+    match builder.observer {
+        true => {
+            panel.set_layout("observer: all stages on one thread at ordinary priority, any core")
+        }
+        false => panel.set_layout(&plan.to_string()),
+    }
 
     let process = Process::prepare(config, builder.spins_in_bursts)?;
     let strictness = config.strictness();
@@ -197,7 +202,8 @@ fn wire_up(
         Some(sink) => sink,
         None => log::stderr(config.name.clone(), panel.counter("log.lost")?),
     };
-    let mut lanes = Lanes::new(config, plan, &mut endpoint, panel, health, Log::new(sink))?;
+    let log = Log::new(sink);
+    let mut lanes = Lanes::new(config, builder.observer, plan, &mut endpoint, panel, health, log)?;
     let now = clock::now();
 
     // All rings may be full at once, and each socket holds a batch ready.
@@ -234,6 +240,7 @@ fn wire_up(
             outputs: ReceiveOutputs { peers: from_peers, strangers, handshakes },
             frames: panel.counter("receive.frames")?,
             errors: panel.counter("receive.errors")?,
+            unreachable: panel.counter("receive.unreachable")?,
             drops: lanes.drops(Receive, receive::REASONS, &names)?,
         },
     };
@@ -294,6 +301,7 @@ fn wire_up(
             epoch: panel.gauge(&format!("peer.epoch@{name}"))?,
             round_trip_ns: panel.gauge(&format!("peer.round_trip_ns@{name}"))?,
             heard_at_ns: panel.gauge(&format!("peer.heard_at_ns@{name}"))?,
+            answered_at_ns: panel.gauge(&format!("peer.answered_at_ns@{name}"))?,
         })
     };
     let supervisor = Supervisor::new(panel).map_err(|error| NodeError::System {

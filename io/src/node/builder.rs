@@ -5,7 +5,7 @@ use super::config::{
 };
 use super::{Node, NodeError, assemble, file, log};
 use crate::message::{Message, schema_id};
-use crate::pipeline::deliver::{LatestSink, QueueSink, Queued, Sink};
+use crate::pipeline::deliver::{LatestSink, Observed, ObserverSink, QueueSink, Queued, Sink};
 use crate::pipeline::send::{Outgoing, Source};
 use crate::security::{AdmissionLimits, Identity};
 use crate::transport::memory::MemoryNetwork;
@@ -16,14 +16,18 @@ use sinew_rt::lane::Stage;
 use sinew_rt::latest::{self, LatestReader};
 use sinew_rt::log::Line;
 use sinew_rt::ring::{self, Consumer, Producer};
+use sinew_rt::thread::Strictness;
 use sinew_rt::topology::CoreId;
-use sinew_rt::wait::Doorbell;
+use sinew_rt::wait::{Doorbell, Wait};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 /// Messages that a publisher may be ahead of the send stage.
 const PUBLISHER_RING: usize = 64;
+
+/// What stands for the type of a topic that is only observed.
+const ANY_SCHEMA: &str = "any";
 
 /// Everything of a node that exists before it starts. [`NodeBuilder::start`] checks the rest and
 /// makes it run.
@@ -34,6 +38,7 @@ pub struct NodeBuilder {
     pub(super) panel_dir: Option<PathBuf>,
     pub(super) loops: u16,
     pub(super) spins_in_bursts: bool,
+    pub(super) observer: bool,
     /// Where the log goes; `None` to the standard error.
     pub(super) log: Option<log::Sink>,
     pub(super) subscriptions: Vec<Subscription>,
@@ -47,7 +52,8 @@ pub struct NodeBuilder {
 pub(super) struct Subscription {
     /// Its place in the configuration's list of topics.
     pub(super) topic: usize,
-    pub(super) schema: SchemaId,
+    /// `None` takes any.
+    pub(super) schema: Option<SchemaId>,
     pub(super) sink: Box<dyn Sink>,
 }
 
@@ -85,6 +91,7 @@ impl NodeBuilder {
             panel_dir: None,
             loops: DEFAULT_LOOPS,
             spins_in_bursts: false,
+            observer: false,
             log: None,
             subscriptions: Vec::new(),
             publications: Vec::new(),
@@ -222,6 +229,23 @@ impl NodeBuilder {
         self
     }
 
+    /// Makes the node one that looks on and disturbs nothing, whatever its configuration says of
+    /// real-time: all stages on one thread at ordinary priority, on whatever core the kernel chooses,
+    /// asleep while nothing comes, without locked memory and without a hold on idle states. What
+    /// the kernel refuses is no error. Its figures are branded NOT REAL-TIME.
+    #[must_use]
+    pub fn observer(mut self) -> Self {
+        self.observer = true;
+        let realtime = &mut self.config.realtime;
+        realtime.layout = Layout::Fused;
+        realtime.cores = Vec::new();
+        realtime.wait = Wait::Park;
+        realtime.strictness = Some(Strictness::Report);
+        realtime.lock_memory = false;
+        realtime.cpu_latency_us = None;
+        self
+    }
+
     /// Gives the lines of the node's log to `sink` instead of printing them on the standard error: a
     /// stage that hangs, overruns, and the first drop for each reason and peer. Each kind of line is
     /// limited in its rate, and what was left out is counted in a line of its own.
@@ -266,6 +290,28 @@ impl NodeBuilder {
         Ok(consumer)
     }
 
+    /// Subscribes to every message of a topic as it is on the wire, of whatever type, up to
+    /// `capacity` waiting ones of 1,096 bytes; what does not fit is dropped and counted. For tools
+    /// that look on: a program that acts on messages wants [`latest`](Self::latest) or
+    /// [`queue`](Self::queue), which check the type. What the topic was declared with beside type and
+    /// class holds.
+    ///
+    /// # Errors
+    /// When the topic is subscribed already.
+    pub fn observe(
+        &mut self,
+        topic: &str,
+        capacity: usize,
+    ) -> Result<Consumer<Observed>, NodeError> {
+        let (producer, consumer) = ring::channel(capacity);
+        let topic = match self.config.topics.iter().position(|known| known.name == topic) {
+            Some(known) => known,
+            None => self.add_topic(topic, ANY_SCHEMA, TopicClass::Queue),
+        };
+        self.subscribe_at(topic, None, Box::new(ObserverSink { producer }))?;
+        Ok(consumer)
+    }
+
     /// Publishes a topic. A topic that was not declared is a `control` topic, signed.
     ///
     /// # Errors
@@ -288,10 +334,18 @@ impl NodeBuilder {
         sink: Box<dyn Sink>,
     ) -> Result<(), NodeError> {
         let topic = self.declare::<T>(topic, Some(class))?;
+        self.subscribe_at(topic, Some(schema_id::<T>()), sink)
+    }
+
+    fn subscribe_at(
+        &mut self,
+        topic: usize,
+        schema: Option<SchemaId>,
+        sink: Box<dyn Sink>,
+    ) -> Result<(), NodeError> {
         if self.subscriptions.iter().any(|subscription| subscription.topic == topic) {
             return Err(self.twice(topic, "subscribed"));
         }
-        let schema = schema_id::<T>();
         self.subscriptions.push(Subscription { topic, schema, sink });
         Ok(())
     }
@@ -311,14 +365,7 @@ impl NodeBuilder {
     ) -> Result<usize, NodeError> {
         let known = self.config.topics.iter().position(|topic| topic.name == name);
         let Some(n) = known else {
-            self.config.topics.push(TopicConfig {
-                name: name.to_owned(),
-                schema: T::NAME.to_owned(),
-                class: class.unwrap_or(TopicClass::Control),
-                auth: Auth::Signed,
-                lifespan: None,
-            });
-            return Ok(self.config.topics.len() - 1);
+            return Ok(self.add_topic(name, T::NAME, class.unwrap_or(TopicClass::Control)));
         };
         let topic = &self.config.topics[n];
         if topic.schema != T::NAME {
@@ -333,6 +380,17 @@ impl NodeBuilder {
             return Err(self.config.error(&format!("topic.{n}"), problem, hint).into());
         }
         Ok(n)
+    }
+
+    fn add_topic(&mut self, name: &str, schema: &str, class: TopicClass) -> usize {
+        self.config.topics.push(TopicConfig {
+            name: name.to_owned(),
+            schema: schema.to_owned(),
+            class,
+            auth: Auth::Signed,
+            lifespan: None,
+        });
+        self.config.topics.len() - 1
     }
 
     /// Checks the rest and makes the node run: binds, raises the boot counter, maps the panel, locks

@@ -56,6 +56,8 @@ pub(super) struct PeerGauges {
     pub(super) epoch: Gauge,
     pub(super) round_trip_ns: Gauge,
     pub(super) heard_at_ns: Gauge,
+    /// When its last good Challenge was answered: from then on it can accept what we publish.
+    pub(super) answered_at_ns: Gauge,
 }
 
 /// What housekeeping works with.
@@ -173,6 +175,9 @@ impl Housekeeping {
         match self.handshake.handle(now, received, &streams) {
             Ok(Outcome::Reply { peer, frame }) => {
                 self.send(peer, &frame);
+                if let Some(gauges) = self.peers.get(peer.get()) {
+                    gauges.answered_at_ns.set(now.as_nanos());
+                }
                 self.handshakes.increment();
             }
             Ok(Outcome::Life(life)) => {

@@ -48,7 +48,7 @@ pub use place::ConfigError;
 pub use plan::{LanePlan, Plan, StageName};
 pub use running::{Node, StartReport};
 
-pub use crate::pipeline::deliver::Queued;
+pub use crate::pipeline::deliver::{Observed, Queued};
 
 use crate::security::boot::BootError;
 use crate::security::keyfile::KeyFileError;

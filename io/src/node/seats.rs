@@ -15,7 +15,7 @@ use sinew_rt::ladder::LadderConfig;
 use sinew_rt::lane::{Lane, Stage};
 use sinew_rt::panel::Panel;
 use sinew_rt::ring::{self, Consumer, Producer};
-use sinew_rt::thread::ThreadSpec;
+use sinew_rt::thread::{Policy, ThreadSpec};
 use sinew_rt::wait::Doorbell;
 use std::sync::Arc;
 
@@ -28,21 +28,23 @@ pub(super) struct Lanes<'a> {
     plan: &'a Plan,
     panel: &'a Panel,
     health: &'a Arc<Health>,
+    observer: bool,
     pub(super) log: Log,
 }
 
 impl<'a> Lanes<'a> {
-    /// The lanes of `plan` without stages.
+    /// The lanes of `plan` without stages; those of an observer at ordinary priority on any core.
     pub(super) fn new(
         config: &NodeConfig,
+        observer: bool,
         plan: &'a Plan,
         endpoint: &mut Endpoint,
         panel: &'a Panel,
         health: &'a Arc<Health>,
         log: Log,
     ) -> Result<Self, NodeError> {
-        let lanes = make_lanes(config, plan, endpoint)?;
-        Ok(Self { lanes, plan, panel, health, log })
+        let lanes = make_lanes(config, observer, plan, endpoint)?;
+        Ok(Self { lanes, plan, panel, health, observer, log })
     }
 
     pub(super) fn of(&self, stage: StageName) -> usize {
@@ -78,7 +80,8 @@ impl<'a> Lanes<'a> {
         stage: Box<dyn Stage>,
     ) -> Result<(), NodeError> {
         let lane = self.of(on);
-        let probe = self.panel.probe(name, Some(self.plan.lanes[lane].core.get()))?;
+        let core = (!self.observer).then(|| self.plan.lanes[lane].core.get());
+        let probe = self.panel.probe(name, core)?;
         let guard = Guard::new(probe, spec).map_err(|error| ConfigError {
             file: None,
             key: format!("budget of stage {name}"),
@@ -114,6 +117,7 @@ pub(super) fn pipeline_guard(budget: Nanos) -> GuardSpec {
 /// The lanes without stages; the one that receives sleeps in the transport's poll.
 fn make_lanes(
     config: &NodeConfig,
+    observer: bool,
     plan: &Plan,
     endpoint: &mut Endpoint,
 ) -> Result<Vec<Lane>, NodeError> {
@@ -121,10 +125,11 @@ fn make_lanes(
     let failed = |error| NodeError::System { action: "make the poll of a lane", error };
     let mut lanes = Vec::with_capacity(plan.lanes.len());
     for lane in &plan.lanes {
-        let spec = ThreadSpec::new(lane.name)
-            .core(lane.core)
-            .fifo(config.realtime.priority)
-            .strictness(config.strictness());
+        let spec = ThreadSpec::new(lane.name).strictness(config.strictness());
+        let spec = match observer {
+            true => spec.policy(Policy::Other),
+            false => spec.core(lane.core).fifo(config.realtime.priority),
+        };
         if lane.stages.contains(&StageName::Receive) && !wait.holds_core() {
             let mut park = SocketPark::new().map_err(failed)?;
             endpoint.receiver.attach(&mut park).map_err(failed)?;

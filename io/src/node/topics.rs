@@ -28,7 +28,9 @@ pub(super) fn subscriptions(
         let TopicConfig { name, auth, lifespan, .. } = &config.topics[topic];
         let topic = TopicId::of(name);
         // Beside `foreign_schema`, so that a mismatch shows both.
-        panel.gauge(&format!("schema/{name}"))?.set(schema.get().cast_signed());
+        if let Some(schema) = schema {
+            panel.gauge(&format!("schema/{name}"))?.set(schema.get().cast_signed());
+        }
         rules.push(TopicRule { topic, trust: trust(*auth, config.mode), lifespan: *lifespan });
         routes.push(Route {
             topic,
@@ -66,6 +68,11 @@ pub(super) fn publications(
     let outlet = |Publication { topic, schema, source }| -> Result<Outlet, NodeError> {
         let TopicConfig { name, auth, lifespan, .. } = &config.topics[topic];
         let lifespan_us = lifespan.map_or(0, |span| span.as_unsigned() / 1_000);
+        // A topic has one schema in a node, which a subscription to it has shown already.
+        let gauge = format!("schema/{name}");
+        if panel.snapshot()?.gauge(&gauge).is_none() {
+            panel.gauge(&gauge)?.set(schema.get().cast_signed());
+        }
         Ok(Outlet {
             source,
             fields: EnvelopeFields {

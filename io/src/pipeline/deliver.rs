@@ -3,8 +3,8 @@
 use super::verified::VerifiedFrame;
 use super::{Drops, FRAMES_PER_POLL};
 use crate::delivery::DropReason;
-use crate::message::Message;
-use crate::wire::{SchemaId, TopicId};
+use crate::message::{MAX_MESSAGE, Message};
+use crate::wire::{Envelope, Epoch, KeyId, SchemaId, Sequence, TopicId};
 use sinew_rt::clock::Nanos;
 use sinew_rt::guard::Execution;
 use sinew_rt::lane::Stage;
@@ -14,8 +14,15 @@ use sinew_rt::ring::{Consumer, Producer};
 
 /// Where the messages of one topic end.
 pub(crate) trait Sink: Send {
-    /// Takes one payload that was sent at `sent_at`. Does not block or allocate.
-    fn deliver(&mut self, payload: &[u8], sent_at: Nanos) -> Result<(), DropReason>;
+    /// Takes one envelope with its times. Does not block or allocate.
+    fn deliver(&mut self, envelope: &Envelope<'_>, times: Times) -> Result<(), DropReason>;
+}
+
+/// When an envelope was sent and received, on this node's clock.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Times {
+    pub(crate) sent_at: Nanos,
+    pub(crate) received_at: Nanos,
 }
 
 /// One message of a queued topic, with its time of sending on this node's clock.
@@ -33,9 +40,9 @@ pub(crate) struct LatestSink<T> {
 }
 
 impl<T: Message> Sink for LatestSink<T> {
-    fn deliver(&mut self, payload: &[u8], sent_at: Nanos) -> Result<(), DropReason> {
-        let value = T::read_from_bytes(payload).map_err(|_| DropReason::SchemaMismatch)?;
-        self.writer.publish(value, sent_at);
+    fn deliver(&mut self, envelope: &Envelope<'_>, times: Times) -> Result<(), DropReason> {
+        let value = T::read_from_bytes(envelope.payload).map_err(|_| DropReason::SchemaMismatch)?;
+        self.writer.publish(value, times.sent_at);
         Ok(())
     }
 }
@@ -46,16 +53,69 @@ pub(crate) struct QueueSink<T> {
 }
 
 impl<T: Message> Sink for QueueSink<T> {
-    fn deliver(&mut self, payload: &[u8], sent_at: Nanos) -> Result<(), DropReason> {
-        let value = T::read_from_bytes(payload).map_err(|_| DropReason::SchemaMismatch)?;
-        self.producer.push(Queued { value, sent_at }).map_err(|_| DropReason::QueueFull)
+    fn deliver(&mut self, envelope: &Envelope<'_>, times: Times) -> Result<(), DropReason> {
+        let value = T::read_from_bytes(envelope.payload).map_err(|_| DropReason::SchemaMismatch)?;
+        let queued = Queued { value, sent_at: times.sent_at };
+        self.producer.push(queued).map_err(|_| DropReason::QueueFull)
+    }
+}
+
+/// One message of an observed topic, of whatever type, with everything that its envelope says.
+#[derive(Clone, Copy, Debug)]
+pub struct Observed {
+    /// The key id of the sender, whose signature was checked unless the topic is open.
+    pub sender: KeyId,
+    /// The sender's life.
+    pub epoch: Epoch,
+    /// The number in the stream.
+    pub sequence: Sequence,
+    /// The type of the payload.
+    pub schema: SchemaId,
+    /// When it was sent, on this node's clock.
+    pub sent_at: Nanos,
+    /// When it was received.
+    pub received_at: Nanos,
+    payload: [u8; MAX_MESSAGE],
+    len: usize,
+}
+
+impl Observed {
+    /// The message as it was on the wire.
+    #[must_use]
+    pub fn payload(&self) -> &[u8] {
+        self.payload.get(..self.len).unwrap_or_default()
+    }
+}
+
+/// Every envelope, of whatever type, as long as the observer keeps up.
+pub(crate) struct ObserverSink {
+    pub(crate) producer: Producer<Observed>,
+}
+
+impl Sink for ObserverSink {
+    fn deliver(&mut self, envelope: &Envelope<'_>, times: Times) -> Result<(), DropReason> {
+        let (header, len) = (envelope.header, envelope.payload.len());
+        let mut payload = [0; MAX_MESSAGE];
+        payload.get_mut(..len).ok_or(DropReason::SchemaMismatch)?.copy_from_slice(envelope.payload);
+        let observed = Observed {
+            sender: header.source(),
+            epoch: header.epoch(),
+            sequence: header.sequence(),
+            schema: header.schema(),
+            sent_at: times.sent_at,
+            received_at: times.received_at,
+            payload,
+            len,
+        };
+        self.producer.push(observed).map_err(|_| DropReason::QueueFull)
     }
 }
 
 /// A topic, what its payloads are, and where they go.
 pub(crate) struct Route {
     pub(crate) topic: TopicId,
-    pub(crate) schema: SchemaId,
+    /// What the payloads must be; `None` where anything is welcome.
+    pub(crate) schema: Option<SchemaId>,
     pub(crate) sink: Box<dyn Sink>,
     pub(crate) delivered: Counter,
     /// The schema that arrived instead; the panel shows ours as `schema/TOPIC` beside it.
@@ -97,11 +157,12 @@ fn deliver(routes: &mut [Route], verified: &VerifiedFrame, now: Nanos) -> Result
         .map_err(|_| DropReason::UnknownTopic)?;
     let route = &mut routes[route];
     let schema = envelope.header.schema();
-    if schema != route.schema {
+    if route.schema.is_some_and(|wanted| wanted != schema) {
         route.foreign_schema.set(schema.get() as i64);
         return Err(DropReason::SchemaMismatch);
     }
-    route.sink.deliver(envelope.payload, verified.sent_at())?;
+    let times = Times { sent_at: verified.sent_at(), received_at: verified.received_at() };
+    route.sink.deliver(&envelope, times)?;
     route.delivered.increment();
     route.age.record(now - verified.sent_at(), now);
     Ok(())

@@ -59,6 +59,7 @@ pub(crate) struct Filter {
     pub(crate) outputs: ReceiveOutputs,
     pub(crate) frames: Counter,
     pub(crate) errors: Counter,
+    pub(crate) unreachable: Counter,
     pub(crate) drops: Drops,
 }
 
@@ -88,6 +89,9 @@ impl Stage for ReceiveStage {
         }
         if received.errors > 0 {
             filter.errors.add(received.errors);
+        }
+        if received.unreachable > 0 {
+            filter.unreachable.add(received.unreachable);
         }
         match received.frames {
             0 if !received.more => Execution::Idle,

@@ -205,6 +205,7 @@ fn receive_stage(
             outputs: ReceiveOutputs { peers, strangers, handshakes },
             frames: panel.counter("frames").unwrap(),
             errors: panel.counter("errors").unwrap(),
+            unreachable: panel.counter("unreachable").unwrap(),
             drops: Drops::register(panel, "receive", receive::REASONS, &names(count)).unwrap(),
         },
     }
@@ -407,7 +408,7 @@ fn deliver_stage(
         input,
         routes: vec![Route {
             topic: TopicId::of(topic),
-            schema: schema_id::<Word>(),
+            schema: Some(schema_id::<Word>()),
             sink: Box::new(QueueSink::<Word> { producer }),
             delivered: panel.counter("delivered").unwrap(),
             foreign_schema: panel.gauge("foreign").unwrap(),

@@ -125,7 +125,7 @@ impl Receive for MemoryReceiver {
             slot.received_at = now;
             accept(slot);
         }
-        Received { frames, more: true, errors: 0 }
+        Received { frames, more: true, ..Received::default() }
     }
 
     fn attach(&mut self, park: &mut SocketPark) -> std::io::Result<()> {

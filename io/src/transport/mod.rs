@@ -25,6 +25,8 @@ pub(crate) struct Received {
     pub(crate) more: bool,
     /// Reads that failed for a reason that is not part of normal traffic.
     pub(crate) errors: u64,
+    /// Answers of the network that nothing listens where we sent something, or that no way leads there.
+    pub(crate) unreachable: u64,
 }
 
 /// The receiving half of a transport, owned by the receive stage. Does not block or allocate.

@@ -176,6 +176,7 @@ impl Receive for UdpReceiver {
                     source.want = 1;
                     let again = is_old_answer(error.kind());
                     result.more |= again;
+                    result.unreachable += u64::from(again);
                     result.errors += u64::from(!again && error.kind() != ErrorKind::WouldBlock);
                     source.readiness.set(again || !self.parks);
                 }
@@ -357,7 +358,7 @@ mod tests {
         assert_eq!(endpoint.lane_transmitter.send(PeerIndex::new(0), &[b"hello"]), 1);
         let pool = FramePool::new(4, FrameBuffer::new);
         let mut poll = || endpoint.receiver.receive(&pool, Nanos::ZERO, &mut |_| (), &mut 0);
-        assert_eq!(poll(), Received { more: true, ..Received::default() });
+        assert_eq!(poll(), Received { more: true, unreachable: 1, ..Received::default() });
         assert_eq!(poll(), Received::default());
     }
 

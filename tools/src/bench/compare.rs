@@ -16,7 +16,7 @@ use crate::exit::{Failure, Outcome};
 /// `# Read back: NAME, SCHEDULING, core CORES` and `# NOT REAL-TIME: REASON` are understood.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Example:
+Examples:
   sinew bench compare --name idle --limit-p50 1.1 --limit-p99 1.1 \\
       --base cyclictest-*.hist --control again-*.hist --subject plain-*.hist")]
 pub(crate) struct CompareArgs {

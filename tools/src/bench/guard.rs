@@ -57,7 +57,7 @@ const REST: Nanos = Nanos::from_millis(50);
 /// What guard and histograms add to the execution of a stage.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Example:
+Examples:
   sinew bench guard                     60 bursts, 120,000 turns of each kind, about 7 s")]
 pub(crate) struct GuardArgs {
     #[command(flatten)]

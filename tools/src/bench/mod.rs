@@ -37,6 +37,11 @@ use report::OutputArgs;
 /// can resolve them: one side also runs against itself.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
+Examples:
+  sinew bench wake                       cyclictest's question
+  sinew bench noise                      oslat's question
+  sinew bench pipeline --json run.json   one-way latency between two processes
+
 Exit codes:
   0  measured, and no limit exceeded
   1  a limit was exceeded

@@ -24,7 +24,7 @@ use crate::plot::{self, Curve, Style};
 use report::Report;
 
 pub(crate) use report::{TripReport, trips};
-pub(crate) use table::brand;
+pub(crate) use table::{brand, new_table, right};
 
 /// Show how long every stage took, from the panel of a running or dead process.
 ///

@@ -25,7 +25,8 @@ pub(crate) fn width(terminal: bool) -> Option<u16> {
     terminal.then(|| Table::new().width()).flatten()
 }
 
-fn new_table(terminal: bool) -> Table {
+/// An empty table, as wide as the terminal or as it needs to be.
+pub(crate) fn new_table(terminal: bool) -> Table {
     let mut table = Table::new();
     table.load_style(RULED);
     table.set_content_arrangement(match terminal {
@@ -103,7 +104,8 @@ pub(crate) fn brand(text: &mut String, reasons: &[String], terminal: bool) {
     }
 }
 
-fn right(content: impl ToString) -> Cell {
+/// A cell with a number.
+pub(crate) fn right(content: impl ToString) -> Cell {
     Cell::new(content.to_string()).set_alignment(CellAlignment::Right)
 }
 

@@ -100,7 +100,7 @@ pub(crate) fn run(args: RunArgs) -> Outcome {
 }
 
 /// Says where in the configuration something stands that only the start found unusable.
-fn placed(config: &NodeConfig, error: NodeError) -> Failure {
+pub(crate) fn placed(config: &NodeConfig, error: NodeError) -> Failure {
     let key = match &error {
         NodeError::Key(_) => "node.key",
         NodeError::Transport(_) => "transport.bind",

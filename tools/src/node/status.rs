@@ -179,14 +179,14 @@ pub(crate) struct PeerStatus {
 
 /// What came and went, and what was dropped.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Traffic {
+pub(crate) struct Traffic {
     frames_received: u64,
     signatures_checked: u64,
     delivered: BTreeMap<String, u64>,
     sent: BTreeMap<String, u64>,
     /// Frames that the network did not take, by peer.
     send_lost: BTreeMap<String, u64>,
-    drops: Vec<Drop>,
+    pub(crate) drops: Vec<Drop>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -198,7 +198,7 @@ pub(crate) struct Drop {
 }
 
 impl Traffic {
-    pub(super) fn of(snapshot: &PanelSnapshot) -> Self {
+    pub(crate) fn of(snapshot: &PanelSnapshot) -> Self {
         let mut traffic = Self {
             frames_received: snapshot.counter("receive.frames").unwrap_or(0),
             signatures_checked: snapshot.counter("verify.signatures_checked").unwrap_or(0),

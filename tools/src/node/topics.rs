@@ -1,30 +1,18 @@
 //! Which topics a node without a program of its own subscribes to, and with which message type.
 
-use sinew_control::message::{Fault, Heartbeat, JointSetpoint, JointState, Twist};
 use sinew_io::message::Message;
 use sinew_io::node::{NodeBuilder, NodeConfig, NodeError, Queued, TopicClass};
 use sinew_rt::latest::LatestReader;
 use sinew_rt::ring::Consumer;
 
 use crate::exit::Failure;
+use crate::messages::{KNOWN, MessageType};
 
 /// Messages of a queued topic that may wait until the next turn.
 const QUEUE: usize = 1_024;
 
-type Subscribe = fn(&mut NodeBuilder, &str, TopicClass) -> Result<Box<dyn Subscribed>, NodeError>;
-
-/// The message types that this command knows. Others belong to programs, which subscribe through
-/// `sinew::io::node::NodeBuilder`.
-const KNOWN: [(&str, Subscribe); 5] = [
-    (Fault::NAME, subscribe::<Fault>),
-    (Heartbeat::NAME, subscribe::<Heartbeat>),
-    (JointSetpoint::NAME, subscribe::<JointSetpoint>),
-    (JointState::NAME, subscribe::<JointState>),
-    (Twist::NAME, subscribe::<Twist>),
-];
-
 /// A topic that is received. Dropping it would leave its stage without a reader.
-pub(super) trait Subscribed {
+pub(crate) trait Subscribed {
     /// Takes what waits in a queue, so that it never overflows. Bounded by the queue's length.
     fn drain(&mut self);
 }
@@ -43,7 +31,7 @@ impl<T: Message> Subscribed for Consumer<Queued<T>> {
     }
 }
 
-fn subscribe<T: Message>(
+pub(crate) fn subscribe<T: Message>(
     node: &mut NodeBuilder,
     topic: &str,
     class: TopicClass,
@@ -76,9 +64,9 @@ impl Topics {
                 topics.without_publisher.push(topic.name);
                 continue;
             }
-            let known = KNOWN.iter().find(|(name, _)| *name == topic.schema);
-            if let Some((_, subscribe)) = known {
-                topics.subscribed.push(subscribe(node, &topic.name, topic.class)?);
+            let known = KNOWN.iter().find(|known| known.name == topic.schema);
+            if let Some(known) = known {
+                topics.subscribed.push((known.subscribe)(node, &topic.name, topic.class)?);
                 topics.received.push(topic.name);
             }
         }
@@ -95,11 +83,12 @@ impl Topics {
 /// Every topic has a type that is known here, and whatever a peer publishes is a topic.
 fn check(config: &NodeConfig) -> Result<(), Failure> {
     for (n, topic) in config.topics.iter().enumerate() {
-        if !KNOWN.iter().any(|(name, _)| *name == topic.schema) {
-            let names: Vec<_> = KNOWN.iter().map(|(name, _)| *name).collect();
+        if !KNOWN.iter().any(|known| known.name == topic.schema) {
             let problem = format!("`sinew node run` does not know the message `{}`", topic.schema);
-            let hint =
-                format!("use one of {}, or subscribe in a program of your own", names.join(", "));
+            let hint = format!(
+                "use one of {}, or subscribe in a program of your own",
+                MessageType::names()
+            );
             return Err(Failure::usage(config.error_at(
                 &format!("topic.{n}.schema"),
                 problem,

@@ -3,11 +3,21 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use std::io::{BufRead, BufReader, Read};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+
+/// An address that no other test uses, whether it runs in this process or beside it: all of
+/// 127.0.0.0/8 is this host, so the process id makes the network and a counter the port.
+pub(crate) fn fresh_address() -> SocketAddr {
+    static NEXT: AtomicU16 = AtomicU16::new(7_400);
+    let [.., high, low] = std::process::id().to_be_bytes();
+    (Ipv4Addr::new(127, high, low, 1), NEXT.fetch_add(1, Ordering::Relaxed)).into()
+}
 
 /// The command, ready for arguments.
 pub(crate) fn sinew() -> Command {
@@ -78,7 +88,7 @@ pub(crate) fn until<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
 /// A child that does not outlive the test.
 pub(crate) struct Process {
     pub(crate) child: Child,
-    out: BufReader<ChildStdout>,
+    out: Option<BufReader<ChildStdout>>,
 }
 
 impl Process {
@@ -89,7 +99,7 @@ impl Process {
             .spawn()
             .expect("the process starts");
         let out = BufReader::new(child.stdout.take().expect("output is piped"));
-        Self { child, out }
+        Self { child, out: Some(out) }
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -102,7 +112,8 @@ impl Process {
         let mut all = String::new();
         loop {
             let mut line = String::new();
-            let read = self.out.read_line(&mut line).expect("output is UTF-8");
+            let out = self.out.as_mut().expect("not closed");
+            let read = out.read_line(&mut line).expect("output is UTF-8");
             if line.starts_with(begin) {
                 return line;
             }
@@ -114,6 +125,11 @@ impl Process {
                 panic!("no line `{begin}` in:\n{all}\n{err}");
             }
         }
+    }
+
+    /// Closes our end of its output, as `| head` does.
+    pub(crate) fn close(&mut self) {
+        self.out = None;
     }
 
     pub(crate) fn signal(&self, name: &str) {
@@ -129,7 +145,10 @@ impl Process {
         let (child, out) = (&mut self.child, &mut self.out);
         let (mut text, mut err) = (String::new(), String::new());
         let code = std::thread::scope(|scope| {
-            scope.spawn(|| out.read_to_string(&mut text).expect("output is UTF-8"));
+            scope.spawn(|| {
+                let Some(pipe) = out else { return };
+                pipe.read_to_string(&mut text).expect("output is UTF-8");
+            });
             scope.spawn(|| errors.map(|mut pipe| pipe.read_to_string(&mut err)));
             let begin = Instant::now();
             loop {
