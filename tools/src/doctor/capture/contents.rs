@@ -129,11 +129,19 @@ pub(super) fn collect(root: &Path, span: Duration) -> Files {
     configuration(&mut all, root);
     devices(&mut all, root);
     counters(&mut all, root, "");
+    // Last, and below first: the faults of reading the rest are not those of waiting.
+    add(&mut all, root, "proc/self/stat", |bytes| stat(&bytes));
+    add(&mut all, root, "proc/self/stat", |bytes| stat(&bytes));
     let begin = std::time::Instant::now();
     std::thread::sleep(span);
+    let mut own = Files::new();
+    add(&mut own, root, "proc/self/stat", |bytes| stat(&bytes));
+    all.extend(own.into_iter().map(|(path, content)| (format!("{LATER}/{path}"), content)));
     counters(&mut all, root, &format!("{LATER}/"));
     all.push((WINDOW_FILE.to_owned(), begin.elapsed().as_millis().to_string().into_bytes()));
-    all.sort();
+    // Of files that were read more than once, the last reading.
+    all.reverse();
+    all.sort_by(|one, other| one.0.cmp(&other.0));
     all.dedup_by(|one, other| one.0 == other.0);
     all
 }
@@ -145,7 +153,6 @@ fn counters(all: &mut Files, root: &Path, under: &str) {
     }
     add_lines(&mut some, root, "proc/net/snmp", |line| line.starts_with("Udp:"));
     add_lines(&mut some, root, "proc/stat", |line| line.starts_with("cpu "));
-    add(&mut some, root, "proc/self/stat", |bytes| stat(&bytes));
     add(&mut some, root, "proc/#/task/#/stat", |bytes| stat(&bytes));
     for core in files::numbered(root, "dev/cpu").unwrap_or_default() {
         let path = format!("dev/cpu/{core}/msr");

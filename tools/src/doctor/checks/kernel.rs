@@ -20,12 +20,14 @@ pub(super) fn preemption(facts: &Facts) -> Check {
     match preemption {
         Preemption::Dynamic(mode @ (DynamicMode::None | DynamicMode::Voluntary)) => {
             let mode = if mode == DynamicMode::None { "none" } else { "voluntary" };
-            check
-                .remedy(
-                    format!("{install}; until then: echo full > {PATH}"),
-                    format!("boot the other kernel; echo {mode} > {PATH}"),
-                )
-                .writes(vec![Write::new(PATH, "full", mode)])
+            let check = check.remedy(
+                format!("{install}; until then: echo full > {PATH}"),
+                format!("boot the other kernel; echo {mode} > {PATH}"),
+            );
+            match facts.settings.preemption_switch {
+                true => check.writes(vec![Write::new(PATH, "full", mode)]),
+                false => check,
+            }
         }
         _ => check.remedy(install, "boot the other kernel"),
     }

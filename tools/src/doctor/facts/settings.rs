@@ -50,6 +50,8 @@ pub(crate) struct Settings {
     pub(crate) pcie_policy: Option<String>,
     /// By name: `ignore_ce`, and `check_interval` in seconds.
     pub(crate) machine_checks: Vec<(String, Option<u64>, Option<u64>)>,
+    /// Whether the preemption mode can be switched (root, debugfs, and a dynamic kernel).
+    pub(crate) preemption_switch: bool,
     /// Whether the firmware is UEFI.
     pub(crate) efi: bool,
     /// The tracer in use, and the file that says so.
@@ -101,6 +103,7 @@ impl Settings {
             workqueues: workqueues(root),
             pcie_policy: chosen("sys/module/pcie_aspm/parameters/policy", '[', ']'),
             machine_checks: machine_checks(root),
+            preemption_switch: root.join("sys/kernel/debug/sched/preempt").exists(),
             efi: root.join("sys/firmware/efi").is_dir(),
             tracer: TRACERS
                 .iter()
