@@ -51,7 +51,10 @@ fn every_check_gives_each_written_tree_the_verdict_that_it_deserves() {
                 false => ["warn", "fail"].contains(&&*tree.verdict),
             })
         };
-        assert!(has(true) && has(false), "check {number} needs a tree that passes and one that fails");
+        assert!(
+            has(true) && has(false),
+            "check {number} needs a tree that passes and one that fails"
+        );
     }
 }
 
@@ -76,7 +79,11 @@ fn a_machine_on_which_all_is_well_passes_every_check() {
     let checks = report["checks"].as_array().unwrap();
     assert_eq!(checks.len(), 31);
     for (check, number) in checks.iter().zip(1..) {
-        assert_eq!((&check["number"], &check["verdict"]), (&number.into(), &"ok".into()), "{check}");
+        assert_eq!(
+            (&check["number"], &check["verdict"]),
+            (&number.into(), &"ok".into()),
+            "{check}"
+        );
     }
     assert_eq!(report["summary"], "0 fail, 0 warn, 31 ok, 0 n/a: nothing to fix");
 }
@@ -93,7 +100,11 @@ fn an_empty_machine_is_not_guessed_at() {
             "n/a" => {}
             // What is unknown and could be bad is warned of, and said to be unknown.
             "warn" => assert!(
-                says("unreadable") || says("unknown") || says("does not tell") || says("?") || says("run on"),
+                says("unreadable")
+                    || says("unknown")
+                    || says("does not tell")
+                    || says("?")
+                    || says("run on"),
                 "{check}"
             ),
             "ok" => assert!(known.contains(&name) || says("judge with --for"), "{check}"),
@@ -165,7 +176,10 @@ fn what_is_applied_is_read_back_and_undone_by_its_script() {
     let line = "soft_watchdog 1 -> 0";
     let position = |text: &str| ran.err.find(text).unwrap_or_else(|| panic!("{text}: {ran:?}"));
     assert!(position(line) < position("wrote "), "each write is shown beforehand");
-    assert_eq!((read(&governor(2)), read(&watchdog), read(&queue)), ("performance".into(), "0".into(), "3".into()));
+    assert_eq!(
+        (read(&governor(2)), read(&watchdog), read(&queue)),
+        ("performance".into(), "0".into(), "3".into())
+    );
     assert_eq!(read(&governor(0)), "schedutil", "no lane runs there");
     let report = json(&ran.out);
     assert_eq!(report["host"]["doctor"]["warn"], 0, "{:#}", report["checks"]);
@@ -177,7 +191,10 @@ fn what_is_applied_is_read_back_and_undone_by_its_script() {
     assert!(name.starts_with("sinew-doctor-undo-20") && name.ends_with(".sh"), "{name}");
     assert_eq!(report["applied"]["undo_script"], script.to_str().unwrap());
     assert!(Command::new("sh").arg(script).status().unwrap().success());
-    assert_eq!((read(&governor(2)), read(&watchdog), read(&queue)), ("schedutil".into(), "1".into(), "f".into()));
+    assert_eq!(
+        (read(&governor(2)), read(&watchdog), read(&queue)),
+        ("schedutil".into(), "1".into(), "f".into())
+    );
 }
 
 #[test]

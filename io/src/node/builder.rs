@@ -3,7 +3,7 @@
 use super::config::{
     Auth, Budgets, Layout, Mode, NodeConfig, PeerConfig, RealTimeConfig, TopicClass, TopicConfig,
 };
-use super::{Node, NodeError, assemble, file, log};
+use super::{Node, NodeError, assemble, file, log, recheck};
 use crate::message::{Message, schema_id};
 use crate::pipeline::deliver::{LatestSink, QueueSink, Queued, Sink};
 use crate::pipeline::send::{Outgoing, Source};
@@ -32,6 +32,9 @@ pub struct NodeBuilder {
     pub(super) memory: Option<(MemoryNetwork, SocketAddr)>,
     pub(super) panel_dir: Option<PathBuf>,
     pub(super) spins_in_bursts: bool,
+    /// Where the machine's files are that are looked at again while the node runs, and how often.
+    pub(super) machine_root: PathBuf,
+    pub(super) recheck_every: Nanos,
     /// Where the log goes; `None` to the standard error.
     pub(super) log: Option<log::Sink>,
     pub(super) subscriptions: Vec<Subscription>,
@@ -79,6 +82,8 @@ impl NodeBuilder {
             memory: None,
             panel_dir: None,
             spins_in_bursts: false,
+            machine_root: PathBuf::from("/"),
+            recheck_every: recheck::ROUND,
             log: None,
             subscriptions: Vec::new(),
             publications: Vec::new(),
@@ -197,6 +202,15 @@ impl NodeBuilder {
     #[must_use]
     pub fn spins_in_bursts(mut self) -> Self {
         self.spins_in_bursts = true;
+        self
+    }
+
+    /// Looks for changes of the machine (governors, interrupts, tasks on the lanes' cores) under `root`
+    /// instead of `/`, in a round that begins each `every`: for tests with files of their own.
+    #[must_use]
+    pub fn machine(mut self, root: impl Into<PathBuf>, every: Nanos) -> Self {
+        self.machine_root = root.into();
+        self.recheck_every = every;
         self
     }
 

@@ -63,11 +63,7 @@ pub(crate) struct Write {
 }
 
 impl Write {
-    pub(crate) fn new(
-        path: impl Into<String>,
-        value: impl ToString,
-        old: impl ToString,
-    ) -> Self {
+    pub(crate) fn new(path: impl Into<String>, value: impl ToString, old: impl ToString) -> Self {
         Self { path: path.into(), value: value.to_string(), old: old.to_string() }
     }
 }
@@ -383,10 +379,7 @@ mod tests {
         assert!(!text.contains("never shown"));
         assert!(text.contains("4 four [warn] *\n    fix   sysctl kernel.x=0; echo 2 > /sys/a\n"));
         assert!(text.contains("    undo  sysctl kernel.x=1; echo 3 > /sys/a\n"), "{text}");
-        assert!(
-            text.ends_with("1 fail, 1 warn, 1 ok, 1 n/a: first fix 2 two: fix it\n"),
-            "{text}"
-        );
+        assert!(text.ends_with("1 fail, 1 warn, 1 ok, 1 n/a: first fix 2 two: fix it\n"), "{text}");
     }
 
     #[test]

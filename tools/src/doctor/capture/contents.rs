@@ -92,10 +92,31 @@ const COUNTERS: [&str; 3] = [
 
 /// Parameters of the kernel's command line that are kept; the others may say anything about anybody.
 const PARAMETERS: [&str; 25] = [
-    "clocksource", "cpuidle.off", "efi", "idle", "intel_idle.max_cstate", "intel_pstate",
-    "irqaffinity", "isolcpus", "kthread_cpus", "mce", "mitigations", "nmi_watchdog", "noefi",
-    "nohz", "nohz_full", "nosmt", "nosoftlockup", "pcie_aspm", "preempt",
-    "processor.max_cstate", "rcu_nocb_poll", "rcu_nocbs", "rt_group_sched", "skew_tick", "tsc",
+    "clocksource",
+    "cpuidle.off",
+    "efi",
+    "idle",
+    "intel_idle.max_cstate",
+    "intel_pstate",
+    "irqaffinity",
+    "isolcpus",
+    "kthread_cpus",
+    "mce",
+    "mitigations",
+    "nmi_watchdog",
+    "noefi",
+    "nohz",
+    "nohz_full",
+    "nosmt",
+    "nosoftlockup",
+    "pcie_aspm",
+    "preempt",
+    "processor.max_cstate",
+    "rcu_nocb_poll",
+    "rcu_nocbs",
+    "rt_group_sched",
+    "skew_tick",
+    "tsc",
 ];
 
 /// Lines that are kept of files with a `key:` on each.

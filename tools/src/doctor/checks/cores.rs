@@ -26,7 +26,8 @@ pub(super) fn hardware_threads(facts: &Facts) -> Check {
 }
 
 pub(super) fn isolation(facts: &Facts) -> Check {
-    let why = "on an isolated core the scheduler places no other task; everything else needs a core too";
+    let why =
+        "on an isolated core the scheduler places no other task; everything else needs a core too";
     let name = "isolation";
     let usable = facts.topology.usable_cores();
     let lanes = &facts.purpose.lanes;
@@ -83,15 +84,19 @@ pub(super) fn tick(facts: &Facts) -> Check {
         }
         Some(false) if !stopped.is_empty() => {
             let value = format!("stopped on {}, where lanes sleep", named(&stopped));
-            Check::new(name, value, Warn, why)
-                .remedy("remove nohz_full= from the kernel command line, and reboot", "put it back, and reboot")
+            Check::new(name, value, Warn, why).remedy(
+                "remove nohz_full= from the kernel command line, and reboot",
+                "put it back, and reboot",
+            )
         }
         None if stopped.is_empty() => {
             Check::new(name, "on: right for lanes that sleep (judge with --for)", Ok, why)
         }
         None => {
-            let value =
-                format!("stopped on {}: right for lanes that spin (judge with --for)", named(&stopped));
+            let value = format!(
+                "stopped on {}: right for lanes that spin (judge with --for)",
+                named(&stopped)
+            );
             Check::new(name, value, Ok, why)
         }
         Some(true) => Check::new(name, format!("stopped on {}", named(lanes)), Ok, why),

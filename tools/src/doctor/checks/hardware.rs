@@ -83,10 +83,17 @@ pub(super) fn virtualisation(facts: &Facts) -> Check {
     let why = "a hypervisor can take a core away at any time: results say so, and prove nothing for bare metal";
     let name = "virtualisation";
     let stolen = facts.window.as_ref().and_then(|window| {
-        let ticks =
-            window.after.stolen_ticks?.checked_sub(window.before.stolen_ticks?)?;
+        let ticks = window.after.stolen_ticks?.checked_sub(window.before.stolen_ticks?)?;
         Some((ticks * 10, window.millis))
     });
+    if facts.kernel.hypervisor.is_none() && facts.kernel.processor.is_none() && stolen.is_none() {
+        return Check::new(
+            name,
+            "neither the processor nor stolen time is readable",
+            NotApplicable,
+            why,
+        );
+    }
     match (&facts.kernel.hypervisor, stolen) {
         (None, None | Some((0, _))) => Check::new(name, "no hypervisor reported", Ok, why),
         (make, stolen) => {
@@ -100,8 +107,7 @@ pub(super) fn virtualisation(facts: &Facts) -> Check {
                 }
                 None => make,
             };
-            Check::new(name, value, Warn, why)
-                .remedy("measure and run on the target hardware", "-")
+            Check::new(name, value, Warn, why).remedy("measure and run on the target hardware", "-")
         }
     }
 }

@@ -43,8 +43,7 @@ pub(super) fn affinity(facts: &Facts) -> Check {
     }
     let mut parts = Vec::new();
     if !strange.is_empty() {
-        let names: Vec<String> =
-            strange.iter().map(|interrupt| label(interrupt.number)).collect();
+        let names: Vec<String> = strange.iter().map(|interrupt| label(interrupt.number)).collect();
         parts.push(format!("{} go to {}: {}", names.len(), named(lanes), some(&names, SHOWN)));
     }
     if !queues.is_empty() {
@@ -55,7 +54,11 @@ pub(super) fn affinity(facts: &Facts) -> Check {
         parts.push(format!("in {} came {}", seconds(came.millis), some(&came.devices, SHOWN)));
     }
     if !came.calls.is_empty() {
-        parts.push(format!("from other cores in {}: {}", seconds(came.millis), some(&came.calls, SHOWN)));
+        parts.push(format!(
+            "from other cores in {}: {}",
+            seconds(came.millis),
+            some(&came.calls, SHOWN)
+        ));
     }
     if parts.is_empty() {
         parts.push(format!("no device's go to {}", named(lanes)));
@@ -79,9 +82,8 @@ pub(super) fn affinity(facts: &Facts) -> Check {
 
 /// One interrupt of a network device on each lane's core is taken to be there on purpose.
 fn chosen_queues(facts: &Facts, here: &[&Interrupt]) -> Vec<u32> {
-    let of_network = |number: u32| {
-        facts.nics.iter().flatten().any(|nic| nic.interrupts.contains(&number))
-    };
+    let of_network =
+        |number: u32| facts.nics.iter().flatten().any(|nic| nic.interrupts.contains(&number));
     let mut by_core: BTreeMap<CoreId, Vec<u32>> = BTreeMap::new();
     for interrupt in here.iter().filter(|interrupt| of_network(interrupt.number)) {
         for core in interrupt.effective.iter().flat_map(CoreList::iter) {
@@ -143,9 +145,7 @@ pub(super) fn irqbalance(facts: &Facts) -> Check {
     // Without a setting it leaves isolated cores alone (irqbalance(1)).
     let spared: CoreList = match &facts.settings.irqbalance_banned {
         Some(banned) => banned.clone(),
-        None => {
-            facts.topology.isolated.iter().chain(facts.topology.nohz_full.iter()).collect()
-        }
+        None => facts.topology.isolated.iter().chain(facts.topology.nohz_full.iter()).collect(),
     };
     let lanes = &facts.purpose.lanes;
     if lanes.difference(&spared).is_empty() {

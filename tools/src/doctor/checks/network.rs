@@ -10,7 +10,8 @@ use crate::doctor::facts::Nic;
 const RECEIVE_BUFFER_GOAL: u64 = 4 * 1024 * 1024;
 
 pub(super) fn devices(facts: &Facts) -> Check {
-    let why = "a network device that gathers frames, sleeps, or hangs on USB adds up to milliseconds";
+    let why =
+        "a network device that gathers frames, sleeps, or hangs on USB adds up to milliseconds";
     let name = "network devices";
     let Some(nics) = &facts.nics else {
         return Check::new(name, "/sys/class/net is not readable", NotApplicable, why);
@@ -34,7 +35,9 @@ pub(super) fn devices(facts: &Facts) -> Check {
                 let adaptive = if c.adaptive { ", adaptive" } else { "" };
                 fault(
                     format!("gathers frames for {} µs (tx {} µs{adaptive})", c.rx_us, c.tx_us),
-                    format!("ethtool -C {name} adaptive-rx off adaptive-tx off rx-usecs 0 tx-usecs 0"),
+                    format!(
+                        "ethtool -C {name} adaptive-rx off adaptive-tx off rx-usecs 0 tx-usecs 0"
+                    ),
                     format!("ethtool -C {name} rx-usecs {} tx-usecs {}", c.rx_us, c.tx_us),
                 );
             }
@@ -57,7 +60,10 @@ pub(super) fn devices(facts: &Facts) -> Check {
         }
         for (thread, priority) in slow_threads(facts, nic) {
             fault(
-                format!("its interrupt thread {thread} has priority {priority}, not above the lanes' {}", facts.purpose.priority),
+                format!(
+                    "its interrupt thread {thread} has priority {priority}, not above the lanes' {}",
+                    facts.purpose.priority
+                ),
                 format!("chrt -f -p {} {thread}", facts.purpose.priority + 1),
                 format!("chrt -f -p {priority} {thread}"),
             );

@@ -93,6 +93,13 @@ fn ours(tasks: &Tasks) -> BTreeSet<u32> {
     nodes.chain([std::process::id()]).collect()
 }
 
+/// Whether a task is the interrupt thread of a network device, which lanes wait for: check 21 judges it.
+fn queue_thread(facts: &Facts, task: &Task) -> bool {
+    let number = || task.name.strip_prefix("irq/")?.split('-').next()?.parse::<u32>().ok();
+    let mut queues = facts.nics.iter().flatten().flat_map(|nic| &nic.interrupts);
+    number().is_some_and(|number| queues.any(|queue| *queue == number))
+}
+
 pub(super) fn strangers(facts: &Facts) -> Check {
     let why = "a task that runs on a lane's core delays the lane, or its caches";
     let name = "strangers";
@@ -109,7 +116,8 @@ pub(super) fn strangers(facts: &Facts) -> Check {
     let latest = now.unwrap_or(tasks).all.iter().filter(|task| {
         // A live doctor's own process is not in a captured tree, where its number may be anybody's.
         let mine = facts.live || task.process != std::process::id();
-        lanes.contains(task.core) && !task.bound && !(mine && ours.contains(&task.process))
+        let other = !task.bound && !queue_thread(facts, task);
+        lanes.contains(task.core) && other && !(mine && ours.contains(&task.process))
     });
     let (mut realtime, mut busy) = (Vec::new(), Vec::new());
     for task in latest {
@@ -133,7 +141,9 @@ pub(super) fn strangers(facts: &Facts) -> Check {
         let (value, verdict) = match (tasks.whole_machine(), now.is_some(), tasks.more) {
             (false, ..) => (OUTSIDE.to_owned(), NotApplicable),
             (_, _, true) => ("more tasks than the doctor looks at".to_owned(), NotApplicable),
-            (_, false, _) => ("none is real-time; one look does not show who runs".to_owned(), NotApplicable),
+            (_, false, _) => {
+                ("none is real-time; one look does not show who runs".to_owned(), NotApplicable)
+            }
             _ => (format!("none on {}", named(lanes)), Ok),
         };
         return Check::new(name, value, verdict, why);
@@ -168,22 +178,15 @@ pub(super) fn priorities(facts: &Facts) -> Check {
         TaskPolicy::Deadline => true,
     };
     let nodes = ours(tasks);
-    let queue_thread = |task: &Task| {
-        let number = |name: &str| name.strip_prefix("irq/")?.split('-').next()?.parse().ok();
-        let queues = facts.nics.iter().flatten().flat_map(|nic| &nic.interrupts);
-        number(&task.name).is_some_and(|number: u32| queues.into_iter().any(|n| *n == number))
-    };
     let on_lanes = tasks.all.iter().filter(|task| facts.purpose.lanes.contains(task.core));
     let stop_us: Vec<&Task> = on_lanes
-        .filter(|task| !task.bound && !nodes.contains(&task.process) && !queue_thread(task))
+        .filter(|task| !task.bound && !nodes.contains(&task.process) && !queue_thread(facts, task))
         .filter(above)
         .collect();
     let Some(first) = stop_us.first() else {
         return match tasks.whole_machine() {
             true => Check::new(name, format!("lanes at {ours_at}, nothing above them"), Ok, why),
-            false => {
-                Check::new(name, format!("lanes at {ours_at}; {OUTSIDE}"), NotApplicable, why)
-            }
+            false => Check::new(name, format!("lanes at {ours_at}; {OUTSIDE}"), NotApplicable, why),
         };
     };
     let shown: Vec<String> = stop_us.iter().map(|task| describe(task)).collect();
@@ -217,9 +220,8 @@ pub(super) fn scheduling(facts: &Facts) -> Check {
     let why = "without SCHED_FIFO any normal task delays the control loop";
     let (granted, refused): (Vec<_>, Vec<_>) =
         facts.probes.iter().partition(|probe| probe.refusal.is_none());
-    let list = |probes: &[&CoreProbe]| -> CoreList {
-        probes.iter().map(|probe| probe.core).collect()
-    };
+    let list =
+        |probes: &[&CoreProbe]| -> CoreList { probes.iter().map(|probe| probe.core).collect() };
     let name = "rights";
     match refused.first() {
         None if granted.is_empty() => Check::new(name, "no usable core to try on", Fail, why)
@@ -239,7 +241,8 @@ pub(super) fn scheduling(facts: &Facts) -> Check {
 }
 
 pub(super) fn limits(facts: &Facts) -> Check {
-    let why = "threads need SCHED_FIFO at their priority, and locked memory must not run into a limit";
+    let why =
+        "threads need SCHED_FIFO at their priority, and locked memory must not run into a limit";
     let name = "rights";
     let rights = &facts.privileges;
     let needed = u64::from(facts.purpose.priority);

@@ -54,13 +54,23 @@ pub(super) fn clock_sync(facts: &Facts) -> Check {
         (true, false) => "clock daemons are not visible".to_owned(),
     };
     let Some(clock) = facts.settings.clock else {
-        return Check::new(name, format!("{who}; the kernel's account is not readable"), NotApplicable, why);
+        return Check::new(
+            name,
+            format!("{who}; the kernel's account is not readable"),
+            NotApplicable,
+            why,
+        );
     };
     let install = "apt install chrony (or linuxptp, with ptp4l and phc2sys, for less than a microsecond); look with chronyc tracking, pmc -u -b 0 'GET TIME_STATUS_NP'";
     let undo = "apt remove chrony";
     if !clock.synchronised {
-        return Check::new(name, format!("{who}; the kernel's clock is not synchronised"), Warn, why)
-            .remedy(install, undo);
+        return Check::new(
+            name,
+            format!("{who}; the kernel's clock is not synchronised"),
+            Warn,
+            why,
+        )
+        .remedy(install, undo);
     }
     let error_us = clock.estimated_error_us;
     let value = format!(

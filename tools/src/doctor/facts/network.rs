@@ -45,8 +45,9 @@ pub(crate) fn devices(root: &Path, live: bool) -> Option<Vec<Nic>> {
         let base = format!("sys/class/net/{name}");
         // Loopback, bridges and tunnels have no device behind them.
         let uevent = files::text(root, &format!("{base}/device/uevent"))?;
-        let modalias = files::text(root, &format!("{base}/device/modalias"))
-            .or_else(|| uevent.lines().find_map(|line| Some(line.strip_prefix("MODALIAS=")?.into())));
+        let modalias = files::text(root, &format!("{base}/device/modalias")).or_else(|| {
+            uevent.lines().find_map(|line| Some(line.strip_prefix("MODALIAS=")?.into()))
+        });
         let asked = match live {
             true => Ethtool::open().ok(),
             false => None,

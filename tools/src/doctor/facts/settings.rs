@@ -114,9 +114,7 @@ impl Settings {
             rcu_nocb_built: built("CONFIG_RCU_NOCB_CPU"),
             nohz_full_built: built("CONFIG_NO_HZ_FULL"),
             efi_runtime_off_built: built("CONFIG_EFI_DISABLE_RUNTIME"),
-            irqbalance_banned: IRQBALANCE
-                .iter()
-                .find_map(|path| banned(&files::text(root, path)?)),
+            irqbalance_banned: IRQBALANCE.iter().find_map(|path| banned(&files::text(root, path)?)),
             receive_buffer_max: sysctl("net/core/rmem_max"),
             isolated_by_cpuset: ["sys/fs/cgroup", "sys/fs/cgroup/unified"]
                 .iter()
