@@ -48,9 +48,9 @@ Examples:
   sinew doctor --root robot.tar.gz     the same checks on that machine
 
 What a capture has: kernel release and version, settings of the scheduler, memory, power, interrupts and
-network devices, names and scheduling of all tasks, capabilities and limits. What it has not: arguments
-of processes, the host's name, hardware and network addresses, serial numbers, and parameters of the
-kernel's command line that the doctor does not judge.
+network devices, scheduling of all tasks, names of those that are real-time or the kernel's, capabilities
+and limits. What it has not: names of other programs, arguments, the host's name, hardware and network
+addresses, serial numbers, and parameters of the kernel's command line that the doctor does not judge.
 
 Every check is explained in docs/doctor.md.
 

@@ -198,24 +198,7 @@ fn what_is_applied_is_read_back_and_undone_by_its_script() {
 }
 
 #[test]
-fn a_fix_that_is_refused_is_an_error_and_nothing_unreadable_is_written() {
-    let (root, here) = (trees::tuned(), tempfile::tempdir().unwrap());
-    let policy = root.path().join("sys/module/pcie_aspm/parameters/policy");
-    // A file that lists what it would take, and does not take it as the kernel would.
-    std::fs::write(&policy, "default performance [powersave] powersupersave\n").unwrap();
-    let path = root.path().join("sys/kernel/mm/ksm/run");
-    std::fs::write(path, "1\n").unwrap();
-    let limits = root.path().join("proc/self/cgroup");
-    std::fs::write(limits, "1:cpu:/robot\n").unwrap();
-    let mut command = sinew();
-    command.args(["doctor", "--apply", "--yes", "--root"]).arg(root.path());
-    let ran = Ran::of(command.current_dir(here.path()).output().unwrap());
-    // This plain file takes the word alone, which is in force as far as can be read.
-    assert_eq!(ran.code, Some(0), "{ran:?}");
-    let script = std::fs::read_to_string(&support::files(here.path())[0]).unwrap();
-    assert!(script.contains("echo 'powersave' > "), "{script}");
-
-    // A device takes whatever is written, and has nothing to read back.
+fn a_fix_that_is_refused_is_an_error_and_the_others_are_made() {
     let (root, here) = (trees::tuned(), tempfile::tempdir().unwrap());
     let run = root.path().join("sys/kernel/mm/ksm/run");
     std::fs::write(&run, "1\n").unwrap();
@@ -329,6 +312,46 @@ fn a_capture_of_this_machine_gets_the_verdicts_that_the_machine_gets() {
     assert!(error.contains("give a directory"), "{error}");
 }
 
-fn captured(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/trees/captured").join(name)
+/// Archives that `sinew doctor --capture` wrote on one machine, a virtual one with two cores: by root; by
+/// root in a PID namespace and a CPU cgroup of version 1 with a quota of half a core and no real-time
+/// runtime; and by a user without any right.
+#[test]
+fn captured_machines_are_judged_as_they_were() {
+    let judged = |name: &str| {
+        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/trees/captured");
+        report(&path.join(name).with_extension("tar.gz"))
+    };
+    let verdicts = |report: &Value, numbers: &[u64]| -> Vec<String> {
+        let verdict = |number| check(report, number)["verdict"].as_str().unwrap().to_owned();
+        numbers.iter().map(|number| verdict(*number)).collect()
+    };
+    let begins = |report: &Value, text: &str| {
+        let summary = report["summary"].as_str().unwrap();
+        assert!(summary.starts_with(text), "{summary}");
+    };
+    let settings = [1, 2, 3, 4, 5, 8, 10, 13, 14, 16, 17, 20, 24, 28];
+    let expected = "warn n/a ok ok warn warn warn warn warn warn ok n/a n/a warn";
+
+    let root = judged("2-core-vm-root");
+    assert_eq!(verdicts(&root, &settings).join(" "), expected);
+    assert_eq!(verdicts(&root, &[9, 18, 19, 29]), ["ok", "ok", "ok", "ok"]);
+    begins(&root, "0 fail, ");
+    assert!(
+        root["summary"].as_str().unwrap().contains("first fix 1 kernel type: install a PREEMPT_RT")
+    );
+
+    let container = judged("2-core-vm-container");
+    assert_eq!(verdicts(&container, &settings).join(" "), expected);
+    assert_eq!(verdicts(&container, &[9, 12, 18, 29]), ["n/a", "n/a", "fail", "n/a"]);
+    begins(&container, "1 fail, ");
+    let fix = "first fix 18 rights: echo 950000 > /sys/fs/cgroup/cpu/robot/cpu.rt_runtime_us";
+    assert!(container["summary"].as_str().unwrap().ends_with(fix), "{}", container["summary"]);
+    assert!(container["unread"].to_string().contains("outside a container"));
+
+    let user = judged("2-core-vm-unprivileged");
+    assert_eq!(verdicts(&user, &settings).join(" "), expected);
+    assert_eq!(verdicts(&user, &[18, 19]), ["fail", "fail"]);
+    begins(&user, "2 fail, ");
+    assert!(user["unread"].to_string().contains("/sys/kernel/tracing/current_tracer"));
+    assert!(!root["unread"].to_string().contains("/sys/kernel/tracing/current_tracer"));
 }

@@ -330,6 +330,8 @@ mod tests {
             Check::new("three", "-", Verdict::NotApplicable, "would matter"),
             Check::new("four", "so so", Verdict::Warn, "might matter").set(writes),
         ];
+        let numbered = |(check, number)| Check { number, ..check };
+        let checks: Vec<Check> = checks.into_iter().zip(1..).map(numbered).collect();
         let counts = VerdictCounts::of(&checks);
         Report {
             host: HostFingerprint { doctor: counts, ..Default::default() },
@@ -343,7 +345,7 @@ mod tests {
                 window_ms: Some(500),
             },
             summary: summary(counts, &checks),
-            checks: checks.into_iter().zip(1..).map(|(c, number)| Check { number, ..c }).collect(),
+            checks,
             unread: vec!["something: root".to_owned()],
             applied: None,
             took_ms: 612,

@@ -6,8 +6,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use sinew_rt::files;
-use sinew_rt::kernel::KernelConfig;
+use sinew_rt::kernel::{KernelConfig, TaskPolicy, parse_stat};
 
+use super::super::checks::CLOCK_KEEPERS;
 use super::super::facts::{
     ADJTIMEX, CAPTURED_ETHTOOL, DEBUG_OPTIONS, Discipline, LATER, WINDOW_FILE, network_devices,
 };
@@ -124,6 +125,9 @@ const STATUS: [&str; 7] =
     ["Uid", "CapEff", "Cpus_allowed_list", "VmSize", "VmLck", "VmRSS", "VmSwap"];
 const CPU_INFO: [&str; 6] = ["processor", "vendor_id", "model name", "Model", "Hardware", "flags"];
 
+/// What the other programs are called.
+const PROGRAM: &str = "program";
+
 /// Kernel options that are kept beside the doctor's [`DEBUG_OPTIONS`].
 const OPTIONS: [&str; 4] =
     ["CONFIG_PREEMPT", "CONFIG_RT_GROUP_SCHED", "CONFIG_RCU_NOCB_CPU", "CONFIG_NO_HZ"];
@@ -150,14 +154,14 @@ pub(super) fn collect(root: &Path, span: Duration) -> Files {
     configuration(&mut all, root);
     devices(&mut all, root);
     counters(&mut all, root, "");
-    // Last, and below first: the faults of reading the rest are not those of waiting.
-    add(&mut all, root, "proc/self/stat", |bytes| stat(&bytes));
-    add(&mut all, root, "proc/self/stat", |bytes| stat(&bytes));
-    let begin = std::time::Instant::now();
+    // Between these two nothing is kept: the page faults are those of waiting, not of this program.
+    let own = || std::fs::read(root.join("proc/self/stat")).unwrap_or_default();
+    drop((own(), own()));
+    let (begin, before) = (std::time::Instant::now(), own());
     std::thread::sleep(span);
-    let mut own = Files::new();
-    add(&mut own, root, "proc/self/stat", |bytes| stat(&bytes));
-    all.extend(own.into_iter().map(|(path, content)| (format!("{LATER}/{path}"), content)));
+    let after = own();
+    all.push(("proc/self/stat".to_owned(), stat(&before)));
+    all.push((format!("{LATER}/proc/self/stat"), stat(&after)));
     counters(&mut all, root, &format!("{LATER}/"));
     all.push((WINDOW_FILE.to_owned(), begin.elapsed().as_millis().to_string().into_bytes()));
     // Of files that were read more than once, the last reading.
@@ -239,12 +243,20 @@ fn matching(root: &Path, pattern: &str) -> Vec<String> {
     paths
 }
 
-/// A task's line with its name, and of the numbers those that the doctor reads: addresses and the
-/// like are 0.
+/// A task's line with those of its numbers that the doctor reads: addresses and the like are 0. The
+/// kernel's tasks, real-time ones and those that the checks know keep their names.
 fn stat(bytes: &[u8]) -> Vec<u8> {
     const KEPT: [usize; 9] = [3, 9, 10, 12, 14, 15, 39, 40, 41];
     let text = String::from_utf8_lossy(bytes);
-    let Some((head, rest)) = text.rsplit_once(") ") else { return Vec::new() };
+    let (Some(task), Some((head, rest))) = (parse_stat(0, &text), text.rsplit_once(") ")) else {
+        return Vec::new();
+    };
+    let known = ["irqbalance", "housekeeping"].contains(&&*task.name)
+        || CLOCK_KEEPERS.contains(&&*task.name);
+    let head = match known || task.kernel || task.policy != TaskPolicy::Normal {
+        true => head.to_owned(),
+        false => format!("{} ({PROGRAM}", task.thread),
+    };
     let field = |(n, value): (usize, &str)| match KEPT.contains(&(n + 3)) {
         true => value.to_owned(),
         false => "0".to_owned(),

@@ -69,7 +69,15 @@ fn nothing_private_is_captured() {
     write("proc/self/cgroup", &format!("5:devices:/SECRET\n1:cpu:/box/{container}\n"));
     write(&format!("sys/fs/cgroup/cpu/box/{container}/cpu.rt_runtime_us"), "0");
     write(&format!("sys/fs/cgroup/cpu/box/{container}/cpu.rt_period_us"), "1000000");
-    write("proc/7/task/7/stat", "7 (task) S 4242 1 1 0 0 4194560 9 9 9 9 9 9 9");
+    let zeros = "0 ".repeat(15);
+    let task = |name: &str, priority: u8| {
+        let policy = u8::from(priority > 0);
+        format!(
+            "7 ({name}) S 4242 1 1 0 0 4194560 9 9 9 9 9 9 9 0 0 0 0 0 0 {zeros}17 1 {priority} {policy} 0"
+        )
+    };
+    write("proc/7/task/7/stat", &task("SECRET", 0));
+    write("proc/8/task/8/stat", &task("loop", 80));
     write("proc/7/cmdline", "SECRET");
     write("proc/7/environ", "SECRET");
     write("proc/sys/kernel/hostname", "SECRET");
@@ -92,6 +100,9 @@ fn nothing_private_is_captured() {
     // And it still belongs together.
     let there = unpacked(&files);
     assert_eq!(sinew_rt::kernel::Privileges::read(there.path()).rt_group.unwrap().runtime_us, 0);
+    let tasks = sinew_rt::kernel::Tasks::read(there.path()).unwrap();
+    let names: Vec<&str> = tasks.all.iter().map(|task| task.name.as_str()).collect();
+    assert_eq!(names, ["program", "loop"], "a real-time task is named");
     let line = std::fs::read_to_string(there.path().join("proc/cmdline")).unwrap();
     assert_eq!(line, "isolcpus=1");
 }

@@ -190,7 +190,7 @@ fn the_fair_server_warns_on_cores_for_lanes_only() {
     assert!(check.value.contains("cores 2-3"));
     assert!(check.fix.as_ref().unwrap().contains("cpu3/runtime"));
     assert!(!check.fix.unwrap().contains("cpu0/runtime"));
-    assert!(check.undo.unwrap().starts_with("echo 50000000 >"));
+    assert!(check.undo.unwrap().starts_with("echo 50000000 | tee "));
     expect(fair_server, NotApplicable, |facts| facts.kernel.fair_servers = None);
     expect(fair_server, NotApplicable, |facts| facts.kernel.throttling.kernel = Some((6, 1)));
 }

@@ -9,7 +9,8 @@ use super::{Check, Facts, REBOOT_UNDO, Write};
 const CLOCK_ERROR_LIMIT_US: i64 = 1_000;
 
 /// What keeps a wall clock; names as the kernel cuts them.
-const KEEPERS: [&str; 6] = ["ptp4l", "phc2sys", "chronyd", "ntpd", "ntpd-rs", "systemd-timesyn"];
+pub(in crate::doctor) const KEEPERS: [&str; 6] =
+    ["ptp4l", "phc2sys", "chronyd", "ntpd", "ntpd-rs", "systemd-timesyn"];
 
 pub(super) fn clock_source(facts: &Facts) -> Check {
     const PATH: &str = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
