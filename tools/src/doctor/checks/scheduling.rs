@@ -108,7 +108,7 @@ pub(super) fn strangers(facts: &Facts) -> Check {
     };
     let lanes = &facts.purpose.lanes;
     let now = facts.window.as_ref().and_then(|window| window.after.tasks.as_ref());
-    let ours = ours(tasks);
+    let ours = ours(now.unwrap_or(tasks));
     let before = |task: &Task| {
         let mut same = tasks.all.iter().filter(|other| other.thread == task.thread);
         same.find(|other| other.process == task.process).map_or(0, |other| other.cpu_ticks)
