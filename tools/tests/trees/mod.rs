@@ -2,6 +2,8 @@
 //! content. `checks/` has a file for each of the doctor's checks, and in it a tree for each verdict,
 //! under a line `@@ verdict: what it is`; each of them goes on top of `base.txt`.
 
+#![allow(dead_code, reason = "each test uses its part")]
+
 use std::path::{Path, PathBuf};
 
 fn dir() -> PathBuf {
