@@ -1,9 +1,9 @@
 //! Looks while the node runs whether the machine is still as it was: the governors of the lanes' cores,
 //! devices' interrupts that come to them, other tasks on them, and the throttling of real-time threads.
 //!
-//! One file is read in each turn of housekeeping, so a turn takes some ten microseconds, and a machine
-//! with 450 threads and interrupts is gone through in the ten seconds between two rounds; a larger one
-//! takes longer. What changes is told once, with what it was.
+//! One file is read every 80 ms, so that an idle node stays idle. A round goes through governors,
+//! throttling and interrupts first; with some hundred tasks it takes longer than the ten seconds from one
+//! round to the next, which then waits. What changes is told once, with what it was.
 
 use super::plan::Plan;
 use sinew_rt::clock::Nanos;
@@ -17,6 +17,9 @@ use std::path::PathBuf;
 
 /// From the beginning of one round to that of the next.
 pub(super) const ROUND: Nanos = Nanos::from_secs(10);
+
+/// From one look to the next: each takes some ten microseconds.
+const LOOK: Nanos = Nanos::from_millis(80);
 
 /// Facts that are kept, and tasks whose CPU time is; a machine with more on the lanes' cores has been
 /// told of enough.
@@ -68,6 +71,7 @@ pub(super) struct Recheck {
     /// What is still to be looked at, the next last.
     todo: Vec<Look>,
     next_round: Nanos,
+    next_look: Nanos,
     /// `None` until the first round is over: what it finds was so before the node.
     known: Option<Facts>,
     found: Facts,
@@ -87,6 +91,7 @@ impl Recheck {
             round,
             todo: Vec::new(),
             next_round: Nanos::ZERO,
+            next_look: Nanos::ZERO,
             known: None,
             found: Facts::new(),
             seen: BTreeMap::new(),
@@ -97,6 +102,10 @@ impl Recheck {
 
     /// Looks at one thing more, if a round is due; at the end of the round tells what has changed.
     pub(super) fn turn(&mut self, now: Nanos, emit: &mut dyn FnMut(Line)) {
+        if now < self.next_look {
+            return;
+        }
+        self.next_look = now + LOOK;
         if self.todo.is_empty() {
             if now < self.next_round {
                 return;
@@ -285,7 +294,7 @@ mod tests {
         fn round(&mut self) -> Vec<String> {
             let mut lines = Vec::new();
             self.now = self.recheck.next_round.max(self.now);
-            for _ in 0..100 {
+            for _ in 0..450 {
                 self.recheck.turn(self.now, &mut |line| lines.push(line.to_string()));
                 self.now += Nanos::from_millis(20);
             }
@@ -364,6 +373,8 @@ mod tests {
         machine.recheck.turn(machine.now, &mut |_| {});
         let left = machine.recheck.todo.len();
         machine.recheck.turn(machine.now, &mut |_| {});
+        assert_eq!(machine.recheck.todo.len(), left, "not so soon");
+        machine.recheck.turn(machine.now + LOOK, &mut |_| {});
         assert_eq!(machine.recheck.todo.len(), left - 1);
     }
 }
