@@ -147,3 +147,25 @@ fn the_first_drop_for_each_reason_and_peer_is_told_and_no_other() {
         ]
     );
 }
+
+#[test]
+fn a_machine_that_changes_under_a_running_node_is_told_and_counted() {
+    let (files, machine) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (node, lines) = node("machine", &files);
+    let node = node.udp(fresh_address()).machine(machine.path(), Nanos::from_millis(50));
+    let node = node.start().unwrap();
+    let core = node.report().plan.lanes[0].core;
+    let dir = machine.path().join(format!("sys/devices/system/cpu/cpu{core}/cpufreq"));
+    std::fs::create_dir_all(&dir).unwrap();
+    // Another one at each look, so that any two rounds differ.
+    let mut n = 0;
+    let line = until("a change is told", || {
+        n += 1;
+        std::fs::write(dir.join("scaling_governor"), format!("governor-{n}\n")).unwrap();
+        lines.try_iter().find(|line| line.source == "machine")
+    });
+    assert_eq!(line.severity, Severity::Warn);
+    assert!(line.text.starts_with(&format!("the governor of core {core} is now ")), "{line}");
+    assert!(node.panel().snapshot().unwrap().counter("machine.changes").unwrap() >= 1);
+    node.stop().unwrap();
+}

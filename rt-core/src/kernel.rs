@@ -4,17 +4,21 @@
 //! cannot be read is `None`, never a guess. Verdicts on them are the doctor's.
 
 mod config;
+mod interrupts;
 mod power_facts;
 mod preemption;
 mod privileges;
+mod tasks;
 mod throttling;
 
 use std::path::Path;
 
 pub use config::KernelConfig;
+pub use interrupts::{Interrupt, InterruptCounts, InterruptRow, effective_affinity};
 pub use power_facts::{CoreFrequency, CoreIdle, IdleState};
 pub use preemption::{DynamicMode, Preemption};
 pub use privileges::{CAP_IPC_LOCK, CAP_SYS_NICE, Privileges, RtGroup};
+pub use tasks::{Task, TaskPolicy, Tasks, parse_stat};
 pub use throttling::{FairServer, RtThrottling, SpinRefused};
 
 use crate::files;

@@ -2,7 +2,7 @@
 //! granted, lock-free hand-off between them, and a budget with a histogram on every execution.
 
 pub mod clock;
-mod files;
+pub mod files;
 pub mod guard;
 pub mod health;
 pub mod histogram;

@@ -93,7 +93,7 @@ impl HostFingerprint {
 /// The fingerprint of this host, for this process. Starts a short real-time thread of the lowest
 /// priority on each usable core; changes nothing, and locks no memory.
 pub(crate) fn fingerprint() -> HostFingerprint {
-    match Facts::gather(Lock::Look) {
+    match Facts::at_a_glance(Lock::Look) {
         Ok(facts) => {
             let counts = VerdictCounts::of(&check_all(&facts));
             HostFingerprint::new(&facts, counts)

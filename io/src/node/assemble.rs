@@ -7,6 +7,7 @@ use super::housekeeping::{self, Housekeeping, HousekeepingThread, PeerGauges};
 use super::log::{self, Log};
 use super::plan::{self, Plan, StageName};
 use super::process::Process;
+use super::recheck::Recheck;
 use super::running::{LaneSet, Node, StartReport};
 use super::seats::{Lanes, pipeline_guard};
 use super::topics::{publications, subscriptions};
@@ -325,6 +326,12 @@ fn wire_up(
         handshakes: panel.counter("handshake.frames")?,
         lost: panel.counter("handshake.lost")?,
         hangs: panel.counter("supervisor.hangs")?,
+        recheck: Recheck::new(
+            builder.machine_root,
+            builder.recheck_every,
+            plan,
+            panel.counter("machine.changes")?,
+        ),
         drops: Drops::register(panel, "handshake", housekeeping::REASONS, &names)?
             .logged(log.drops("housekeeping/handshake", housekeeping::REASONS, &names)),
         log,

@@ -3,7 +3,7 @@
 use super::config::{
     Auth, Budgets, Layout, Mode, NodeConfig, PeerConfig, RealTimeConfig, TopicClass, TopicConfig,
 };
-use super::{Node, NodeError, assemble, file, log};
+use super::{Node, NodeError, assemble, file, log, recheck};
 use crate::message::{Message, schema_id};
 use crate::pipeline::deliver::{LatestSink, Observed, ObserverSink, QueueSink, Queued, Sink};
 use crate::pipeline::send::{Outgoing, Source};
@@ -39,6 +39,9 @@ pub struct NodeBuilder {
     pub(super) loops: u16,
     pub(super) spins_in_bursts: bool,
     pub(super) observer: bool,
+    /// Where the machine's files are that are looked at again while the node runs, and how often.
+    pub(super) machine_root: PathBuf,
+    pub(super) recheck_every: Nanos,
     /// Where the log goes; `None` to the standard error.
     pub(super) log: Option<log::Sink>,
     pub(super) subscriptions: Vec<Subscription>,
@@ -92,6 +95,8 @@ impl NodeBuilder {
             loops: DEFAULT_LOOPS,
             spins_in_bursts: false,
             observer: false,
+            machine_root: PathBuf::from("/"),
+            recheck_every: recheck::ROUND,
             log: None,
             subscriptions: Vec::new(),
             publications: Vec::new(),
@@ -243,6 +248,15 @@ impl NodeBuilder {
         realtime.strictness = Some(Strictness::Report);
         realtime.lock_memory = false;
         realtime.cpu_latency_us = None;
+        self
+    }
+
+    /// Looks for changes of the machine (governors, interrupts, tasks on the lanes' cores) under `root`
+    /// instead of `/`, in a round that begins each `every`: for tests with files of their own.
+    #[must_use]
+    pub fn machine(mut self, root: impl Into<PathBuf>, every: Nanos) -> Self {
+        self.machine_root = root.into();
+        self.recheck_every = every;
         self
     }
 

@@ -1,9 +1,11 @@
 //! Housekeeping: everything of a node that is not hard real time, on one normal thread.
 //!
 //! It answers and sends handshakes, tells the verify stage whose life each peer is in, looks for
-//! stages that hang, makes the log's lines, and keeps the panel's heartbeat. It talks to lanes only through rings.
+//! stages that hang and for changes of the machine, makes the log's lines, and keeps the panel's
+//! heartbeat. It talks to lanes only through rings.
 
 use super::log::Log;
+use super::recheck::Recheck;
 use super::running::join_housekeeping;
 use crate::delivery::DropReason;
 use crate::pipeline::Drops;
@@ -81,6 +83,7 @@ pub(super) struct Housekeeping {
     pub(super) lost: Counter,
     pub(super) hangs: Counter,
     pub(super) drops: Drops,
+    pub(super) recheck: Recheck,
     pub(super) log: Log,
 }
 
@@ -150,6 +153,7 @@ impl Housekeeping {
         self.supervisor.look_around(now);
         self.hangs.add(hangs.len() as u64);
         hangs.iter().for_each(|hang| self.log.hang(hang, now));
+        self.recheck.turn(now, &mut |line| self.log.tell(line));
         self.log.drain(now);
         self.panel.heartbeat(now);
         // A loop's panic is not the end: it stops its robot, and can be re-armed.

@@ -68,6 +68,11 @@ impl Log {
         hang.note(now, &mut self.stages[stage].1, &mut self.sink);
     }
 
+    /// Tells a line that housekeeping has made itself.
+    pub(super) fn tell(&mut self, line: Line) {
+        (self.sink)(line);
+    }
+
     /// Tells what has come.
     pub(super) fn drain(&mut self, now: Nanos) {
         let Self { stages, drops, sink } = self;

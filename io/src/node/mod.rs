@@ -33,6 +33,7 @@ mod ownership;
 mod place;
 mod plan;
 mod process;
+mod recheck;
 mod running;
 mod seats;
 mod topics;

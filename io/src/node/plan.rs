@@ -54,6 +54,16 @@ pub struct Plan {
     pub lanes: Vec<LanePlan>,
 }
 
+impl Plan {
+    /// The lanes that a node with this configuration would have on this machine.
+    ///
+    /// # Errors
+    /// What its start would refuse about them.
+    pub fn of(config: &NodeConfig, topology: &Topology) -> Result<Self, ConfigError> {
+        plan(config, topology, false)
+    }
+}
+
 type Shape = &'static [(&'static str, &'static [StageName])];
 
 const FUSED: Shape = &[("lane", &[Receive, Verify, Deliver, Send])];

@@ -36,4 +36,10 @@ impl KernelConfig {
     pub fn has(&self, option: &str) -> bool {
         self.0.lines().any(|line| line.strip_prefix(option) == Some("=y"))
     }
+
+    /// All of it, one option a line.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.0
+    }
 }
