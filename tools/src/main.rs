@@ -9,6 +9,7 @@ mod hist;
 mod host;
 mod key;
 mod man;
+mod mathematics;
 mod messages;
 mod node;
 mod output;
