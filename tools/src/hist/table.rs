@@ -252,7 +252,7 @@ mod tests {
     use crate::panels::{Interval, Life};
     use sinew_rt::guard::{Execution, Guard, GuardSpec};
     use sinew_rt::ladder::LadderConfig;
-    use sinew_rt::panel::{Cause, Kind, Panel, PanelSpec, State};
+    use sinew_rt::panel::{Cause, EvidenceSnapshot, Kind, Panel, PanelSpec, State};
 
     const START: Nanos = Nanos::from_secs(1_000);
 
@@ -278,8 +278,18 @@ mod tests {
         (snapshot.started_at, snapshot.taken_at) = (START, START + Nanos::from_secs(10));
         snapshot.process.pid = 4_711;
         for trip in &mut snapshot.trips {
-            // The evidence of made-up instants says nothing.
+            // The evidence of made-up instants says nothing; this would.
             trip.cause = Cause::OwnOverrun;
+            trip.evidence = Some(EvidenceSnapshot {
+                awake: Nanos::from_micros(940),
+                cpu_time: Nanos::from_micros(935),
+                involuntary_switches: 0,
+                voluntary_switches: 3,
+                parks: 3,
+                minor_faults: 1,
+                major_faults: 0,
+                slack: Nanos::from_micros(30),
+            });
         }
         let life = Life::Runs(State::Running);
         Look { path: name.into(), snapshot, life, interval: None }

@@ -110,6 +110,7 @@ impl Example {
         for trip in &mut snapshot.trips {
             // The evidence of made-up instants says nothing.
             trip.cause = Cause::OwnOverrun;
+            trip.evidence = None;
         }
         let path = PathBuf::from(format!("/dev/shm/sinew/{}.panel", self.name));
         Seen { path: path.clone(), look: Ok(Look { path, snapshot, life, interval: None }) }
