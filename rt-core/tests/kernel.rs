@@ -49,6 +49,9 @@ fn preemption_is_told_by_the_version_and_the_configuration() {
     let dynamic = |mode| Preemption::Dynamic(mode);
     assert_eq!(model("#1 SMP PREEMPT_RT Thu", "", &[]), Preemption::RealTime);
     assert_eq!(model("#1 SMP PREEMPT_{RT,(full)} Thu", "", &[]), Preemption::RealTime);
+    // Kernels with the patch, up to 5.2.
+    assert_eq!(model("#1 SMP PREEMPT RT Debian 4.19.208-1", "", &[]), Preemption::RealTime);
+    assert_eq!(model("#1 SMP Thu", "CONFIG_PREEMPT_RT_FULL=y\n", &[]), Preemption::RealTime);
     // A vendor kernel whose version says nothing.
     assert_eq!(model("#1 SMP Thu", "CONFIG_PREEMPT_RT=y\n", &[]), Preemption::RealTime);
     // Words that only contain the letters do not count.

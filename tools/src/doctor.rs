@@ -49,8 +49,9 @@ Examples:
 
 What a capture has: kernel release and version, settings of the scheduler, memory, power, interrupts and
 network devices, scheduling of all tasks, names of those that are real-time or the kernel's, capabilities
-and limits. What it has not: names of other programs, arguments, the host's name, hardware and network
-addresses, serial numbers, and parameters of the kernel's command line that the doctor does not judge.
+and limits. What it has not: names of other programs, of cgroups, and of bridges and tunnels; arguments, the
+host's name, hardware and network addresses, serial numbers, and parameters of the kernel's command line that
+the doctor does not judge.
 
 Every check is explained in docs/doctor.md.
 

@@ -13,6 +13,8 @@ const MAX_ROWS: usize = 8192;
 pub struct Interrupt {
     /// Its number.
     pub number: u32,
+    /// Where it may go, which is what can be set; `None` when the kernel does not say.
+    pub allowed: Option<CoreList>,
     /// Where the hardware really sends it; `None` when the kernel does not say.
     pub effective: Option<CoreList>,
 }
@@ -22,7 +24,11 @@ impl Interrupt {
     #[must_use]
     pub fn read_all(root: &Path) -> Option<Vec<Self>> {
         let numbers = files::numbered(root, "proc/irq")?;
-        let one = |number| Self { number, effective: effective_affinity(root, number) };
+        let one = |number| Self {
+            number,
+            allowed: files::core_list(root, &format!("proc/irq/{number}/smp_affinity_list")),
+            effective: effective_affinity(root, number),
+        };
         Some(numbers.into_iter().map(one).collect())
     }
 }

@@ -61,14 +61,17 @@ impl Preemption {
         config: Option<&KernelConfig>,
     ) -> Self {
         let built = |option| config.is_some_and(|config| config.has(option));
-        let word = version.split_whitespace().find(|word| word.starts_with("PREEMPT"));
+        let mut words = version.split_whitespace().skip_while(|word| !word.starts_with("PREEMPT"));
+        let word = words.next();
+        // Kernels with the patch, up to 5.2, write two words (scripts/mkcompile_h).
+        let patched = word == Some("PREEMPT") && words.next() == Some("RT");
         // Some releases write PREEMPT_{RT,(full)} and the like.
         let says = |part: &str| {
             word.is_some_and(|word| {
                 word.split(|letter: char| !letter.is_ascii_alphanumeric()).any(|w| w == part)
             })
         };
-        if says("RT") || built("CONFIG_PREEMPT_RT") {
+        if says("RT") || patched || built("CONFIG_PREEMPT_RT") || built("CONFIG_PREEMPT_RT_FULL") {
             return Self::RealTime;
         }
         if says("DYNAMIC") || built("CONFIG_PREEMPT_DYNAMIC") {

@@ -96,7 +96,8 @@ pub fn parse_stat(process: u32, stat: &str) -> Option<Task> {
     Some(Task {
         process,
         thread: thread.trim().parse().ok()?,
-        name: name.to_owned(),
+        // A program gives itself any name, and the kernel escapes only line ends in it.
+        name: name.replace(char::is_control, "?"),
         kernel: flags & KERNEL_THREAD != 0,
         bound: flags & KERNEL_THREAD != 0 && flags & BOUND != 0,
         cpu_ticks: field(14)?.saturating_add(field(15)?),
@@ -121,6 +122,8 @@ mod tests {
         assert_eq!((task.process, task.thread, &*task.name), (70, 77, "a) (b c"));
         assert_eq!((task.cpu_ticks, task.core.get()), (12, 3));
         assert_eq!((task.policy, task.kernel), (TaskPolicy::RealTime(75), false));
+        let hostile = parse_stat(70, &stat.replace("b c", "\u{1b}[2J")).unwrap();
+        assert_eq!(hostile.name, "a) (?[2J", "for logs and terminals");
         assert_eq!(parse_stat(70, "77 (short) S 1"), None);
         assert_eq!(parse_stat(70, ""), None);
     }

@@ -48,7 +48,7 @@ struct Planned<'a> {
 /// Writes the fixes of `checks` below `root`: shows each, asks unless told `yes`, and keeps a script
 /// that undoes them in the directory that the user is in.
 pub(super) fn apply(root: &Path, checks: &[Check], yes: bool) -> Result<Applied, Failure> {
-    let planned: Vec<Planned<'_>> = checks
+    let mut planned: Vec<Planned<'_>> = checks
         .iter()
         .flat_map(|check| check.writes.iter().map(move |write| (check, write)))
         .map(|(check, write)| {
@@ -60,6 +60,8 @@ pub(super) fn apply(root: &Path, checks: &[Check], yes: bool) -> Result<Applied,
         eprintln!("nothing to apply: what remains needs more than a write (see the fixes)");
         return Ok(Applied { undo_script: None, writes: Vec::new() });
     }
+    // It takes cores away, so it comes last, and its undo first: what is written for a core needs it.
+    planned.sort_by_key(|planned| planned.write.path.ends_with("/smt/control"));
     eprintln!("These values would be written; they last until the next boot:");
     for Planned { check, write, old } in &planned {
         let old = match old {
@@ -112,7 +114,7 @@ fn write_one(root: &Path, planned: &Planned<'_>) -> Outcome {
         .and_then(|()| fs::read_to_string(&file));
     let refused = match written {
         Err(error) => Some(error.to_string()),
-        Ok(text) if current(&text) == *value => None,
+        Ok(text) if is_in_force(path, &current(&text), value) => None,
         Ok(text) => Some(format!("read back as {}", current(&text))),
     };
     match &refused {
@@ -133,18 +135,26 @@ fn current(text: &str) -> String {
     chosen('[', ']').or_else(|| chosen('(', ')')).unwrap_or(text).to_owned()
 }
 
+/// Masks are read back with a zero for every four cores that the machine could have.
+fn is_in_force(path: &str, now: &str, wanted: &str) -> bool {
+    let digits = |mask: &str| mask.trim_start_matches(['0', ',']).to_owned();
+    now == wanted || path.ends_with("/cpumask") && digits(now) == digits(wanted)
+}
+
 fn keep_undo(root: &Path, planned: &[Planned<'_>]) -> Result<PathBuf, Failure> {
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).map_err(Failure::machine)?;
     let name = PathBuf::from(format!("sinew-doctor-undo-{}.sh", stamp(since_1970.as_secs())));
     let root = std::path::absolute(root).map_err(Failure::machine)?;
     let mut script = String::from(
-        "#!/bin/sh\n# Puts back what `sinew doctor --apply` changed, last change first. Run it as the same user.\n",
+        "#!/bin/sh\n# Puts back what `sinew doctor --apply` changed, last change first. Run it as the same user.\nfailed=0\n",
     );
     for Planned { write, old, .. } in planned.iter().rev() {
         let Ok(old) = old else { continue };
         let path = below(&root, &write.path);
-        script.push_str(&format!("echo {} > {}\n", quoted(old), quoted(&path.to_string_lossy())));
+        let (old, path) = (quoted(old), quoted(&path.to_string_lossy()));
+        script.push_str(&format!("printf '%s\\n' {old} > {path} || failed=1\n"));
     }
+    script.push_str("exit $failed\n");
     let directory = std::env::current_dir().map_err(Failure::machine)?;
     let path = directory.join(name);
     fs::OpenOptions::new()
@@ -199,6 +209,15 @@ mod tests {
         assert_eq!(current("always [madvise] never\n"), "madvise");
         assert_eq!(current("none (voluntary) full\n"), "voluntary");
         assert_eq!(current("0-1\n"), "0-1");
+    }
+
+    #[test]
+    fn a_mask_is_the_same_with_zeros_before_it() {
+        let mask = "/sys/devices/virtual/workqueue/cpumask";
+        assert!(is_in_force(mask, "03", "3"), "eight cores");
+        assert!(is_in_force(mask, "00000001,00000000", "1,00000000"));
+        assert!(!is_in_force(mask, "30", "3"));
+        assert!(!is_in_force("/sys/kernel/mm/ksm/run", "00", "0"), "only masks");
     }
 
     #[test]

@@ -109,10 +109,10 @@ pub(super) fn open(path: &Path) -> Result<Captured, Failure> {
 fn unpack(from: impl Read, to: &Path) -> io::Result<()> {
     let too_much = || io::Error::other("it holds more than a captured machine does");
     let mut archive = tar::Archive::new(from.take(MAX_BYTES));
-    let mut bytes = 0;
+    let mut bytes = 0_u64;
     for (n, entry) in archive.entries()?.enumerate() {
         let mut entry = entry?;
-        bytes += entry.size();
+        bytes = bytes.saturating_add(entry.size());
         if n >= MAX_FILES || bytes > MAX_BYTES {
             return Err(too_much());
         }

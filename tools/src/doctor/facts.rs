@@ -17,7 +17,9 @@ use sinew_rt::thread::Refusal;
 use sinew_rt::topology::{Topology, TopologyError};
 
 pub(crate) use counters::{Counters, Window};
-pub(crate) use network::{CAPTURED as CAPTURED_ETHTOOL, Nic, devices as network_devices};
+pub(crate) use network::{
+    CAPTURED as CAPTURED_ETHTOOL, Coalescing, Nic, devices as network_devices,
+};
 pub(crate) use probe::CoreProbe;
 pub(crate) use settings::{ADJTIMEX, DEBUG_OPTIONS, Discipline, Settings};
 

@@ -94,7 +94,7 @@ impl Check {
         Self {
             number: 0,
             name: name.to_owned(),
-            value: value.into(),
+            value: printable(&value.into()),
             verdict,
             why: why.to_owned(),
             fix: None,
@@ -111,8 +111,8 @@ impl Check {
     /// Adds the remedy, which only a check with a finding keeps.
     pub(crate) fn remedy(mut self, fix: impl Into<String>, undo: impl Into<String>) -> Self {
         if self.is_finding() {
-            self.fix = Some(fix.into());
-            self.undo = Some(undo.into());
+            self.fix = Some(printable(&fix.into()));
+            self.undo = Some(printable(&undo.into()));
         }
         self
     }
@@ -131,6 +131,11 @@ impl Check {
         let undo = commands(writes.iter().map(|write| (&*write.path, &*write.old)));
         self.remedy(fix, undo).writes(writes)
     }
+}
+
+/// Any program may give itself a name, and any archive may say anything, that a terminal would obey.
+fn printable(text: &str) -> String {
+    text.replace(char::is_control, "\u{fffd}")
 }
 
 /// The shell commands that write each value into its file; files that get the same value together.
@@ -280,7 +285,8 @@ impl Report {
             ]);
         }
         let mut out = String::new();
-        let _ = writeln!(out, "{} · {} · {}", host.processor, host.kernel_release, host.preemption);
+        let machine = format!("{} · {} · {}", host.processor, host.kernel_release, host.preemption);
+        let _ = writeln!(out, "{}", printable(&machine));
         let Judged { root, config, layout, cores, priority, .. } = judged;
         if let Some(root) = root {
             let _ = writeln!(out, "captured: {}", root.display());
@@ -382,6 +388,17 @@ mod tests {
         assert!(text.contains("4 four [warn] *\n    fix   sysctl kernel.x=0; echo 2 > /sys/a\n"));
         assert!(text.contains("    undo  sysctl kernel.x=1; echo 3 > /sys/a\n"), "{text}");
         assert!(text.ends_with("1 fail, 1 warn, 1 ok, 1 n/a: first fix 2 two: fix it\n"), "{text}");
+    }
+
+    #[test]
+    fn what_a_terminal_would_obey_is_not_printed() {
+        let check =
+            Check::new("x", "3 ran: \u{1b}[2Jsh", Verdict::Warn, "y").remedy("a\rb", "c\nd");
+        assert_eq!(check.value, "3 ran: \u{fffd}[2Jsh");
+        assert_eq!(
+            (check.fix.as_deref(), check.undo.as_deref()),
+            (Some("a\u{fffd}b"), Some("c\u{fffd}d"))
+        );
     }
 
     #[test]

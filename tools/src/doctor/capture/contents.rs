@@ -79,7 +79,8 @@ const WHOLE: [&str; 62] = [
     "sys/fs/resctrl/schemata",
     "sys/fs/cgroup/cpuset.cpus.isolated",
     "sys/fs/cgroup/unified/cpuset.cpus.isolated",
-    "sys/class/net/*/operstate",
+    // That there is such a directory.
+    "sys/class/net/lo/operstate",
     "sys/class/net/*/device/irq",
     "sys/class/net/*/device/modalias",
 ];
@@ -145,10 +146,7 @@ pub(super) fn collect(root: &Path, span: Duration) -> Files {
     for path in ["etc/default/irqbalance", "etc/sysconfig/irqbalance"] {
         add_lines(&mut all, root, path, |line| line.starts_with("IRQBALANCE_BANNED_CPU"));
     }
-    for path in ["sys/class/net/*/uevent", "sys/class/net/*/device/uevent"] {
-        let kept = ["DRIVER=", "DEVTYPE=", "MODALIAS="];
-        add_lines(&mut all, root, path, move |line| kept.iter().any(|key| line.starts_with(key)));
-    }
+    add_lines(&mut all, root, "sys/class/net/*/device/uevent", is_kept_of_a_device);
     add(&mut all, root, "proc/cmdline", |bytes| command_line(&bytes));
     cgroups(&mut all, root);
     configuration(&mut all, root);
@@ -272,6 +270,16 @@ fn command_line(bytes: &[u8]) -> Vec<u8> {
     kernel.split_whitespace().filter(known).collect::<Vec<_>>().join(" ").into_bytes()
 }
 
+fn is_kept_of_a_device(line: &str) -> bool {
+    ["DRIVER=", "DEVTYPE=", "MODALIAS="].iter().any(|key| line.starts_with(key))
+}
+
+/// A path of groups without their names, which are those of users, services and containers.
+fn unnamed(group: &str) -> String {
+    let parts = group.split('/').filter(|part| !part.is_empty());
+    parts.zip(1..).map(|(_, depth)| format!("/group{depth}")).collect()
+}
+
 /// The groups of this process, and what they and their parents say about its cores.
 fn cgroups(all: &mut Files, root: &Path) {
     let Some(text) = files::text(root, "proc/self/cgroup") else { return };
@@ -283,20 +291,27 @@ fn cgroups(all: &mut Files, root: &Path) {
         if !(controllers.is_empty() || has("cpu") || has("cpuset")) {
             continue;
         }
-        kept.push_str(line);
-        kept.push('\n');
+        let number = line.split(':').next().unwrap_or_default();
+        let shown = if group == "/" { "/".to_owned() } else { unnamed(group) };
+        kept.push_str(&format!("{number}:{controllers}:{shown}\n"));
         for parent in Path::new(group).ancestors() {
             let parent = parent.to_string_lossy();
             let parent = parent.trim_end_matches('/');
-            for path in [
-                format!("sys/fs/cgroup{parent}/cpuset.cpus.effective"),
-                format!("sys/fs/cgroup/cpuset{parent}/cpuset.effective_cpus"),
-                format!("sys/fs/cgroup/cpu{parent}/cpu.rt_runtime_us"),
-                format!("sys/fs/cgroup/cpu{parent}/cpu.rt_period_us"),
-                format!("sys/fs/cgroup/{controllers}{parent}/cpu.rt_runtime_us"),
-                format!("sys/fs/cgroup/{controllers}{parent}/cpu.rt_period_us"),
+            let shown = unnamed(parent);
+            for (mount, file) in [
+                (String::new(), "cpuset.cpus.effective"),
+                ("/cpuset".to_owned(), "cpuset.effective_cpus"),
+                ("/cpu".to_owned(), "cpu.rt_runtime_us"),
+                ("/cpu".to_owned(), "cpu.rt_period_us"),
+                (format!("/{controllers}"), "cpu.rt_runtime_us"),
+                (format!("/{controllers}"), "cpu.rt_period_us"),
             ] {
-                add(all, root, &path, |bytes| bytes);
+                let mut found = Files::new();
+                add(&mut found, root, &format!("sys/fs/cgroup{mount}{parent}/{file}"), |bytes| {
+                    bytes
+                });
+                let path = format!("sys/fs/cgroup{mount}{shown}/{file}");
+                all.extend(found.into_iter().map(|(_, content)| (path.clone(), content)));
             }
         }
     }
@@ -321,6 +336,9 @@ fn devices(all: &mut Files, root: &Path) {
     let live = root == Path::new("/");
     for nic in network_devices(root, live).unwrap_or_default() {
         let base = format!("sys/class/net/{}", nic.name);
+        // Of these only: bridges and tunnels are called after what they lead to.
+        add(all, root, &format!("{base}/operstate"), |bytes| bytes);
+        add_lines(all, root, &format!("{base}/uevent"), is_kept_of_a_device);
         for number in &nic.interrupts {
             all.push((format!("{base}/device/msi_irqs/{number}"), Vec::new()));
         }
@@ -334,7 +352,8 @@ fn devices(all: &mut Files, root: &Path) {
         if let Some(coalescing) = nic.coalescing {
             said("rx_us", coalescing.rx_us);
             said("tx_us", coalescing.tx_us);
-            said("adaptive", u32::from(coalescing.adaptive));
+            said("adaptive_rx", u32::from(coalescing.adaptive_rx));
+            said("adaptive_tx", u32::from(coalescing.adaptive_tx));
         }
         if let Some(on) = nic.saves_energy {
             said("eee", u32::from(on));

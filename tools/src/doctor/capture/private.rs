@@ -2,11 +2,11 @@
 
 use super::Files;
 
-/// Hexadecimal digits from which a part of a cgroup's path is a container's or session's number.
-const LONG_HEX: usize = 12;
+/// How the names of network devices begin that end with their hardware address, twelve digits
+/// (systemd.net-naming-scheme(7)): wired, wireless, mobile.
+const KINDS: [&str; 3] = ["enx", "wlx", "wwx"];
 
-/// Hardware addresses in the names of network devices (`enx`, `wlx` and twelve digits), and the
-/// numbers of containers and sessions in cgroups, become `enx0`, `group0`, everywhere alike.
+/// Hardware addresses in the names of network devices become `enx0`, everywhere alike.
 pub(super) fn without_names(mut files: Files) -> Files {
     let mut names: Vec<(String, String)> = Vec::new();
     let mut hide = |found: &str, kind: &str| {
@@ -14,19 +14,14 @@ pub(super) fn without_names(mut files: Files) -> Files {
             names.push((found.to_owned(), format!("{kind}{}", names.len())));
         }
     };
-    for (path, content) in &files {
+    for (path, _) in &files {
         for part in path.split('/') {
-            for kind in ["enx", "wlx"] {
+            for kind in KINDS {
                 let digits = part.strip_prefix(kind);
                 if digits.is_some_and(|digits| digits.len() == 12 && is_hex(digits)) {
                     hide(part, kind);
                 }
             }
-        }
-        if path == "proc/self/cgroup" {
-            let text = String::from_utf8_lossy(content);
-            let parts = text.split(|letter: char| !letter.is_ascii_hexdigit());
-            parts.filter(|part| part.len() >= LONG_HEX).for_each(|part| hide(part, "group"));
         }
     }
     for (path, content) in &mut files {

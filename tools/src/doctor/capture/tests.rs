@@ -21,10 +21,24 @@ fn the_facts_of_a_capture_are_those_of_this_machine() {
     let here = Facts::at_a_glance(Lock::Look).unwrap();
     assert_eq!(there.topology, here.topology);
     let mut kernel = here.kernel.clone();
+    if let (Some(there), Some(here)) =
+        (&there.kernel.throttling.group, &mut kernel.throttling.group)
+    {
+        here.path.clone_from(&there.path);
+    }
     // Only parameters that the doctor judges are kept.
     kernel.command_line = there.kernel.command_line.clone();
     assert_eq!(there.kernel, kernel);
-    assert_eq!(there.privileges, here.privileges);
+    let group = |privileges: &sinew_rt::kernel::Privileges| {
+        // Without the names of the groups.
+        privileges.rt_group.clone().map(|group| (group.runtime_us, group.period_us))
+    };
+    assert_eq!(group(&there.privileges), group(&here.privileges));
+    let rest = |privileges: &sinew_rt::kernel::Privileges| sinew_rt::kernel::Privileges {
+        rt_group: None,
+        ..privileges.clone()
+    };
+    assert_eq!(rest(&there.privileges), rest(&here.privileges));
     assert_eq!(there.interrupts, here.interrupts);
     assert_eq!(there.nics, here.nics);
     assert_eq!(there.latency.bound_us, here.latency.bound_us);
@@ -66,9 +80,14 @@ fn nothing_private_is_captured() {
     write("proc/cmdline", "root=UUID=SECRET isolcpus=1 token=SECRET -- SECRET");
     write("proc/cpuinfo", "model name\t: X\nSerial\t\t: SECRET\n");
     write("proc/self/status", "Name:\tSECRET\nUid:\t0\t0\t0\t0\nCpus_allowed_list:\t0\n");
-    write("proc/self/cgroup", &format!("5:devices:/SECRET\n1:cpu:/box/{container}\n"));
-    write(&format!("sys/fs/cgroup/cpu/box/{container}/cpu.rt_runtime_us"), "0");
-    write(&format!("sys/fs/cgroup/cpu/box/{container}/cpu.rt_period_us"), "1000000");
+    write(
+        "proc/self/cgroup",
+        &format!("5:devices:/SECRET\n1:cpu:/SECRET.slice/{container}\n0::/\n"),
+    );
+    write(&format!("sys/fs/cgroup/cpu/SECRET.slice/{container}/cpu.rt_runtime_us"), "0");
+    write(&format!("sys/fs/cgroup/cpu/SECRET.slice/{container}/cpu.rt_period_us"), "1000000");
+    write("sys/class/net/wg-SECRET/operstate", "up");
+    write("sys/class/net/wg-SECRET/uevent", "DEVTYPE=wireguard\n");
     let zeros = "0 ".repeat(15);
     let task = |name: &str, priority: u8| {
         let policy = u8::from(priority > 0);

@@ -15,14 +15,22 @@ pub(super) fn hardware_threads(facts: &Facts) -> Check {
     };
     let shared: CoreList = facts.purpose.lanes.iter().filter(busy_sibling).collect();
     if shared.is_empty() {
+        // Without the kernel's word every core looks as if it were alone.
+        let unnumbered =
+            |core: CoreId| topology.core(core).is_none_or(|c| c.core_in_package.is_none());
+        if facts.kernel.smt_active.is_none() && facts.purpose.lanes.iter().any(unnumbered) {
+            return Check::new(name, "the kernel does not show them", NotApplicable, why);
+        }
         return Check::new(name, "no core for lanes has a sibling online", Ok, why);
     }
-    let state = match facts.kernel.smt_active {
-        Some(true) => "SMT is on",
-        _ => "SMT state unreadable",
-    };
-    Check::new(name, format!("{state}; {} with siblings", named(&shared)), Warn, why)
-        .set(vec![super::Write::new(PATH, "off", "on")])
+    let with = format!("{} with siblings", named(&shared));
+    match facts.kernel.smt_active {
+        Some(true) => Check::new(name, format!("SMT is on; {with}"), Warn, why)
+            .set(vec![super::Write::new(PATH, "off", "on")]),
+        // A kernel that does not say has no switch either.
+        _ => Check::new(name, format!("SMT state unreadable; {with}"), Warn, why)
+            .remedy("switch SMT off in the firmware's set-up", "switch it on again"),
+    }
 }
 
 pub(super) fn isolation(facts: &Facts) -> Check {
@@ -110,7 +118,10 @@ pub(super) fn rcu_callbacks(facts: &Facts) -> Check {
     let lanes = &facts.purpose.lanes;
     // `nohz_full=` implies it (kernel-per-CPU-kthreads.rst).
     let moved: CoreList = match facts.kernel.parameter("rcu_nocbs") {
-        Some("" | "all") => facts.topology.online.clone(),
+        // A kernel without the option takes no notice; one with it makes ready for changes at run time
+        // by the bare word, and moves nothing (kernel/rcu/tree_nocb.h, rcu_nocb_setup).
+        _ if facts.settings.rcu_nocb_built == Some(false) => CoreList::empty(),
+        Some("all") => facts.topology.online.clone(),
         Some(list) => list_up_to(list, &facts.topology.possible),
         None => CoreList::empty(),
     };

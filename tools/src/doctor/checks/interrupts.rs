@@ -74,7 +74,8 @@ pub(super) fn affinity(facts: &Facts) -> Check {
     }
     let write = |interrupt: &&Interrupt| {
         let path = format!("/proc/irq/{}/smp_affinity_list", interrupt.number);
-        let old = interrupt.effective.clone().unwrap_or_default();
+        let old = interrupt.allowed.clone().or_else(|| interrupt.effective.clone());
+        let old = old.unwrap_or_default();
         Write::new(path, elsewhere, old)
     };
     check.set(strange.iter().map(write).collect())

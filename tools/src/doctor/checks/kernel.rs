@@ -14,7 +14,11 @@ pub(super) fn preemption(facts: &Facts) -> Check {
         release => release,
     };
     let value = format!("{preemption}, {release}");
-    let verdict = if preemption == Preemption::RealTime { Ok } else { Warn };
+    let verdict = match preemption {
+        Preemption::RealTime => Ok,
+        Preemption::Unknown if facts.kernel.version.is_empty() => NotApplicable,
+        _ => Warn,
+    };
     let check = Check::new("kernel type", value, verdict, why);
     let install = "install a PREEMPT_RT kernel (Debian: apt install linux-image-rt-amd64; Ubuntu: pro enable realtime-kernel)";
     match preemption {

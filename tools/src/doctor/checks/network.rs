@@ -4,7 +4,7 @@ use sinew_rt::kernel::TaskPolicy;
 
 use super::Verdict::{NotApplicable, Ok, Warn};
 use super::{Check, Facts, Write, seconds};
-use crate::doctor::facts::Nic;
+use crate::doctor::facts::{Coalescing, Nic};
 
 /// A receive buffer that holds what comes while a lane is late by some milliseconds.
 const RECEIVE_BUFFER_GOAL: u64 = 4 * 1024 * 1024;
@@ -31,14 +31,13 @@ pub(super) fn devices(facts: &Facts) -> Check {
             undos.push(undo);
         };
         match nic.coalescing {
-            Some(c) if c.rx_us > 0 || c.tx_us > 0 || c.adaptive => {
-                let adaptive = if c.adaptive { ", adaptive" } else { "" };
+            Some(c) if c != Coalescing::default() => {
+                let adaptive = if c.adaptive_rx || c.adaptive_tx { ", adaptive" } else { "" };
+                let (fix, undo) = gather_nothing(c);
                 fault(
                     format!("gathers frames for {} µs (tx {} µs{adaptive})", c.rx_us, c.tx_us),
-                    format!(
-                        "ethtool -C {name} adaptive-rx off adaptive-tx off rx-usecs 0 tx-usecs 0"
-                    ),
-                    format!("ethtool -C {name} rx-usecs {} tx-usecs {}", c.rx_us, c.tx_us),
+                    format!("ethtool -C {name}{fix}"),
+                    format!("ethtool -C {name}{undo}"),
                 );
             }
             _ => {}
@@ -80,7 +79,27 @@ pub(super) fn devices(facts: &Facts) -> Check {
         return Check::new(name, faults.join("; "), Warn, why)
             .remedy(fixes.join("; "), undos.join("; "));
     }
-    Check::new(name, shown.join("; "), Ok, why)
+    let known = judged.iter().all(|nic| nic.coalescing.is_some());
+    Check::new(name, shown.join("; "), if known { Ok } else { NotApplicable }, why)
+}
+
+/// What ethtool(8) is told, and what puts it back. Only of what is on: it refuses the whole command
+/// for one parameter that a driver does not have.
+fn gather_nothing(now: Coalescing) -> (String, String) {
+    let (mut fix, mut undo) = (String::new(), String::new());
+    for (on, parameter) in [(now.adaptive_rx, "adaptive-rx"), (now.adaptive_tx, "adaptive-tx")] {
+        if on {
+            fix.push_str(&format!(" {parameter} off"));
+            undo.push_str(&format!(" {parameter} on"));
+        }
+    }
+    for (us, parameter) in [(now.rx_us, "rx-usecs"), (now.tx_us, "tx-usecs")] {
+        if us > 0 {
+            fix.push_str(&format!(" {parameter} 0"));
+            undo.push_str(&format!(" {parameter} {us}"));
+        }
+    }
+    (fix, undo)
 }
 
 /// The interrupt threads of a device that a lane which receives would starve.

@@ -65,8 +65,8 @@ pub(super) fn idle_states(facts: &Facts) -> Check {
         None => format!("{value}; whether lanes may hold /dev/cpu_dma_latency was not tried"),
     };
     Check::new(name, value, Warn, why).remedy(
-        "chgrp realtime /dev/cpu_dma_latency && chmod 660 /dev/cpu_dma_latency (for good: udev rule KERNEL==\"cpu_dma_latency\", GROUP=\"realtime\", MODE=\"0660\")",
-        "chgrp root /dev/cpu_dma_latency && chmod 600 /dev/cpu_dma_latency",
+        "groupadd -f realtime && usermod -a -G realtime USER && chgrp realtime /dev/cpu_dma_latency && chmod 660 /dev/cpu_dma_latency (for good: udev rule KERNEL==\"cpu_dma_latency\", GROUP=\"realtime\", MODE=\"0660\")",
+        "chgrp root /dev/cpu_dma_latency && chmod 600 /dev/cpu_dma_latency; gpasswd -d USER realtime",
     )
 }
 

@@ -303,6 +303,7 @@ fn the_fixes_of_interrupts_and_workqueues_name_the_cores_that_are_left() {
     let check = expect(affinity, Warn, |facts| {
         for interrupt in facts.interrupts.as_mut().unwrap() {
             interrupt.effective = Some(core_list("2"));
+            interrupt.allowed = Some(core_list("0-3"));
         }
         // Two queues on one core: neither is there on purpose.
         facts.nics = None;
@@ -311,11 +312,28 @@ fn the_fixes_of_interrupts_and_workqueues_name_the_cores_that_are_left() {
     assert_eq!(check.writes[0].value, "0-1");
     assert_eq!(
         (&*check.writes[0].path, &*check.writes[0].old),
-        ("/proc/irq/9/smp_affinity_list", "2")
+        ("/proc/irq/9/smp_affinity_list", "0-3"),
+        "all that it was allowed, not only where it went"
     );
     let check = expect(workqueues, Warn, |facts| facts.settings.workqueues[1].1 = core_list("1,3"));
     assert_eq!((&*check.writes[0].value, &*check.writes[0].old), ("2", "a"));
     expect(irqbalance, NotApplicable, |facts| facts.counters.tasks = None);
+}
+
+#[test]
+fn ethtool_is_told_only_what_the_driver_has_and_the_undo_has_all_of_it() {
+    let check = expect(devices, Warn, |facts| {
+        let coalescing = facts.nics.as_mut().unwrap()[0].coalescing.as_mut().unwrap();
+        (coalescing.rx_us, coalescing.adaptive_tx) = (50, true);
+    });
+    let commands = (check.fix.as_deref(), check.undo.as_deref());
+    assert_eq!(
+        commands,
+        (
+            Some("ethtool -C eth0 adaptive-tx off rx-usecs 0"),
+            Some("ethtool -C eth0 adaptive-tx on rx-usecs 50")
+        )
+    );
 }
 
 #[test]

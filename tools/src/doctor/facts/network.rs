@@ -32,7 +32,8 @@ pub(crate) struct Nic {
 pub(crate) struct Coalescing {
     pub(crate) rx_us: u32,
     pub(crate) tx_us: u32,
-    pub(crate) adaptive: bool,
+    pub(crate) adaptive_rx: bool,
+    pub(crate) adaptive_tx: bool,
 }
 
 /// In a captured tree, what ethtool(8) would say is in `probed/ethtool/<device>/`.
@@ -58,7 +59,8 @@ pub(crate) fn devices(root: &Path, live: bool) -> Option<Vec<Nic>> {
             None => kept("rx_us").map(|rx_us| Coalescing {
                 rx_us,
                 tx_us: kept("tx_us").unwrap_or(0),
-                adaptive: kept("adaptive") == Some(1),
+                adaptive_rx: kept("adaptive_rx") == Some(1),
+                adaptive_tx: kept("adaptive_tx") == Some(1),
             }),
         };
         let saves_energy = match &asked {
@@ -157,7 +159,8 @@ impl Ethtool {
         Some(Coalescing {
             rx_us: request.rx_us,
             tx_us: request.tx_us,
-            adaptive: request.adaptive_rx != 0 || request.adaptive_tx != 0,
+            adaptive_rx: request.adaptive_rx != 0,
+            adaptive_tx: request.adaptive_tx != 0,
         })
     }
 
