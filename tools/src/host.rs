@@ -65,7 +65,7 @@ impl HostFingerprint {
             kernel.frequencies.iter().map(|core| &core.governor).collect();
         let scheduling = facts.probes.iter().map(|probe| CoreScheduling {
             core: probe.core.get(),
-            granted: probe.refusal.is_none(),
+            granted: probe.granted(),
             effective: probe.effective.clone(),
         });
         Self {

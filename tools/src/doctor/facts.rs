@@ -100,7 +100,7 @@ impl Facts {
             bound_us: power::latency_bound_us(root),
             may_hold: Some(power::may_hold(root)),
         };
-        let probes = topology.usable_cores().iter().map(probe::probe).collect();
+        let probes = probe::all(topology.usable_cores().iter());
         Self::read(root, true, topology, purpose, privileges, memory, latency, probes)
     }
 

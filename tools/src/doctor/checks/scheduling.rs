@@ -218,17 +218,29 @@ pub(super) fn rights(facts: &Facts) -> Check {
 
 pub(super) fn scheduling(facts: &Facts) -> Check {
     let why = "without SCHED_FIFO any normal task delays the control loop";
-    let (granted, refused): (Vec<_>, Vec<_>) =
-        facts.probes.iter().partition(|probe| probe.refusal.is_none());
+    let of = |wanted: fn(&CoreProbe) -> bool| -> Vec<&CoreProbe> {
+        facts.probes.iter().filter(|probe| wanted(probe)).collect()
+    };
+    let granted = of(CoreProbe::granted);
+    let refused = of(|probe| probe.refusal.is_some());
+    let busy = of(|probe| probe.busy && probe.refusal.is_none());
     let list =
         |probes: &[&CoreProbe]| -> CoreList { probes.iter().map(|probe| probe.core).collect() };
     let name = "rights";
     match refused.first() {
-        None if granted.is_empty() => Check::new(name, "no usable core to try on", Fail, why)
+        None if facts.probes.is_empty() => Check::new(name, "no usable core to try on", Fail, why)
             .remedy("give the process a core (taskset, cpuset)", "-"),
         None => {
-            let value = format!("SCHED_FIFO read back on {}", named(&list(&granted)));
-            Check::new(name, value, Ok, why)
+            let mut found = Vec::new();
+            if !granted.is_empty() {
+                found.push(format!("SCHED_FIFO read back on {}", named(&list(&granted))));
+            }
+            if !busy.is_empty() {
+                let cores = named(&list(&busy));
+                found.push(format!("not tried on {cores}, which real-time threads keep"));
+            }
+            let verdict = if granted.is_empty() { NotApplicable } else { Ok };
+            Check::new(name, found.join("; "), verdict, why)
         }
         Some(first) => {
             let Refusal { what, got, reason, fix, .. } =

@@ -44,6 +44,7 @@ fn tuned() -> Facts {
             core: CoreId::new(core),
             effective: "SCHED_FIFO 1".to_owned(),
             refusal: None,
+            busy: false,
         })
         .collect();
     facts.latency = LatencyFacts { bound_us: Some(2_000_000_000), may_hold: Some(true) };
@@ -103,6 +104,10 @@ fn scheduling_fails_when_any_core_refuses() {
     assert!(check.value.contains("core 2"), "{check:?}");
     let check =
         expect(scheduling, Fail, |facts| facts.probes[2].refusal = Some(refusal("scheduling")));
+    let busy = expect(scheduling, Ok, |facts| facts.probes[1].busy = true);
+    assert!(busy.value.contains("not tried on core 1"), "{}", busy.value);
+    let all_busy = |facts: &mut Facts| facts.probes.iter_mut().for_each(|probe| probe.busy = true);
+    expect(scheduling, NotApplicable, all_busy);
     assert!(check.value.contains("core 2") && check.value.contains("because"), "{check:?}");
     assert_eq!(check.fix.as_deref(), Some("do it"));
     expect(scheduling, Fail, |facts| facts.probes.clear());
