@@ -189,6 +189,45 @@ fn a_rate_that_cannot_be_achieved_is_said() {
 }
 
 #[test]
+fn what_warms_up_is_said_in_every_form() {
+    let _turn = alone();
+    if std::thread::available_parallelism().map_or(1, usize::from) < 2 {
+        println!("SKIPPED: two ends that spin need two cores");
+        return;
+    }
+    for (said, args) in [
+        (3, &["hop", "--part", "bare,spin,park", "--rounds", "1"][..]),
+        (1, &["hop", "--part", "envelope", "--rounds", "1"]),
+        (1, &["pipeline", "--park", "--back-to-back", "--open", "--quick"]),
+        (1, &["pipeline", "--throughput", "--quick"]),
+        (1, &["pipeline", "--flood", "--quick"]),
+    ] {
+        // Whether a limit holds on a busy machine is not what is asked here.
+        let report = json(&support::run(&[&["bench"][..], args, &["--json", "-"]].concat()).out);
+        let notes = notes(&report);
+        let warm = notes.iter().filter(|note| note.ends_with("warm up and are not counted"));
+        assert_eq!(warm.count(), said, "{args:?}: {notes:?}");
+    }
+}
+
+#[test]
+fn an_option_that_would_do_nothing_is_wrong_usage() {
+    for (said, args) in [
+        (
+            "--quick would do nothing here: it is for every form but --idle",
+            &["pipeline", "--idle", "--quick"][..],
+        ),
+        (
+            "--rate-hz would do nothing here: it is for the parts matrix, paced",
+            &["hop", "--part=spin", "--rate-hz=500"],
+        ),
+    ] {
+        let ran = support::run(&[&["bench"][..], args].concat());
+        assert!(ran.code == Some(2) && ran.err.contains(said), "{ran:?}");
+    }
+}
+
+#[test]
 fn one_core_has_a_matrix_of_parked_hops_to_itself() {
     let _turn = alone();
     let matrix = ["hop", "--part", "matrix", "--seconds", "2", "--priority", "0", "--json", "-"];
