@@ -25,7 +25,7 @@ impl JsonArgs {
     }
 
     /// Whether standard output belongs to the JSON, so that no other text may go there.
-    fn to_stdout(&self) -> bool {
+    pub(crate) fn to_stdout(&self) -> bool {
         self.path.as_deref() == Some(Path::new("-"))
     }
 

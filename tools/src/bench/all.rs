@@ -132,6 +132,7 @@ fn parse<A: clap::Args>(line: &[String]) -> Result<A, Failure> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::forms::Checked;
     use super::*;
 
     fn parsed(line: &[&str]) -> AllArgs {
@@ -148,10 +149,10 @@ mod tests {
                     let understood = match part.name {
                         "wake" => parse::<wake::WakeArgs>(all).err(),
                         "noise" => parse::<noise::NoiseArgs>(all).err(),
-                        "hop" => parse::<hop::HopArgs>(all).err(),
+                        "hop" => parse::<Checked<hop::HopArgs>>(all).err(),
                         "crypto" => parse::<crypto::CryptoArgs>(all).err(),
                         "guard" => parse::<guard::GuardArgs>(all).err(),
-                        _ => parse::<pipeline::PipelineArgs>(all).err(),
+                        _ => parse::<Checked<pipeline::PipelineArgs>>(all).err(),
                     };
                     assert!(understood.is_none(), "{}: {all:?}: {understood:?}", part.name);
                 }

@@ -56,6 +56,7 @@ fn positive(text: &str) -> Result<f64, String> {
 }
 
 pub(crate) fn run(args: &CompareArgs) -> Outcome {
+    args.output.check()?;
     let rounds = args.base.len();
     if args.control.len() != rounds || args.subject.len() != rounds {
         return Err(Failure::usage(format!(

@@ -12,6 +12,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use sinew_rt::clock;
 use sinew_rt::thread::{Policy, RtThread, ThreadSpec, spawn};
+use sinew_rt::topology::CoreId;
 
 use super::report::Run;
 use crate::exit::Failure;
@@ -123,22 +124,35 @@ struct Worker {
 
 impl Load {
     fn start(kinds: &[Kind]) -> Result<Self, Failure> {
+        // The same kind twice is twice the load.
+        Self::of(kinds.iter().map(|kind| (*kind, None)))
+    }
+
+    /// A copy through memory on each of `cores`.
+    pub(crate) fn memory_on(cores: &[CoreId]) -> Result<Self, Failure> {
+        Self::of(cores.iter().map(|core| (Kind::Memory, Some(*core))))
+    }
+
+    fn of(workers: impl Iterator<Item = (Kind, Option<CoreId>)>) -> Result<Self, Failure> {
         let (started, stop) = (clock::now(), Arc::new(AtomicBool::new(false)));
         let mut load = Self { started, stop, workers: Vec::new() };
-        for kind in kinds {
-            // The same kind twice is twice the load.
-            load.add(*kind)?;
+        for (kind, core) in workers {
+            load.add(kind, core)?;
         }
         Ok(load)
     }
 
-    fn add(&mut self, kind: Kind) -> Result<(), Failure> {
+    fn add(&mut self, kind: Kind, core: Option<CoreId>) -> Result<(), Failure> {
         let cannot = |error: io::Error| {
             Failure::machine(format!("the {} load does not start: {error}", kind.name()))
         };
         let (stop, done) = (self.stop.clone(), Arc::new(AtomicU64::new(0)));
         let count = done.clone();
         let spec = ThreadSpec::new(format!("load-{}", kind.name())).policy(Policy::Other);
+        let spec = match core {
+            Some(core) => spec.core(core),
+            None => spec,
+        };
         // What can fail does so here, before anything is measured.
         let thread = match kind {
             Kind::Cpu => spawn(spec, move || {
@@ -322,6 +336,15 @@ mod tests {
         let before: Vec<_> = counts.iter().map(done).collect();
         std::thread::sleep(Duration::from_millis(20));
         assert_eq!(counts.iter().map(done).collect::<Vec<_>>(), before, "a thread still runs");
+    }
+
+    #[test]
+    fn a_memory_load_on_a_core_stays_on_it() {
+        let topology = sinew_rt::topology::Topology::read().unwrap();
+        let core = topology.usable_cores().iter().next().unwrap();
+        let load = Load::memory_on(&[core]).unwrap();
+        let applied = load.workers[0].thread.as_ref().unwrap().applied();
+        assert_eq!(applied.effective.affinity.to_string(), core.to_string());
     }
 
     #[test]

@@ -6,11 +6,12 @@ mod baseline;
 mod compare;
 mod crypto;
 mod evidence;
+mod forms;
 mod guard;
 pub(crate) mod hop;
 mod html;
 mod length;
-mod load;
+pub(crate) mod load;
 mod noise;
 mod pipeline;
 pub(crate) mod report;
@@ -28,6 +29,7 @@ use sinew_rt::thread::{Policy, Priority, Strictness, ThreadError, ThreadSpec};
 use sinew_rt::topology::{CoreId, Topology};
 
 use crate::exit::{Failure, Outcome};
+use forms::Checked;
 use length::Length;
 use report::OutputArgs;
 
@@ -59,9 +61,9 @@ enum Bench {
     Compare(compare::CompareArgs),
     Crypto(crypto::CryptoArgs),
     Guard(guard::GuardArgs),
-    Hop(hop::HopArgs),
+    Hop(Checked<hop::HopArgs>),
     Noise(noise::NoiseArgs),
-    Pipeline(pipeline::PipelineArgs),
+    Pipeline(Checked<pipeline::PipelineArgs>),
 }
 
 /// Runs one benchmark.
@@ -215,16 +217,68 @@ mod tests {
             &["pipeline", "--quick", "--seconds", "5"],
             &["hop", "--rounds", "4", "--seconds", "5"],
             &["all", "--quick", "--seconds", "60"],
+            &["wake", "--tolerance", "5"],
+            &["pipeline", "--agent-cores", "0"],
         ] {
             assert!(parse(wrong).is_err(), "{wrong:?}");
         }
-        for wrong in [
-            &["hop", "--part", "spin", "--cores", "0-1"][..],
-            &["hop", "--part", "matrix", "--near", "1"],
+    }
+
+    #[test]
+    fn an_option_that_another_form_has_is_refused_with_the_forms_that_have_it() {
+        let pair = "bare, spin, park, paced, envelope";
+        let latency = "without --throughput, --flood and --idle";
+        let busy = "every form but --idle";
+        for (line, said) in [
+            ("hop --part spin --cores 0-1", "add `matrix` to --part"),
+            ("hop --part matrix --near 1", pair),
+            ("hop --part matrix --far 1", pair),
+            ("hop --part matrix,matrix --rounds 8", pair),
+            ("hop --part spin,park --paced-us 500", "matrix, paced"),
+            ("hop --part bare --rate-hz 500", "matrix, paced"),
+            ("pipeline --throughput --spin", latency),
+            ("pipeline --throughput --park", latency),
+            ("pipeline --flood --paced", latency),
+            ("pipeline --flood --back-to-back", latency),
+            ("pipeline --idle --open", latency),
+            ("pipeline --back-to-back --period-us 1000", "paced messages and --flood"),
+            ("pipeline --back-to-back --rate-hz 500", "paced messages and --flood"),
+            ("pipeline --throughput --period-us 997", "paced messages and --flood"),
+            ("pipeline --idle --rate-hz 500", "paced messages and --flood"),
+            ("pipeline --idle --samples 5", busy),
+            ("pipeline --idle --quick", busy),
+            ("pipeline --idle --priority 80", busy),
+            ("pipeline --idle --sender-cores 0", busy),
         ] {
-            let Bench::Hop(args) = parse(wrong).unwrap().what else { unreachable!() };
-            assert_eq!(hop::run(&args).unwrap_err().exit, crate::exit::Exit::Usage, "{wrong:?}");
+            let refused = parse(&line.split(' ').collect::<Vec<_>>());
+            let error = refused.err().unwrap_or_else(|| panic!("{line} is accepted"));
+            assert_eq!(error.exit_code(), 2, "{line}");
+            let option = line.split(' ').rev().find(|word| word.starts_with("--")).unwrap();
+            let text = error.to_string();
+            assert!(text.contains(option) && text.contains(said), "{line}: {text}");
         }
+        for line in [
+            "hop --near 1 --rounds 8 --cores 0-1 --rate-hz 500",
+            "hop --part matrix --rate-hz 500",
+            "hop --part paced --paced-us 500 --near 1",
+            "pipeline --rate-hz 500",
+            "pipeline --paced --back-to-back --period-us 1000",
+            "pipeline --flood --rate-hz 500 --quick --priority 70",
+            "pipeline --throughput --samples 5 --sender-cores 0",
+            "pipeline --idle --seconds 5 --receiver-cores 0",
+        ] {
+            assert!(parse(&line.split(' ').collect::<Vec<_>>()).is_ok(), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_plot_has_no_place_where_the_tables_are_left_out() {
+        let Bench::Wake(args) = parse(&["wake", "--plot", "--json", "-"]).unwrap().what else {
+            unreachable!()
+        };
+        let failure = wake::run(&args).unwrap_err();
+        assert_eq!(failure.exit, crate::exit::Exit::Usage);
+        assert!(failure.message.contains("--json - leaves those out"), "{}", failure.message);
     }
 
     #[test]

@@ -30,6 +30,8 @@ pub(crate) enum Limit {
     AtMost(f64),
     /// The subject takes at least so many times as long as the base.
     AtLeast(f64),
+    /// Neither takes more than so many times as long as the other.
+    WithinFactor(f64),
 }
 
 impl Limit {
@@ -37,13 +39,14 @@ impl Limit {
         match self {
             Self::AtMost(limit) => ratio <= limit,
             Self::AtLeast(limit) => ratio >= limit,
+            Self::WithinFactor(limit) => ratio <= limit && ratio >= 1.0 / limit,
         }
     }
 
     /// By which factor base and control may differ for this limit to be judged: a limit of 1.1 or
     /// of 1/1.1 is lost in noise that moves a figure by a factor of more than 1.1.
     fn resolution(self) -> f64 {
-        let (Self::AtMost(limit) | Self::AtLeast(limit)) = self;
+        let (Self::AtMost(limit) | Self::AtLeast(limit) | Self::WithinFactor(limit)) = self;
         limit.max(1.0 / limit)
     }
 }
@@ -53,6 +56,7 @@ impl fmt::Display for Limit {
         match self {
             Self::AtMost(limit) => write!(f, "≤ {limit:.2}"),
             Self::AtLeast(limit) => write!(f, "≥ {limit:.2}"),
+            Self::WithinFactor(limit) => write!(f, "{:.2}–{limit:.2}", 1.0 / limit),
         }
     }
 }
@@ -68,6 +72,12 @@ impl Limits {
     /// Both figures at most `p50` and `p99` times those of the base.
     pub(crate) fn at_most(p50: f64, p99: f64) -> Self {
         Self { p50: Some(Limit::AtMost(p50)), p99: Some(Limit::AtMost(p99)) }
+    }
+
+    /// Both figures those of the base, up to `factor` in either direction.
+    pub(crate) fn within_factor(factor: f64) -> Self {
+        let limit = Some(Limit::WithinFactor(factor));
+        Self { p50: limit, p99: limit }
     }
 }
 
@@ -365,6 +375,24 @@ mod tests {
         let limits = Limits { p50: Some(Limit::AtLeast(2.0)), p99: None };
         assert_eq!(compared(1_000, 2_100, 1_000, limits).verdict, Verdict::Within);
         assert_eq!(compared(1_000, 1_900, 1_000, limits).verdict, Verdict::Exceeds);
+    }
+
+    #[test]
+    fn a_limit_in_both_directions_is_exceeded_by_what_is_too_fast_too() {
+        let limits = Limits::within_factor(1.10);
+        for (subject, verdict) in [
+            (890, Verdict::Exceeds),
+            (920, Verdict::Within),
+            (1_090, Verdict::Within),
+            (1_120, Verdict::Exceeds),
+        ] {
+            assert_eq!(compared(1_000, subject, 1_000, limits).verdict, verdict, "{subject}");
+        }
+        for control in [890, 1_120] {
+            let report = compared(1_000, 1_000, control, limits);
+            assert_eq!(report.verdict, Verdict::NotResolvableHere, "{control}");
+        }
+        assert_eq!(Limit::WithinFactor(1.10).to_string(), "0.91–1.10");
     }
 
     #[test]

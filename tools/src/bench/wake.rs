@@ -1,7 +1,7 @@
 //! `sinew bench wake`: cyclictest's measurement, from the release of a periodic loop to its running.
 //!
 //! What is measured is a [`ControlLoop`] with a body that only counts: the wait is the one that
-//! robots use, and the figures are those that the loop itself writes to its panel. Instants are
+//! robots use, and the figures are the lateness that the loop tells its body and its panel. Instants are
 //! absolute and a whole number of periods apart; what was missed is skipped and counted, as
 //! cyclictest does it.
 

@@ -1,10 +1,8 @@
 //! Measures the parts that a placement is made of: hand-offs between cores, what takes a core away,
-//! wake-ups, and what keeps them short. Every thread that spins does so for less than 0.5 s.
+//! wake-ups, and what keeps them short. Every thread that spins does so for less than 0.6 s.
 
 use std::fs;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Barrier};
 
 use sinew_control::control_loop::{ControlLoop, Cycle, LoopBody, Wake};
 use sinew_rt::clock::{self, Nanos};
@@ -12,26 +10,23 @@ use sinew_rt::keep_awake::KeepAwake;
 use sinew_rt::ladder::LadderConfig;
 use sinew_rt::panel::{Kind, Panel, PanelSpec};
 use sinew_rt::power::CpuLatencyHold;
-use sinew_rt::ring;
 use sinew_rt::thread::{Priority, RtThread, Strictness, ThreadSpec, spawn};
 use sinew_rt::topology::CoreId;
-use sinew_rt::wait::Doorbell;
 
 use super::facts::{CoreMeasured, Hop, IdleCost, IdleMethod};
 use super::granted::Granted;
+use crate::bench::hop::matrix::measure_pair;
+use crate::bench::hop::paced::{Pace, Waiting};
+use crate::bench::load::Load;
 use crate::bench::stats::Samples;
 use crate::bench::{interrupted, thread_failure};
-use crate::exit::Failure;
+use crate::exit::{Exit, Failure};
 
 /// Above everything of ours and below the kernel's threads at 99, as `sinew bench` measures.
 const PRIORITY: u8 = 80;
 /// Gaps from here on are what a loop would notice: oslat's threshold.
 const GAP: Nanos = Nanos::from_micros(1);
-/// The longest that two threads wait for each other.
-const HOP_LIMIT: Nanos = Nanos::from_millis(450);
 const BUSY_HOPS: u64 = 2_000;
-/// Bytes that each load thread copies over and over: more than a second-level cache.
-const LOAD_BYTES: usize = 8 << 20;
 
 fn thread(name: &str, core: CoreId) -> Result<ThreadSpec, Failure> {
     let priority = Priority::new(PRIORITY).map_err(Failure::usage)?;
@@ -124,127 +119,35 @@ pub(super) fn core(
     })
 }
 
-/// One message way after the other from core to core through a ring: spinning and one after the
-/// other, and `paced` of them, one a period, to a receiver that sleeps.
+/// One way from core to core through a ring: spinning and one message after the other, and `paced` of
+/// them, one a period, between two threads that sleep. What cannot be measured is said in `missing`.
 pub(super) fn hop(
     from: CoreId,
     to: CoreId,
     period: Nanos,
     paced: u64,
     granted: &mut Granted,
+    missing: &mut Vec<String>,
 ) -> Result<Hop, Failure> {
-    let busy = one_way(from, to, None, BUSY_HOPS, granted)?;
-    let parked = one_way(from, to, Some(period), paced, granted)?;
-    let median = |samples: &Samples| (samples.count() > 0).then(|| samples.quantile(0.5));
-    let (spinning_ns, parked_ns) = (median(&busy), median(&parked));
+    let mut median = |waiting, pace, messages| -> Result<Option<f64>, Failure> {
+        let (near, far) = (thread("tune-near", from)?, thread("tune-far", to)?);
+        match measure_pair(near, far, waiting, pace, messages) {
+            Ok(found) => {
+                found.applied.iter().for_each(|applied| granted.add(applied));
+                Ok(Some(found.samples.quantile(0.5)))
+            }
+            // One burst that something else spoiled must not cost the rest.
+            Err(failure) if failure.exit == Exit::Machine => {
+                let why = failure.message;
+                missing.push(format!("hop from core {from} to {to}, {waiting}, {pace}: {why}"));
+                Ok(None)
+            }
+            Err(failure) => Err(failure),
+        }
+    };
+    let spinning_ns = median(Waiting::Spinning, Pace::BackToBack, BUSY_HOPS)?;
+    let parked_ns = median(Waiting::Parked, Pace::Every(period), paced)?;
     Ok(Hop { from: from.get(), to: to.get(), spinning_ns, parked_ns })
-}
-
-/// 256 bytes, the first eight of which are the time of sending.
-type Message = [i64; 32];
-
-fn one_way(
-    from: CoreId,
-    to: CoreId,
-    paced: Option<Nanos>,
-    messages: u64,
-    granted: &mut Granted,
-) -> Result<Samples, Failure> {
-    let bell = Arc::new(Doorbell::new());
-    let (mut producer, mut consumer) = match paced {
-        None => ring::channel::<Message>(8),
-        Some(_) => ring::channel_with_doorbell(8, bell.clone()),
-    };
-    let arrived = Arc::new(AtomicU64::new(0));
-    let acknowledged = arrived.clone();
-    // Neither begins before both have made their settings: on a core where the other spins, a new
-    // thread could not.
-    let together = Arc::new(Barrier::new(2));
-    let other = together.clone();
-    let near = spawn(thread("tune-near", from)?, move || {
-        other.wait();
-        let start = clock::now();
-        let deadline = start + HOP_LIMIT;
-        for sent in 0..messages {
-            while acknowledged.load(Ordering::Acquire) != sent {
-                if clock::now() >= deadline {
-                    return;
-                }
-            }
-            if let Some(period) = paced {
-                clock::sleep_until(start + period * (sent as i64 + 1));
-            }
-            if producer.push([clock::now().as_nanos(); 32]).is_err() {
-                return;
-            }
-        }
-    });
-    let near = near.map_err(thread_failure)?;
-    let far = spawn(thread("tune-far", to)?, move || {
-        together.wait();
-        let deadline = clock::now() + HOP_LIMIT;
-        let mut samples = Samples::new();
-        while samples.count() < messages && clock::now() < deadline {
-            let message = consumer.pop().or_else(|| {
-                paced?;
-                bell.announce_sleep();
-                let late = consumer.pop();
-                match late {
-                    Some(_) => bell.awake(),
-                    None => bell.sleep(Some(deadline)),
-                }
-                late.or_else(|| consumer.pop())
-            });
-            if let Some(message) = message {
-                let now = clock::now();
-                samples.record(now - Nanos::new(message[0]), now);
-                arrived.fetch_add(1, Ordering::Release);
-            }
-        }
-        samples
-    });
-    let far = match far {
-        Ok(far) => far,
-        Err(error) => return Err(thread_failure(error)),
-    };
-    joined(near, granted)?;
-    joined(far, granted)
-}
-
-/// Copies memory at normal priority on some cores while it lives.
-pub(super) struct Load {
-    stop: Arc<AtomicBool>,
-    threads: Vec<RtThread<()>>,
-}
-
-impl Load {
-    /// One thread on each of `cores`.
-    pub(super) fn on(cores: &[CoreId]) -> Result<Self, Failure> {
-        let mut load = Self { stop: Arc::default(), threads: Vec::new() };
-        for core in cores {
-            let stop = load.stop.clone();
-            let spec = ThreadSpec::new("tune-load").core(*core);
-            let thread = spawn(spec, move || {
-                let (from, mut to) = (vec![1u8; LOAD_BYTES], vec![0u8; LOAD_BYTES]);
-                while !stop.load(Ordering::Relaxed) {
-                    to.copy_from_slice(&from);
-                    std::hint::black_box(&mut to);
-                }
-            });
-            load.threads.push(thread.map_err(thread_failure)?);
-        }
-        Ok(load)
-    }
-}
-
-impl Drop for Load {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        for thread in self.threads.drain(..) {
-            // It copies memory and looks at a flag: there is nothing to panic with.
-            let _ = thread.join();
-        }
-    }
 }
 
 /// What an [`IdleMethod`] holds while it is measured.
@@ -313,7 +216,7 @@ pub(super) fn idle_costs(
     let Idle { core, busy, rate_hz } = idle;
     let mut pooled: Vec<(IdleMethod, bool, Samples)> = Vec::new();
     for loaded in [false, true].into_iter().filter(|loaded| !loaded || !busy.is_empty()) {
-        let load = if loaded { Some(Load::on(busy)?) } else { None };
+        let load = if loaded { Some(Load::memory_on(busy)?) } else { None };
         for round in 0..rounds as usize {
             for n in 0..IdleMethod::ALL.len() {
                 if interrupted() {

@@ -34,7 +34,7 @@ use report::Report;
 /// costs, and what keeps a core awake. Then whole configurations, two nodes over loopback UDP with
 /// signed messages at your rate, idle and while another core copies memory. At last the best of them
 /// beside the default one, in turns, with the default against itself as control. Spins for less than
-/// 0.5 s at a time. While it measures pm_qos_resume_latency_us it sets that of one core, and then sets
+/// 0.9 s at a time. While it measures pm_qos_resume_latency_us it sets that of one core, and then sets
 /// it back; otherwise it changes nothing but the file that it writes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\

@@ -214,7 +214,14 @@ impl Run<'_> {
                     return Ok(());
                 }
                 self.step("hand-offs between cores");
-                let hop = measure::hop(*from, *to, period, paced, &mut self.granted)?;
+                let hop = measure::hop(
+                    *from,
+                    *to,
+                    period,
+                    paced,
+                    &mut self.granted,
+                    &mut self.report.notes,
+                )?;
                 self.report.measured.hops.push(hop);
             }
         }

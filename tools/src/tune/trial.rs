@@ -23,7 +23,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::facts::StageWork;
 use super::granted::Granted;
-use super::measure::Load;
+use crate::bench::load::Load;
 use crate::bench::stats::Samples;
 use crate::exit::Failure;
 
@@ -209,7 +209,7 @@ pub(super) fn run(realtime: &str, ground: &Ground, granted: &mut Granted) -> Res
     };
     let warm = snapshot_after(0)?;
     let idle = snapshot_after(1)?;
-    let load = Load::on(&ground.busy)?;
+    let load = Load::memory_on(&ground.busy)?;
     let loaded = snapshot_after(2)?;
     drop(load);
 

@@ -17,7 +17,7 @@ use crate::exit::Failure;
 
 type Message = [u64; 32];
 /// Round trips that are not counted.
-const WARM_UP: usize = 500;
+pub(super) const WARM_UP: usize = 500;
 /// Looks at an empty ring after which a plain program would still look; this one must end. Some
 /// 0.1 s.
 const LOOKS_MAX: u32 = 50_000_000;

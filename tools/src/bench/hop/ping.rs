@@ -18,7 +18,7 @@ type Message = [u64; 32];
 /// Slots in a ring: 16 KiB of messages.
 const CAPACITY: usize = 64;
 /// Round trips that are not recorded, at the start of each round.
-const WARM_UP: u64 = 500;
+pub(super) const WARM_UP: u64 = 500;
 
 const fn message(number: u64) -> Message {
     let mut message = [7; 32];

@@ -1,4 +1,4 @@
-//! A legitimate 1 kHz signed stream under a flood from another address: forged frames against an
+//! A legitimate signed stream under a flood from another address: forged frames against an
 //! equal flood of plain garbage.
 
 use sinew_rt::clock::Nanos;
@@ -23,12 +23,16 @@ const LEG: Nanos = Nanos::from_millis(4_000);
 /// Measures garbage, forged frames and garbage again, round after round.
 pub(super) fn measure(args: &PipelineArgs, cores: &Cores, run: &mut Run) -> Result<(), Failure> {
     let limits = Limits { p50: None, p99: Some(Limit::AtMost(LATER)) };
-    let name = "a 1 kHz signed stream under a flood from another address";
-    let comparison = Comparison::new(name, "under garbage", "under forged frames", limits);
+    let stream = match args.period_ns(0) {
+        1_000_000 => "1 kHz".to_owned(),
+        period => format!("{:.1} Hz", 1e9 / period as f64),
+    };
+    let name = format!("a {stream} signed stream under a flood from another address");
+    let comparison = Comparison::new(&name, "under garbage", "under forged frames", limits);
     let total = if args.quick { LEG / 4 } else { LEG };
     // The flood keeps the receiving lane busy without a pause, so it comes in bursts too.
     let bursts = Bursts::spinning(SPIN_MAX, total);
-    let per_leg = total.as_nanos() / 1_000_000;
+    let per_leg = (total.as_nanos() / args.period_ns(0)).max(1);
     let rounds: u64 =
         if args.quick { 1 } else { args.samples.div_ceil(per_leg.unsigned_abs()) + 1 };
     let start = || {
@@ -73,6 +77,9 @@ pub(super) fn measure(args: &PipelineArgs, cores: &Cores, run: &mut Run) -> Resu
         },
     );
     tally.report(run);
+    run.note(format!(
+        "the first {WARM_UP} messages of the stream in each leg warm up and are not counted"
+    ));
     outcome
 }
 

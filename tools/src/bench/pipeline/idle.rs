@@ -119,6 +119,7 @@ fn watch(args: &PipelineArgs, cores: &Cores, run: &mut Run) -> Result<(), Stoppe
     );
     run.figure("threads of the idle node", after.threads as f64, "", at_most(THREADS));
     run.figure("watched for", span.as_secs_f64(), "s", None);
+    run.note(format!("the first {SETTLE} after the node's start are not counted"));
     for (name, cpu) in after.since(&before) {
         let share = cpu.as_secs_f64() / span.as_secs_f64();
         run.figure(&format!("CPU of its thread {name}, share of one core"), share, "", None);

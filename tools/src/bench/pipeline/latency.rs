@@ -1,18 +1,24 @@
 //! One-way latency of 256 bytes between two processes: ours against plain programs, leg by leg in
 //! alternation.
 
-use sinew_rt::clock::{self, Nanos};
+mod condition;
+mod gathered;
+
+use sinew_rt::clock::Nanos;
 
 use super::super::length::Length;
 use super::super::report::{Run, span};
 use super::super::stats::{Comparison, Limit, Limits, Pair, Samples};
-use super::super::worst::{Event, Worst};
+use super::super::worst::Worst;
 use super::super::{interrupted, progress};
-use super::crew::{Crew, LegFindings, Stopped};
-use super::order::{Findings, Lanes, LateMessage, Leg, Pace, Program, Protection, Sleep, Waits};
-use super::schedule::{Bursts, SPIN_MAX, WARM_UP};
+use super::crew::{Crew, Stopped};
+use super::order::{Pace, Program};
+use super::schedule::WARM_UP;
 use super::{Cores, PipelineArgs};
 use crate::exit::Failure;
+use condition::{Condition, Part, conditions};
+pub(super) use gathered::samples;
+use gathered::{Gathered, scheduled};
 
 /// What `open` may cost: figures of the plain program times this.
 const OPEN: (f64, f64) = (1.25, 1.5);
@@ -23,253 +29,10 @@ const SIGNED: f64 = 1.10;
 const SUMMED: &str = "the sum of separately measured parts adds their p99s too, which hardly ever meet \
                       in one message: the ratio to it at p99 looks better than it is and is not \
                       judged; the one to a plain program that signs and checks is";
-/// Spans of one ping-pong leg.
-const VOLLEY: usize = 5_000;
-/// Spans that one leg keeps, at most, and the parent receives as text. One leg alone judges nothing.
-const SPANS_MAX: usize = 50_000;
-/// Parked threads that wake more often than this hardly park: they get bursts like those that spin.
-const PARKS_ABOVE: i64 = 100_000;
 /// A rate counts as achieved from this share of the messages on.
 const ACHIEVED: f64 = 0.999;
-/// The shortest leg at scheduled times.
-const PACED_LEG_MIN: Nanos = Nanos::from_millis(400);
-/// One leg at scheduled times, at most.
-const PACED_LEG: Nanos = Nanos::from_secs(4);
 /// Layouts that are only shown run in every so many rounds.
 const SHOWN_EVERY: usize = 4;
-/// The pace of signatures beside a ping-pong of signed messages: about that of the ping-pong.
-const CRYPTO_BESIDE_PING_PONG: i64 = 200_000;
-
-/// The part that a case plays in the comparisons.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Part {
-    Base,
-    BaseAgain,
-    Open,
-    Signed,
-    PlainSigned,
-    PlainSignedAgain,
-    Crypto,
-    Blocking,
-    BlockingAgain,
-    /// None: it is only shown.
-    Shown,
-}
-
-/// What runs alternately under one condition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Case {
-    part: Part,
-    name: &'static str,
-    program: Program,
-}
-
-use Protection::{Open, Signed};
-
-/// One wait at one pace.
-#[derive(Clone, Copy, Debug)]
-struct Condition {
-    waits: Waits,
-    ping_pong: bool,
-    /// How long it is measured, if not for a number of samples.
-    seconds: Option<f64>,
-}
-
-impl Condition {
-    fn name(self) -> String {
-        let waits = match self.waits {
-            Waits::Spin => "spinning",
-            Waits::Park => "parked",
-        };
-        let pace = if self.ping_pong { "back-to-back" } else { "paced" };
-        format!("{waits}, {pace}")
-    }
-
-    fn cases(self, args: &PipelineArgs, cores: &Cores) -> Vec<Case> {
-        let node = Program::Node;
-        let base = |protection| Program::Bare(Sleep::Poll, protection);
-        let bare = match self.waits {
-            Waits::Spin => "bare UDP, spinning recv",
-            Waits::Park => "bare UDP, mio poll + recv",
-        };
-        let case = |part, name, program| Case { part, name, program };
-        let mut cases = vec![
-            case(Part::Base, bare, base(Open)),
-            case(Part::BaseAgain, "bare UDP again", base(Open)),
-            case(Part::Open, "open, fused", node(Lanes::Fused, Open)),
-        ];
-        if self.waits == Waits::Park {
-            let recv = Program::Bare(Sleep::Recv, Open);
-            cases.push(case(Part::Blocking, "bare UDP, blocking recv", recv));
-            cases.push(case(Part::BlockingAgain, "bare UDP, blocking recv again", recv));
-        }
-        if !args.open {
-            cases.extend([
-                case(Part::Signed, "signed, fused", node(Lanes::Fused, Signed)),
-                case(Part::PlainSigned, "bare UDP, signing and checking", base(Signed)),
-                case(Part::PlainSignedAgain, "the same again", base(Signed)),
-                case(Part::Crypto, "crypto", Program::Crypto),
-            ]);
-        }
-        let cores = cores.sender.len().min(cores.receiver.len());
-        for (lanes, need, open, signed) in [
-            (Lanes::Split, 3, "open, split", "signed, split"),
-            (Lanes::Pipelined, 4, "open, pipelined", "signed, pipelined"),
-        ] {
-            // A parked stage beside the lane that delivers is woken by nobody, so there the panel
-            // measures, and nothing can be answered.
-            if cores >= need || (self.waits == Waits::Park && !self.ping_pong) {
-                cases.push(case(Part::Shown, open, node(lanes, Open)));
-                if !args.open {
-                    cases.push(case(Part::Shown, signed, node(lanes, Signed)));
-                }
-            }
-        }
-        cases
-    }
-
-    /// The leg of `case` in round `round`.
-    fn leg(self, case: &Case, round: usize, args: &PipelineArgs) -> Leg {
-        let protected = matches!(
-            case.program,
-            Program::Bare(_, Signed) | Program::Node(_, Signed) | Program::Crypto
-        );
-        let period = args.period_ns(round);
-        let spins = self.waits == Waits::Spin || period < PARKS_ABOVE;
-        let (pace, bursts) = match self.ping_pong {
-            false => {
-                let total = match self.seconds {
-                    _ if args.quick => PACED_LEG_MIN,
-                    // Some legs of each of the cases.
-                    Some(seconds) => Nanos::new((seconds * 1e9) as i64 / 24),
-                    None => PACED_LEG,
-                };
-                let total = total.clamp(PACED_LEG_MIN, PACED_LEG);
-                let bursts =
-                    if spins { Bursts::spinning(SPIN_MAX, total) } else { Bursts::single(total) };
-                (Pace::Every(period), bursts)
-            }
-            true => {
-                // About twice what the exchanges take; the sender stops at the last one.
-                let exchange = match (protected, self.waits) {
-                    (true, _) => Nanos::from_micros(400),
-                    (false, Waits::Spin) => Nanos::from_micros(20),
-                    (false, Waits::Park) => Nanos::from_micros(60),
-                };
-                let volley = if args.quick { VOLLEY / 10 } else { VOLLEY };
-                let total = exchange * volley as i64;
-                let pace = match case.program {
-                    Program::Crypto => Pace::Every(CRYPTO_BESIDE_PING_PONG),
-                    _ => Pace::PingPong,
-                };
-                (pace, Bursts::spinning(SPIN_MAX, total))
-            }
-        };
-        let samples_max = match pace {
-            Pace::Every(interval) => {
-                ((bursts.span().as_nanos() / interval) as usize + 16).min(SPANS_MAX)
-            }
-            _ if args.quick => VOLLEY / 10,
-            _ => VOLLEY,
-        };
-        let (waits, priority) = (self.waits, args.priority);
-        let (program, warm_up, stall) = (case.program, WARM_UP, args.stall());
-        Leg { program, waits, pace, bursts, samples_max, warm_up, batch: 1, stall, priority }
-    }
-}
-
-/// What one case has gathered.
-struct Gathered {
-    case: Case,
-    spans: Samples,
-    from_schedule: Samples,
-    /// Signatures at the sender, for the crypto case.
-    signatures: Samples,
-    /// Publishing to the deliver stage, by the panel.
-    age: Samples,
-    /// How late messages left.
-    lateness: Samples,
-    /// Those that waited longer than one period.
-    waited: Samples,
-    worst: Worst,
-    scheduled: u64,
-    /// Time of the schedule: its messages times their distance.
-    schedule_ns: i64,
-    sent: u64,
-    received: u64,
-}
-
-impl Gathered {
-    fn new(case: Case) -> Self {
-        Self {
-            case,
-            spans: Samples::new(),
-            from_schedule: Samples::new(),
-            signatures: Samples::new(),
-            age: Samples::new(),
-            lateness: Samples::new(),
-            waited: Samples::new(),
-            worst: Worst::new(),
-            scheduled: 0,
-            schedule_ns: 0,
-            sent: 0,
-            received: 0,
-        }
-    }
-
-    fn add(&mut self, leg: &Leg, found: &LegFindings) -> Samples {
-        let LegFindings { sender, receiver, .. } = found;
-        let spans = samples(receiver);
-        self.spans.pool(&spans);
-        if let Pace::Every(interval) = leg.pace {
-            let due = scheduled(leg, interval);
-            self.scheduled += due;
-            self.schedule_ns += due as i64 * interval;
-            let at = Nanos::new(receiver.max_at_ns);
-            for (from_schedule, span) in receiver.from_schedule_ns.iter().zip(&receiver.spans_ns) {
-                self.from_schedule.record_n(u64::from(*from_schedule), 1, at);
-                self.lateness.record_n(u64::from(from_schedule.saturating_sub(*span)), 1, at);
-                if i64::from(*from_schedule) > interval {
-                    self.waited.record_n(u64::from(*from_schedule), 1, at);
-                }
-            }
-            for LateMessage { length_ns, at_ns, cause } in &receiver.worst {
-                let (length, at) = (Nanos::new(*length_ns), Nanos::new(*at_ns));
-                self.worst.add(Event { length, at, cause: *cause, measurement: 0 });
-            }
-        }
-        if self.case.program == Program::Crypto {
-            self.signatures.pool(&samples(sender));
-        }
-        for (ns, count) in &receiver.age_ns {
-            self.age.record_n(*ns, *count, clock::now());
-        }
-        self.sent += sender.sent;
-        self.received += receiver.received;
-        spans
-    }
-}
-
-impl Gathered {
-    /// The rate of `messages` on the time of the schedule.
-    fn rate_hz(&self, messages: u64) -> f64 {
-        messages as f64 * 1e9 / self.schedule_ns.max(1) as f64
-    }
-}
-
-/// How many send times the schedule of `leg` has.
-fn scheduled(leg: &Leg, interval: i64) -> u64 {
-    super::schedule::Ticks::new(leg.bursts, Nanos::ZERO, Nanos::new(interval)).count() as u64
-}
-
-/// The spans that one side kept.
-pub(super) fn samples(findings: &Findings) -> Samples {
-    let mut samples = Samples::new();
-    for ns in &findings.spans_ns {
-        samples.record(Nanos::new((*ns).into()), Nanos::new(findings.max_at_ns));
-    }
-    samples
-}
 
 /// Runs all conditions that were asked for and adds them to the report.
 pub(super) fn measure(args: &PipelineArgs, cores: &Cores, run: &mut Run) -> Result<(), Failure> {
@@ -291,23 +54,6 @@ pub(super) fn measure(args: &PipelineArgs, cores: &Cores, run: &mut Run) -> Resu
         }
     }
     Ok(())
-}
-
-fn conditions(args: &PipelineArgs) -> Vec<Condition> {
-    let (all_waits, all_paces) = (!(args.spin || args.park), !(args.paced || args.back_to_back));
-    let waits = [(args.spin, Waits::Spin), (args.park, Waits::Park)];
-    let paces = [(args.paced, false), (args.back_to_back, true)];
-    let waits = waits.into_iter().filter(|(asked, _)| *asked || all_waits);
-    let pace = |waits| {
-        let paces = paces.into_iter().filter(|(asked, _)| *asked || all_paces);
-        // What has a stall has a schedule.
-        let paces = paces.filter(|(_, ping_pong)| !ping_pong || args.stall().is_none());
-        paces.map(move |(_, ping_pong)| Condition { waits, ping_pong, seconds: None })
-    };
-    let mut conditions: Vec<_> = waits.flat_map(|(_, waits)| pace(waits)).collect();
-    let share = args.seconds().map(|seconds| seconds / conditions.len() as f64);
-    conditions.iter_mut().for_each(|condition| condition.seconds = share);
-    conditions
 }
 
 /// Everything measured under one condition.
@@ -475,6 +221,11 @@ impl Table {
         }
         worst.report(run, |n| format!("{name}: {}, from schedule", self.gathered[n].case.name));
         self.rates(run);
+        if self.gathered.iter().any(|gathered| gathered.received > 0) {
+            run.note(format!(
+                "{name}: the first {WARM_UP} messages of each leg warm up and are not counted"
+            ));
+        }
         for compared in &mut self.compared {
             if compared.plus_crypto && has_crypto {
                 compared.comparison.add_to_base(added);
@@ -536,8 +287,5 @@ impl Table {
         run.figure(&format!("{name}: rate asked for"), asked, "Hz", None);
         let slowest = slowest.case.name;
         run.figure(&format!("{name}: rate achieved, the lowest: {slowest}"), sent, "Hz", None);
-        run.note(format!(
-            "{name}: the first {WARM_UP} messages of each leg warm up and are not counted"
-        ));
     }
 }

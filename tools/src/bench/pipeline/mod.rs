@@ -24,6 +24,7 @@ use sinew_rt::topology::{CoreId, Topology};
 
 use std::path::PathBuf;
 
+use super::forms::{Forms, Only};
 use super::load::LoadArgs;
 use super::report::{OutputArgs, Run};
 use crate::exit::{Failure, Outcome};
@@ -64,12 +65,12 @@ pub(crate) struct PipelineArgs {
     #[arg(long)]
     pub(crate) open: bool,
     /// Distances between scheduled messages in µs, used in turn: a period of exactly 1,000 µs alone
-    /// would beat with a host's own tick
+    /// would beat with a host's own tick. Of paced messages and of --flood
     #[arg(long, value_delimiter = ',', default_values_t = [1_000, 997, 1_013],
           value_parser = clap::value_parser!(i64).range(1..=100_000))]
     pub(crate) period_us: Vec<i64>,
     /// Scheduled messages per second, instead of --period-us; says so when they do not get away
-    #[arg(long, conflicts_with_all = ["period_us", "back_to_back", "throughput", "idle"],
+    #[arg(long, conflicts_with = "period_us",
           value_parser = clap::value_parser!(u32).range(10..=1_000_000))]
     rate_hz: Option<u32>,
     /// Messages to pool on each judged side; fewer than 100,000 are shown and not judged
@@ -117,10 +118,34 @@ pub(crate) struct PipelineArgs {
     pub(crate) output: OutputArgs,
     #[arg(long, hide = true)]
     agent: Option<Role>,
-    #[arg(long, hide = true, value_delimiter = ',', value_parser = core)]
+    #[arg(long, hide = true, requires = "agent", value_delimiter = ',', value_parser = core)]
     agent_cores: Vec<CoreId>,
     #[arg(long, hide = true, requires = "agent")]
     panel_dir: Option<PathBuf>,
+}
+
+impl Forms for PipelineArgs {
+    fn only(&self) -> Vec<Only> {
+        let latency = !(self.throughput || self.flood || self.idle);
+        let paced = latency && (self.paced || !self.back_to_back);
+        vec![
+            Only {
+                asked: latency,
+                options: &["spin", "park", "paced", "back_to_back", "open"],
+                forms: "one-way latency, the form without --throughput, --flood and --idle",
+            },
+            Only {
+                asked: paced || self.flood,
+                options: &["period_us", "rate_hz"],
+                forms: "paced messages and --flood",
+            },
+            Only {
+                asked: !self.idle,
+                options: &["samples", "quick", "priority", "sender_cores"],
+                forms: "every form but --idle, which has --seconds and --receiver-cores",
+            },
+        ]
+    }
 }
 
 impl PipelineArgs {

@@ -69,6 +69,10 @@ pub(super) fn measure(args: &PipelineArgs, cores: &Cores, run: &mut Run) -> Resu
         },
     );
     rates.report(run);
+    run.note(format!(
+        "the first {} checks of each leg warm up and are not counted",
+        WARM_UP * BATCH
+    ));
     outcome
 }
 

@@ -41,7 +41,8 @@ pub(crate) struct OutputArgs {
     #[arg(long, value_name = "PATH")]
     pub(crate) baseline: Option<PathBuf>,
     /// How much slower than the baseline is no regression yet, in percent
-    #[arg(long, value_name = "PERCENT", default_value = "10", value_parser = percent)]
+    #[arg(long, value_name = "PERCENT", default_value = "10", requires = "baseline",
+          value_parser = percent)]
     pub(crate) tolerance: Percent,
     /// Exit with code 3 unless the kernel grants everything asked for
     #[arg(long)]
@@ -66,8 +67,14 @@ fn percent(text: &str) -> Result<Percent, String> {
 }
 
 impl OutputArgs {
-    /// Finds out before a long run whether everything can be written.
-    pub(super) fn check_writable(&self) -> Result<(), Failure> {
+    /// Finds out before a long run whether everything that was asked for can be handed out.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        if self.plot && self.json.to_stdout() {
+            return Err(Failure::usage(
+                "--plot draws below the tables, and --json - leaves those out; write the JSON to a file, \
+                 or a picture with --svg",
+            ));
+        }
         self.json.check_writable()?;
         let files = [&self.html, &self.svg, &self.hlog];
         files.into_iter().flatten().try_for_each(|path| output::check_writable(path))?;
