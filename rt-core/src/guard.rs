@@ -8,7 +8,8 @@
 //! # Whose fault it was
 //!
 //! On a miss the guard reads the thread's CPU time, context switches and page faults (two system
-//! calls, about 0.8 µs) and compares them with a **baseline** that all guards on the thread share.
+//! calls, about 0.8 µs; a thread's first record asks for its id with a third) and compares them with a
+//! **baseline** that all guards on the thread share.
 //! Reading them on every execution would cost a hundred times the guard itself, so the baseline is
 //! taken
 //!
@@ -23,8 +24,8 @@
 //!
 //! Since then the thread spent some time *off* the CPU: elapsed minus slept minus CPU time. Going to
 //! sleep and waking take CPU time too, up to 50 µs a park (*slack* in all), and hide as much of the
-//! time off the CPU. Let *over* be the part of the execution beyond its budget. The first line that
-//! holds decides:
+//! time off the CPU. A park of up to 50 µs may have returned at once, and then was no switch. Let
+//! *over* be the part of the execution beyond its budget. The first line that holds decides:
 //!
 //! | evidence | verdict |
 //! |---|---|
@@ -34,6 +35,7 @@
 //! | *off* that can only have passed inside this execution < *over* | `Unknown` |
 //! | switches: involuntary ones alone | `Preempted` |
 //! | switches: voluntary ones alone, beyond one for each park | `Blocked` |
+//! | voluntary switches beyond one for each park that surely slept | `Unknown` |
 //! | no switch, not in a virtual machine: interrupts | `Preempted` |
 //! | no switch, in a virtual machine whose kernel does not take interrupts out of the CPU time | `Stolen` |
 //! | otherwise | `Unknown` |
@@ -215,7 +217,8 @@ impl Guard {
         self.probe.enter(now);
     }
 
-    /// The execution ended. Wait-free; after an overrun two system calls that do not block.
+    /// The execution ended. Wait-free; after an overrun two system calls that do not block, and one more
+    /// at the first of a thread.
     #[inline]
     pub fn exit(&mut self, now: Nanos, execution: Execution) -> Level {
         self.leave(now, execution);
@@ -340,7 +343,7 @@ impl Guard {
     /// An input was older than it may be, or did not come at all: leaves a record with the cause
     /// [`StarvedInput`](Cause::StarvedInput). It is no overrun, and does not move the ladder; what
     /// follows from it is the caller's to decide. Call it once for each silence, not at every look.
-    /// Wait-free, no system call.
+    /// Wait-free; a system call that does not block at the first record of a thread.
     #[cold]
     pub fn starved(&mut self, now: Nanos, age: Nanos, may_be: Nanos) {
         self.probe.starved(&Trip {

@@ -130,26 +130,31 @@ impl Supervisor {
     }
 
     /// Adds to the last trip of each probe that had new ones what went on on its core: interrupts,
-    /// stolen time, and after a pre-emption or a late release who may have run there. Reads `/proc` once a second, and
-    /// after trips: some tens of microseconds, or milliseconds where a thread is looked for (once a
-    /// second at most). Call it often, for it counts from the look before. Allocates.
+    /// stolen time, and after a pre-emption or a late release who may have run there. Reads `/proc`
+    /// once a second, and at a look that finds trips: some tens of microseconds, or milliseconds where
+    /// a thread is looked for (once a second at most). Call it often, for the window of a trip ends
+    /// with the look that finds it. Allocates.
     pub fn look_around(&mut self, now: Nanos) {
         let probes = self.panel.probes();
         self.trips.resize(probes.len(), 0);
         for (index, (cell, known)) in probes.iter().zip(&mut self.trips).enumerate() {
             let trips = cell.overruns.load(Relaxed).wrapping_add(cell.starved.load(Relaxed));
-            let core = u16::try_from(cell.core.load(Relaxed));
-            if std::mem::replace(known, trips) == trips {
+            if *known == trips {
                 continue;
             }
+            let core = u16::try_from(cell.core.load(Relaxed));
             let (Ok(core), Some(record)) = (core, last_trip(self.panel.trips(index), trips)) else {
+                *known = trips;
                 continue;
             };
             let mut words = [0; TRIP_WORDS];
-            // The lane may be at the next one already.
-            if !sequence_lock::read(&record.sequence, &record.words, &mut words) {
+            let whole = sequence_lock::read(&record.sequence, &record.words, &mut words);
+            // The lane counts first and writes then, and may be at the next one already: the next look
+            // finds it done.
+            if !whole || words[0] != trips {
                 continue;
             }
+            *known = trips;
             let [number, at, duration, _, release, cause, .., thread] = words;
             let nanos = |word: u64| Nanos::new(word.cast_signed());
             let (end, begun) = (nanos(at), nanos(at) - nanos(duration));
@@ -193,5 +198,39 @@ fn write_around(record: &TripCell, number: u64, around: &Around) {
 impl Drop for Supervisor {
     fn drop(&mut self) {
         self.panel.release_supervision();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock;
+    use crate::guard::{Execution, Guard, GuardSpec};
+    use crate::ladder::LadderConfig;
+    use crate::panel::PanelSpec;
+
+    #[test]
+    fn a_trip_that_is_counted_and_not_yet_written_is_looked_at_again() {
+        let panel = Panel::anonymous(&PanelSpec::new("half")).expect("memory");
+        let mut supervisor = Supervisor::new(&panel).expect("the first");
+        let probe = panel.probe("stage", Some(0)).expect("room");
+        let spec = GuardSpec {
+            budget: Nanos::from_micros(1),
+            hard_limit: Nanos::from_secs(1),
+            ladder: LadderConfig::report_only(),
+        };
+        let mut guard = Guard::new(probe, spec).expect("a guard");
+        supervisor.look_around(clock::now());
+        // Between the lane's two steps.
+        panel.probes()[0].overruns.store(1, Relaxed);
+        supervisor.look_around(clock::now());
+        panel.probes()[0].overruns.store(0, Relaxed);
+        let now = clock::now();
+        guard.enter(now);
+        guard.exit(now + Nanos::from_millis(1), Execution::Worked { released: now });
+        supervisor.look_around(clock::now());
+        let trips = panel.snapshot().expect("ours").trips;
+        assert_eq!((trips.len(), trips[0].number), (1, 1));
+        assert!(trips[0].around.is_some(), "{trips:?}");
     }
 }

@@ -17,8 +17,8 @@ const SAMPLE_AGE: Nanos = Nanos::from_secs(1);
 /// one of all.
 const SCAN_EVERY: Nanos = Nanos::from_secs(1);
 
-/// By how much the scheduler's clocks of two cores may be apart. They leave out what a hypervisor stole
-/// and, on some kernels, interrupts: where that is much, nobody is found.
+/// How exactly the time of a switch is known. The scheduler's clock leaves out what a hypervisor stole
+/// and, on some kernels, interrupts: that much passes in the milliseconds until a look.
 const CLOCK_SLACK: Nanos = Nanos::from_millis(1);
 
 /// `USER_HZ` of every Linux architecture that this runs on.
@@ -74,6 +74,8 @@ pub(crate) struct Runner {
 #[derive(Debug, Default)]
 pub(crate) struct Surroundings {
     earlier: Option<Sample>,
+    /// That of the present look, for all trips that it finds.
+    later: Option<Sample>,
     scanned_at: Option<Nanos>,
 }
 
@@ -89,11 +91,12 @@ impl Surroundings {
     pub(crate) fn of(&mut self, trip: About, now: Nanos) -> Option<Around> {
         let root = Path::new("/");
         let earlier = self.earlier.as_ref()?;
-        let later = Sample::read(root, now);
+        let later = self.later.take().filter(|sample| sample.at == now);
+        let later = &*self.later.insert(later.unwrap_or_else(|| Sample::read(root, now)));
         let core = usize::from(trip.core);
         let grown = |of: fn(&Sample) -> &Vec<u64>| {
             let count = |sample| of(sample).get(core).copied().unwrap_or(0);
-            count(&later).saturating_sub(count(earlier))
+            count(later).saturating_sub(count(earlier))
         };
         let steal_ticks = grown(|sample| &sample.steal_ticks);
         let may_scan = self.scanned_at.is_none_or(|at| now - at > SCAN_EVERY);
@@ -194,12 +197,11 @@ impl ThreadSched {
 /// Who could run in place of `thread` on its core, and did since the trip began: best one that was
 /// last there during the trip, and among equals the one that is wont to run for longest at a time.
 fn runner(root: &Path, trip: &About, thread: u32) -> Option<Runner> {
-    // Brings our own entry up to date, from which follows how far the scheduler's clock is from ours.
-    std::thread::yield_now();
-    let own = fs::read_to_string(root.join("proc/thread-self/sched")).ok()?;
-    let offset = clock::now() - ThreadSched::parse(&own)?.ran_at;
-    let victim = fs::read_to_string(root.join(format!("proc/self/task/{thread}/stat"))).ok()?;
-    let victim_priority = ThreadStat::parse(&victim)?.rt_priority;
+    let of_victim = |file| fs::read_to_string(root.join(format!("proc/self/task/{thread}/{file}")));
+    let victim_priority = ThreadStat::parse(&of_victim("stat").ok()?)?.rt_priority;
+    // Each core has a scheduler's clock of its own, seconds apart after some hours. That of the trip's
+    // core is known by the thread that tripped: it ran there at the end of the trip or later.
+    let offset = clock::now() - ThreadSched::parse(&of_victim("sched").ok()?)?.ran_at;
     let mut best = (false, Nanos::ZERO);
     let mut found = None;
     for process in fs::read_dir(root.join("proc")).ok()?.flatten() {
@@ -267,6 +269,65 @@ mod tests {
             (Nanos::new(23_258_143_709_877), Nanos::new(2_000_100))
         );
         assert_eq!(ThreadSched::parse(""), None);
+    }
+
+    /// A `/proc` with thread 7 on core 1 that tripped, and a thread of higher priority there;
+    /// these two ran so long ago by the clock of their core.
+    fn proc_with(victim_ran: Nanos, hog_ran: Nanos, now: Nanos) -> tempfile::TempDir {
+        let root = tempfile::tempdir().expect("a directory");
+        let write = |path: &str, text: String| {
+            let path = root.path().join("proc").join(path);
+            fs::create_dir_all(path.parent().expect("a parent")).expect("made");
+            fs::write(path, text).expect("written");
+        };
+        let sched = |at: Nanos| {
+            let (ms, ns) = (at.as_nanos() / 1_000_000, at.as_nanos() % 1_000_000);
+            format!(
+                "se.exec_start : {ms}.{ns:06}\nse.sum_exec_runtime : 3.000000\nnr_switches : 1\n"
+            )
+        };
+        let stat = |name: &str, priority: u32| {
+            let zeros = "0 ".repeat(35);
+            format!("7 ({name}) S {zeros}1 {priority} 1 0")
+        };
+        write("self/task/7/stat", stat("lane", 80));
+        write("self/task/7/sched", sched(now - victim_ran));
+        write("99/task/99/stat", stat("hog", 95));
+        write("99/task/99/sched", sched(now - hog_ran));
+        root
+    }
+
+    #[test]
+    fn who_ran_is_told_by_the_clock_of_its_own_core() {
+        let (ms, apart) = (Nanos::from_millis, Nanos::from_secs(5));
+        let name = |victim_ran, hog_ran| {
+            let now = clock::now();
+            let (start, end) = (now - ms(20), now - ms(10));
+            let root = proc_with(victim_ran, hog_ran, now);
+            let trip = About { start, end, core: 1, instead_of: Some(7) };
+            runner(root.path(), &trip, 7).map(|runner| runner.name)
+        };
+        assert_eq!(name(ms(0), ms(15)).as_deref(), Some("hog"));
+        assert_eq!(name(ms(0), ms(500)), None, "it ran long before");
+        // The core's clock is behind, or ahead: what was 15 ms before the victim ran last still was.
+        for apart in [apart, -apart] {
+            assert_eq!(name(apart, apart + ms(15)).as_deref(), Some("hog"));
+            assert_eq!(name(apart, apart + ms(500)), None, "long before, by the same clock");
+        }
+    }
+
+    #[test]
+    fn trips_of_one_look_share_its_sample() {
+        let mut surroundings = Surroundings::default();
+        let now = clock::now();
+        surroundings.keep_fresh(now);
+        let trip = About { start: now, end: now, core: 0, instead_of: None };
+        let later = now + Nanos::from_millis(1);
+        let first = surroundings.of(trip, later);
+        let kept = surroundings.later.clone();
+        assert_eq!(surroundings.of(trip, later), first);
+        assert_eq!(surroundings.later, kept);
+        assert_eq!(kept.map(|sample| sample.at), Some(later));
     }
 
     #[test]

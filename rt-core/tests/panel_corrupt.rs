@@ -132,6 +132,56 @@ fn headers_that_lie_are_errors_that_name_the_lie() {
 }
 
 #[test]
+fn a_sparse_file_of_any_length_is_not_read_into_memory() {
+    let grown = |table: usize, capacity: u32, entry_len: u64| {
+        let mut bytes = bytes();
+        let offset = bytes.len().next_multiple_of(64) as u64;
+        let len = offset + u64::from(capacity) * entry_len;
+        let entry = 128 + table * 24;
+        bytes[entry..entry + 8].copy_from_slice(&offset.to_ne_bytes());
+        bytes[entry + 12..entry + 16].copy_from_slice(&capacity.to_ne_bytes());
+        bytes[entry + 16..entry + 20].fill(0);
+        bytes[16..24].copy_from_slice(&len.to_ne_bytes());
+        let file = file(&bytes);
+        let sparse = fs::OpenOptions::new().write(true).open(&file.path).expect("writable");
+        sparse.set_len(len).expect("sparse");
+        read(&file.path)
+    };
+    for (table, entry_len) in [(0, 256), (1, 28_800), (2, 64)] {
+        let error = grown(table, 4_097, entry_len).expect_err("beyond what a writer makes");
+        assert!(
+            matches!(error, PanelError::Corrupt { what: "capacity of a table", found: 4_097, .. }),
+            "{error}"
+        );
+    }
+    assert_eq!(grown(2, 4_096, 64).expect("the most there may be").probes.len(), 1);
+    let error = patched(224, &65_u32.to_ne_bytes()).expect_err("trips per probe");
+    assert!(matches!(error, PanelError::Corrupt { what: "trips per probe", .. }), "{error}");
+}
+
+#[test]
+fn what_would_tell_a_terminal_what_to_do_is_no_text() {
+    // The first probe's name, behind the header; the node's layout in the header; a value's name.
+    let values = 2_176 + 2 * 256 + 4 * 28_800;
+    for offset in [2_176, 240, values] {
+        let shown = patched(offset, b"a\x1b[2J\n\x07b\0").expect("readable");
+        let texts = [&shown.probes[0].name, &shown.layout, &shown.counters[0].0];
+        assert_eq!(
+            texts.iter().filter(|text| **text == "a\u{fffd}[2J\u{fffd}\u{fffd}b").count(),
+            1
+        );
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    fs::write(dir.path().join("evil\x1b[2J.panel"), bytes()).expect("written");
+    fs::write(dir.path().join("good.panel"), bytes()).expect("written");
+    let listed = PanelReader::list(dir.path()).expect("readable");
+    assert_eq!(
+        listed.iter().map(|one| &one.path).collect::<Vec<_>>(),
+        [&dir.path().join("good.panel")]
+    );
+}
+
+#[test]
 fn a_trip_whose_writer_died_half_way_is_left_out_and_counted() {
     // Header, two probes of 256, four histograms of 28,800, three values of 64: the first trip.
     let trips = 2_176 + 2 * 256 + 4 * 28_800 + 3 * 64;

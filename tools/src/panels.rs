@@ -74,7 +74,7 @@ impl PanelDir {
     /// crash.
     pub(crate) fn find(&self, wanted: &str) -> Result<PathBuf, Failure> {
         let path = Path::new(wanted);
-        if wanted.contains('/') || (wanted.ends_with(".panel") && path.exists()) {
+        if is_path(wanted) {
             return Ok(path.to_owned());
         }
         let (panels, closed) = self.list();
@@ -103,6 +103,11 @@ impl PanelDir {
             dirs.join(", ")
         )))
     }
+}
+
+/// Whether what the user wants is a file, and no node's name.
+pub(crate) fn is_path(wanted: &str) -> bool {
+    wanted.contains('/') || (wanted.ends_with(".panel") && Path::new(wanted).exists())
 }
 
 /// A directory that this user may not list.

@@ -522,20 +522,33 @@ fn intervals_of_a_log_add_up_to_what_came_and_follow_each_other() {
     let dir = tempfile::tempdir().unwrap();
     let _process = guarded_loop(dir.path());
     let log = dir.path().join("ends.hlog");
-    let mut command = sinew();
-    command.args(["hist", "loop", "--follow", "--interval-seconds", "1", "--hlog"]);
-    command.arg(&log).arg("--panel-dir").arg(dir.path());
-    let mut following = Process::start(&mut command);
+    let follow = |seconds: &str| {
+        let mut command = sinew();
+        command.args(["hist", "loop", "--follow", "--interval-seconds", seconds, "--hlog"]);
+        command.arg(&log).arg("--panel-dir").arg(dir.path());
+        Process::start(&mut command)
+    };
+    let executions = || {
+        let all = read_hlog(&log);
+        all.into_iter().filter(|(tag, ..)| tag == "work_step-execution").collect::<Vec<_>>()
+    };
+    let live = || count_of(&json(&hist(dir.path(), &["loop", "--json", "-"]).good()));
+    // What came until Ctrl-C is an interval, too.
+    let mut long = follow("86400");
+    long.line("loop · running");
+    let first = live();
+    until("something has come", || (live() > first).then_some(()));
+    long.signal("INT");
+    long.end().good();
+    assert!(matches!(executions().as_slice(), [(_, _, histogram)] if !histogram.is_empty()));
+
+    let mut following = follow("1");
     for _ in 0..3 {
         following.line("loop · running");
     }
     following.signal("INT");
     following.end().good();
-    let all = read_hlog(&log);
-    let executions: Vec<_> = all.iter().filter(|(tag, ..)| tag == "work_step-execution").collect();
-    // Two whole ones, and what came until Ctrl-C.
-    assert_eq!(executions.len(), 3);
-    assert!(executions[2].1 < executions[0].1 + executions[1].1);
+    assert!(executions().len() >= 3, "two whole ones, and what came until Ctrl-C");
     let text = std::fs::read_to_string(&log).unwrap();
     let times: Vec<(f64, f64)> = text
         .lines()
@@ -607,4 +620,16 @@ fn a_reader_that_goes_away_is_no_failure() {
     drop(reader);
     let status = command.stdout(writer).status().unwrap();
     assert_eq!(status.code(), Some(0));
+}
+
+#[test]
+fn following_ends_when_its_reader_goes_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let _process = guarded_loop(dir.path());
+    let mut command = sinew();
+    command.args(["hist", "loop", "--follow", "--panel-dir", dir.path().to_str().unwrap()]);
+    let mut following = Process::start(&mut command);
+    following.line("loop · running");
+    following.close();
+    following.end().good();
 }

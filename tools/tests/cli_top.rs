@@ -12,7 +12,7 @@ use sinew_rt::clock::{self, Nanos};
 use sinew_rt::guard::{Execution, Guard, GuardSpec};
 use sinew_rt::ladder::LadderConfig;
 use sinew_rt::panel::{Kind, Panel, PanelSpec, State};
-use support::{Process, Ran, json, run, until};
+use support::{Process, Ran, json, run, sinew, until};
 
 /// Tells the process of its own where its panel goes, and what it is called.
 const DIRECTORY: &str = "SINEW_TEST_PANEL_DIR";
@@ -119,7 +119,13 @@ impl Screen {
     /// Waits until something is on the screen, and gives all of it.
     #[track_caller]
     fn wait(&self, what: &str) -> String {
-        self.until(what, |text| text.contains(what))
+        self.wait_for(&[what])
+    }
+
+    /// The same for several things: a screen may be looked at while it is being drawn.
+    #[track_caller]
+    fn wait_for(&self, all: &[&str]) -> String {
+        self.until(&all.join("` and `"), |text| all.iter().all(|what| text.contains(what)))
     }
 
     #[track_caller]
@@ -173,34 +179,25 @@ fn keys_show_views_a_nodes_page_help_and_totals() {
     let _robot = robot(dir.path(), "robot");
     screen.top(dir.path(), "--interval-ms 200");
 
-    let nodes = screen.until("the nodes", |text| text.contains("robot") && text.contains("cart"));
+    let nodes = ["cart", "NOT REAL-TIME  robot: a test", "running"];
+    let nodes = screen.wait_for(&nodes);
     assert!(nodes.starts_with("sinew top  1 node  last 200 ms  by node"), "{nodes}");
-    assert!(nodes.contains("NOT REAL-TIME  robot: a test"), "{nodes}");
-    assert!(nodes.contains("running"), "{nodes}");
 
     screen.keys(&["2"]);
     // The recent p99 is drawn once there were intervals.
-    let stages = screen.until("a sparkline", |text| {
-        text.contains("p99 of it") && text.contains("██") && text.contains("µs")
-    });
-    assert!(stages.contains("robot") && stages.contains("cart"), "{stages}");
+    screen.wait_for(&["p99 of it", "██", "µs", "robot", "cart"]);
 
     screen.keys(&["Tab"]);
-    let loops = screen.wait("late p99");
-    assert!(loops.contains("3.0 µs") && loops.contains("running"), "{loops}");
+    screen.wait_for(&["late p99", "3.0 µs", "running"]);
 
     screen.keys(&["4"]);
-    let traffic = screen.wait("arm/setpoint");
-    assert!(traffic.contains("bad_signature") && traffic.contains("150 µs"), "{traffic}");
+    screen.wait_for(&["arm/setpoint", "bad_signature", "150 µs"]);
 
     screen.keys(&["5"]);
-    let trips = screen.wait("began late");
-    screen.until("an overrun", |text| text.contains("700 µs"));
-    assert!(trips.contains("cause"), "{trips}");
+    screen.wait_for(&["began late", "cause", "700 µs"]);
 
     screen.keys(&["1", "Enter"]);
-    let detail = screen.wait("one node (esc: back)");
-    assert!(detail.contains("robot: running, process "), "{detail}");
+    screen.wait_for(&["one node (esc: back)", "robot: running, process "]);
     screen.keys(&["Escape"]);
     screen.until("the nodes again", |text| !text.contains("one node"));
 
@@ -215,8 +212,7 @@ fn keys_show_views_a_nodes_page_help_and_totals() {
     screen.wait("PAUSED");
 
     screen.keys(&["?"]);
-    let help = screen.wait("keys and signs");
-    assert!(help.contains("Panels are only read"), "{help}");
+    screen.wait_for(&["keys and signs", "Panels are only read"]);
     screen.keys(&["?", "q"]);
     screen.is_given_back();
 }
@@ -240,11 +236,10 @@ fn nodes_come_and_go_and_a_killed_one_keeps_its_figures() {
     screen.wait("long came: running");
     long.signal("KILL");
     long.end();
-    let killed = screen.wait("dead: killed");
-    assert!(killed.contains("long"), "{killed}");
+    screen.wait_for(&["dead: killed", "long"]);
     screen.keys(&["2"]);
-    let stages = screen.wait("long (dead)");
-    assert!(stages.contains("40."), "its last figures: {stages}");
+    // Its last figures.
+    screen.wait_for(&["long (dead)", "40."]);
 
     // Its successor takes the name, and the old panel moves aside.
     let _next = robot(dir.path(), "long");
@@ -294,6 +289,26 @@ fn ctrl_c_and_signals_give_the_terminal_back() {
     }
 }
 
+#[test]
+fn a_terminal_that_goes_away_is_the_end_and_leaves_nothing_that_spins() {
+    let Some(screen) = Screen::open() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    screen.top(dir.path(), "");
+    screen.wait("There are no panels");
+    let pid = screen.program().to_string();
+    screen.tmux(&["kill-server"]);
+    let stat = format!("/proc/{pid}/stat");
+    let ended = || match std::fs::read_to_string(&stat) {
+        Err(_) => Some(()),
+        Ok(stat) => stat.rsplit(')').next().unwrap().trim_start().starts_with('Z').then_some(()),
+    };
+    let seen = std::panic::catch_unwind(|| until("it has ended", ended));
+    if let Err(panic) = seen {
+        let _ = Command::new("kill").args(["-s", "KILL", &pid]).status();
+        std::panic::resume_unwind(panic);
+    }
+}
+
 fn top(dir: &Path, args: &[&str]) -> Ran {
     run(&[&["top", "--panel-dir", dir.to_str().unwrap()], args].concat())
 }
@@ -337,6 +352,16 @@ fn one_frame_is_printed_for_scripts_and_for_programs() {
     for wanted in ["robot", panel.to_str().unwrap()] {
         let text = top(dir.path(), &[wanted, "--once", "--total"]).good();
         assert!(text.contains("dead: killed") && text.contains("robot (dead)"), "{text}");
+    }
+    // By the name of a copy where we are, which need not look like a panel's.
+    for copy in ["kept.panel", "kept"] {
+        let elsewhere = tempfile::tempdir().unwrap();
+        std::fs::copy(&panel, elsewhere.path().join(copy)).unwrap();
+        let mut beside = sinew();
+        beside.current_dir(elsewhere.path()).args(["top", copy, "--once", "--total"]);
+        beside.arg("--panel-dir").arg(dir.path());
+        let text = Ran::of(beside.output().unwrap()).good();
+        assert!(text.contains("dead: killed"), "{copy}: {text}");
     }
     std::fs::rename(&panel, dir.path().join("robot.crashed.panel")).unwrap();
     assert!(top(dir.path(), &["robot", "--once", "--total"]).good().contains("dead: killed"));

@@ -12,6 +12,8 @@ use crate::panel::{Cause, Change};
 pub(super) struct Evidence {
     pub(super) earlier: Executions,
     pub(super) change: Change,
+    /// Parks that may have returned at once, and then were no voluntary switch.
+    pub(super) brief_parks: u64,
 }
 
 impl Evidence {
@@ -31,8 +33,9 @@ impl Evidence {
         if (off_cpu + slack).max(Nanos::ZERO) + faults < over {
             return Cause::OwnOverrun;
         }
-        let Pauses { involuntary, voluntary } = self.pauses();
-        let off_here = self.off_cpu_here(off_cpu, age, involuntary + voluntary);
+        let Pauses { involuntary, voluntary, voluntary_perhaps } = self.pauses();
+        let off_here =
+            self.off_cpu_here(off_cpu, age, involuntary.saturating_add(voluntary_perhaps));
         // What happened before took time before.
         let mut absent = machine.shortest(minor_faults) - age;
         if major_faults > 0 && involuntary == 0 {
@@ -46,20 +49,22 @@ impl Evidence {
         if off_here < over {
             return Cause::Unknown;
         }
-        match (involuntary > 0, voluntary > 0) {
-            (true, false) => Cause::Preempted,
-            (false, true) => Cause::Blocked,
-            (false, false) => machine.without_switch,
-            (true, true) => Cause::Unknown,
+        match (involuntary > 0, voluntary > 0, voluntary_perhaps > 0) {
+            (true, false, false) => Cause::Preempted,
+            (false, true, _) => Cause::Blocked,
+            (false, false, false) => machine.without_switch,
+            _ => Cause::Unknown,
         }
     }
 
     /// The switches that were not for a sleep between executions.
     fn pauses(&self) -> Pauses {
         let Change { involuntary_switches, voluntary_switches, parks, .. } = self.change;
+        let slept = parks.saturating_sub(self.brief_parks);
         Pauses {
             involuntary: involuntary_switches,
             voluntary: voluntary_switches.saturating_sub(parks),
+            voluntary_perhaps: voluntary_switches.saturating_sub(slept),
         }
     }
 
@@ -77,7 +82,10 @@ impl Evidence {
 
 struct Pauses {
     involuntary: u64,
+    /// If each park was a switch, ...
     voluntary: u64,
+    /// ... and if no brief one was.
+    voluntary_perhaps: u64,
 }
 
 #[cfg(test)]
@@ -104,7 +112,7 @@ mod tests {
             ..Change::default()
         };
         let earlier = Executions { longest: us(longest), total: us(guarded) };
-        Evidence { earlier, change }.cause(us(150), us(50), &MACHINE)
+        Evidence { earlier, change, brief_parks: 0 }.cause(us(150), us(50), &MACHINE)
     }
 
     #[test]
@@ -152,7 +160,8 @@ mod tests {
             slack: us(10) * i64::from(parks),
             ..Change::default()
         };
-        Evidence { earlier: Executions::NONE, change }.cause(us(150), us(50), &MACHINE)
+        let evidence = Evidence { earlier: Executions::NONE, change, brief_parks: 0 };
+        evidence.cause(us(150), us(50), &MACHINE)
     }
 
     #[test]
@@ -174,8 +183,14 @@ mod tests {
 
     /// An execution of 150 µs with a budget of 50, right after the baseline.
     fn of(change: Change) -> Cause {
+        with_brief_parks(0, change)
+    }
+
+    /// The same, where so many of the parks were brief.
+    fn with_brief_parks(brief_parks: u64, change: Change) -> Cause {
         let change = Change { awake: us(150), ..change };
-        Evidence { earlier: Executions::NONE, change }.cause(us(150), us(50), &MACHINE)
+        let evidence = Evidence { earlier: Executions::NONE, change, brief_parks };
+        evidence.cause(us(150), us(50), &MACHINE)
     }
 
     #[test]
@@ -187,6 +202,25 @@ mod tests {
         assert_eq!(of(Change { voluntary_switches: 2, parks: 2, ..change }), Cause::Stolen);
         let both = Change { involuntary_switches: 1, voluntary_switches: 1, ..change };
         assert_eq!(of(both), Cause::Unknown, "which of the two took 110 µs?");
+    }
+
+    #[test]
+    fn a_park_that_returned_at_once_does_not_hide_that_the_code_waited() {
+        let change =
+            Change { cpu_time: us(40), voluntary_switches: 1, parks: 1, ..Change::default() };
+        assert_eq!(with_brief_parks(0, change), Cause::Stolen, "the switch was the park's");
+        assert_eq!(with_brief_parks(1, change), Cause::Unknown, "or that of a lock in here");
+        let preempted = Change { involuntary_switches: 1, ..change };
+        assert_eq!(with_brief_parks(0, preempted), Cause::Preempted);
+        assert_eq!(with_brief_parks(1, preempted), Cause::Unknown);
+        let none = Change { voluntary_switches: 0, ..change };
+        assert_eq!(with_brief_parks(1, none), Cause::Stolen, "nobody gave up the core");
+        let more = Change { voluntary_switches: 2, ..change };
+        assert_eq!(
+            with_brief_parks(1, more),
+            Cause::Blocked,
+            "one more than the parks, either way"
+        );
     }
 
     #[test]
@@ -209,7 +243,7 @@ mod tests {
         };
         let verdict = |change| {
             let earlier = Executions { longest: us(20), total: us(80) };
-            Evidence { earlier, change }.cause(us(150), us(50), &MACHINE)
+            Evidence { earlier, change, brief_parks: 0 }.cause(us(150), us(50), &MACHINE)
         };
         assert_eq!(verdict(change), Cause::Unknown, "80 of the 120 may have been before");
         assert_eq!(verdict(Change { minor_faults: 131, ..change }), Cause::PageFault);
@@ -237,6 +271,7 @@ mod tests {
         let evidence = |minor_faults| Evidence {
             earlier: Executions::NONE,
             change: Change { minor_faults, ..change },
+            brief_parks: 0,
         };
         assert_eq!(evidence(0).cause(us(150), us(50), &machine), Cause::OwnOverrun);
         assert_eq!(evidence(1).cause(us(150), us(50), &machine), Cause::Unknown);

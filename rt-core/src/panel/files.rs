@@ -7,7 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::PanelError;
-use super::layout::{Geometry, Header, MAX_CAPACITY, Text};
+use super::layout::{Geometry, Header, Text};
 use super::mapping::Mapping;
 use super::reader::identity_of;
 
@@ -70,18 +70,18 @@ pub(super) fn check_capacity(
     if wanted > limit { Err(PanelError::Capacity { what, wanted, limit }) } else { Ok(()) }
 }
 
-pub(super) const MAX_ENTRIES: u32 = MAX_CAPACITY;
-pub(super) const MAX_TRIPS_PER_PROBE: u32 = 64;
-
 /// The file of the panel `name` in `dir`.
 #[must_use]
 pub fn path_of(dir: &Path, name: &str) -> PathBuf {
     dir.join(format!("{name}{SUFFIX}"))
 }
 
-/// Whether a file name is that of a panel, and if so, whether of a crashed one.
+/// Whether a file name is that of a panel, and if so, whether of a crashed one. No panel's has control
+/// characters, and whoever lists panels prints their names.
 pub(super) fn is_panel_name(file_name: &str) -> Option<bool> {
-    let is_panel = file_name.ends_with(SUFFIX) && !file_name.starts_with('.');
+    let is_panel = file_name.ends_with(SUFFIX)
+        && !file_name.starts_with('.')
+        && !file_name.chars().any(char::is_control);
     is_panel.then(|| file_name.ends_with(CRASHED_SUFFIX))
 }
 

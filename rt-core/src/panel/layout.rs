@@ -22,8 +22,11 @@ pub(crate) const VERSION: u32 = 2;
 /// Every table and every entry starts at a multiple of a cache line.
 pub(crate) const LINE: usize = 64;
 
-/// More entries than this in a table are refused, by writers and by readers.
+/// More probes, histograms or values than this are refused, by writers and by readers.
 pub(crate) const MAX_CAPACITY: u32 = 4_096;
+
+/// More trip records of each probe likewise.
+pub(crate) const MAX_TRIPS_PER_PROBE: u32 = 64;
 
 /// "No such entry" where a cell names another.
 pub(crate) const NONE: u32 = u32::MAX;
@@ -59,10 +62,11 @@ pub(crate) fn encode<const WORDS: usize>(text: &str) -> [u64; WORDS] {
     words
 }
 
-/// The text up to the first zero byte; bytes that are not UTF-8 become replacement characters.
+/// The text up to the first zero byte; bytes that are not UTF-8, and control characters, which would
+/// tell a terminal what to do, become replacement characters.
 pub(crate) fn decode(words: impl Iterator<Item = u64>) -> String {
     let bytes: Vec<u8> = words.flat_map(u64::to_le_bytes).take_while(|&b| b != 0).collect();
-    String::from_utf8_lossy(&bytes).into_owned()
+    String::from_utf8_lossy(&bytes).replace(char::is_control, "\u{fffd}")
 }
 
 /// Words of [`Header::text`], one after the other.
@@ -292,7 +296,18 @@ impl Geometry {
             offsets[index] = offset as usize;
             capacities[index] = capacity;
         }
+        // A sparse file may be as long as these say, and a reader's memory is not.
+        for (table, capacity) in Table::ALL.into_iter().zip(capacities) {
+            if table != Table::Trips && capacity > MAX_CAPACITY {
+                let (found, expected) = (u64::from(capacity), u64::from(MAX_CAPACITY));
+                return Err(PanelError::Corrupt { what: "capacity of a table", found, expected });
+            }
+        }
         let trips_per_probe = header.trips_per_probe.load(Ordering::Relaxed);
+        if trips_per_probe > MAX_TRIPS_PER_PROBE {
+            let (found, expected) = (u64::from(trips_per_probe), u64::from(MAX_TRIPS_PER_PROBE));
+            return Err(PanelError::Corrupt { what: "trips per probe", found, expected });
+        }
         let trips = u64::from(capacities[0]) * u64::from(trips_per_probe);
         expect("trip capacity", u64::from(capacities[3]), trips)?;
         Ok(Self { offsets, capacities, trips_per_probe, file_len: file_len as usize })

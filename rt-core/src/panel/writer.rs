@@ -4,11 +4,12 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::files::{self, MAX_ENTRIES, MAX_TRIPS_PER_PROBE, NewFile, Place};
+use super::files::{self, NewFile, Place};
 use super::handles::Owned;
 use super::layout::{
-    self, Geometry, Header, HistogramCell, IDENTITY_WORDS, LAYOUT_WORDS, MAGIC, NONE, ProbeCell,
-    REASON_WORDS, REASONS, TEXT_WORDS, Text, TripCell, ValueCell,
+    self, Geometry, Header, HistogramCell, IDENTITY_WORDS, LAYOUT_WORDS, MAGIC, MAX_CAPACITY,
+    MAX_TRIPS_PER_PROBE, NONE, ProbeCell, REASON_WORDS, REASONS, TEXT_WORDS, Text, TripCell,
+    ValueCell,
 };
 use super::mapping::Mapping;
 use super::snapshot::{self, PanelSnapshot, ValueKind};
@@ -324,9 +325,9 @@ impl Drop for Shared {
 }
 
 fn geometry(spec: &PanelSpec) -> Result<Geometry, PanelError> {
-    files::check_capacity("probes", spec.probes, MAX_ENTRIES)?;
-    files::check_capacity("histograms", spec.histograms, MAX_ENTRIES)?;
-    files::check_capacity("counters and gauges", spec.values, MAX_ENTRIES)?;
+    files::check_capacity("probes", spec.probes, MAX_CAPACITY)?;
+    files::check_capacity("histograms", spec.histograms, MAX_CAPACITY)?;
+    files::check_capacity("counters and gauges", spec.values, MAX_CAPACITY)?;
     files::check_capacity("trips per probe", spec.trips_per_probe, MAX_TRIPS_PER_PROBE)?;
     Ok(Geometry::new(spec.probes, spec.histograms, spec.values, spec.trips_per_probe))
 }

@@ -100,8 +100,8 @@ impl Account {
         self.mark(now);
         let queued = self.counted.queued - before.queued;
         let off = match self.keeps {
-            Keeps::Core => (now - since) - (self.counted.cpu - before.cpu) - queued,
-            Keeps::Asleep => Nanos::ZERO,
+            Keeps::Core => Some((now - since) - (self.counted.cpu - before.cpu) - queued),
+            Keeps::Asleep => None,
         };
         let faults = self.counted.major_faults.saturating_sub(before.major_faults);
         match judge(length, queued, off, faults) {
@@ -133,16 +133,16 @@ fn major_faults() -> u64 {
     usage.ru_majflt.cast_unsigned()
 }
 
-/// The cause that explains more than half of a span; there is at most one.
-fn judge(length: Nanos, queued: Nanos, off: Nanos, major_faults: u64) -> Cause {
-    if queued > length / 2 {
-        Cause::OtherThread { queued_ns: queued.as_nanos() }
-    } else if major_faults > 0 {
-        Cause::PageFault { faults: major_faults }
-    } else if off > length / 2 {
-        Cause::OffTheCore { off_ns: off.as_nanos() }
-    } else {
-        Cause::Unknown
+/// The cause that explains more than half of a span; there is at most one. Who waits for a disk neither
+/// runs nor queues: where that time is known, `off`, it has to be long enough for page faults, too.
+fn judge(length: Nanos, queued: Nanos, off: Option<Nanos>, major_faults: u64) -> Cause {
+    let most = |span: Nanos| span > length / 2;
+    match (off, major_faults) {
+        _ if most(queued) => Cause::OtherThread { queued_ns: queued.as_nanos() },
+        (Some(off), _) if !most(off) => Cause::Unknown,
+        (Some(off), 0) => Cause::OffTheCore { off_ns: off.as_nanos() },
+        (None, 0) => Cause::Unknown,
+        (_, faults) => Cause::PageFault { faults },
     }
 }
 
@@ -153,11 +153,16 @@ mod tests {
     #[test]
     fn a_cause_is_named_only_if_it_explains_most_of_the_span() {
         let us = Nanos::from_micros;
-        assert_eq!(judge(us(100), us(90), us(5), 0), Cause::OtherThread { queued_ns: 90_000 });
-        assert_eq!(judge(us(100), us(0), us(90), 0), Cause::OffTheCore { off_ns: 90_000 });
-        assert_eq!(judge(us(100), us(0), us(90), 2), Cause::PageFault { faults: 2 });
-        assert_eq!(judge(us(100), us(50), us(50), 0), Cause::Unknown);
-        assert_eq!(judge(us(100), us(0), us(-3), 0), Cause::Unknown);
+        let judged = |queued, off, faults| judge(us(100), us(queued), Some(us(off)), faults);
+        assert_eq!(judged(90, 5, 0), Cause::OtherThread { queued_ns: 90_000 });
+        assert_eq!(judged(0, 90, 0), Cause::OffTheCore { off_ns: 90_000 });
+        assert_eq!(judged(0, 90, 2), Cause::PageFault { faults: 2 });
+        assert_eq!(judged(50, 50, 0), Cause::Unknown);
+        assert_eq!(judged(0, -3, 0), Cause::Unknown);
+        assert_eq!(judged(0, 20, 1), Cause::Unknown, "a fault, and not one that took so long");
+        // How long a thread that slept was off its core is not known.
+        assert_eq!(judge(us(100), us(0), None, 1), Cause::PageFault { faults: 1 });
+        assert_eq!(judge(us(100), us(0), None, 0), Cause::Unknown);
     }
 
     #[test]

@@ -68,10 +68,16 @@ fn add(all: &mut PanelSnapshot, panel: &PanelSnapshot) -> Result<(), Failure> {
             all.probes.push(probe);
             continue;
         };
-        known.executions += probe.executions;
-        known.overruns += probe.overruns;
-        known.idle_overruns += probe.idle_overruns;
-        known.hangs += probe.hangs;
+        // Counts that do not fit come from a panel that something else has overwritten.
+        for (known, count) in [
+            (&mut known.executions, probe.executions),
+            (&mut known.overruns, probe.overruns),
+            (&mut known.idle_overruns, probe.idle_overruns),
+            (&mut known.starved, probe.starved),
+            (&mut known.hangs, probe.hangs),
+        ] {
+            *known = known.saturating_add(count);
+        }
         known.level = known.level.max(probe.level);
         if known.budget != probe.budget {
             known.budget = Nanos::ZERO;
@@ -88,9 +94,9 @@ fn grow(into: &mut HistogramSnapshot, from: &HistogramSnapshot) -> Result<(), Fa
         (0, _) => (from.min, from.max),
         _ => (into.min.min(from.min), into.max.max(from.max)),
     };
-    into.count += from.count;
+    into.count = into.count.saturating_add(from.count);
     into.sum_ns = into.sum_ns.wrapping_add(from.sum_ns);
-    into.overflow += from.overflow;
+    into.overflow = into.overflow.saturating_add(from.overflow);
     Ok(())
 }
 
@@ -117,6 +123,7 @@ mod tests {
             let worked = sinew_rt::guard::Execution::Worked { released };
             guard.exit(released + Nanos::from_micros(*micros), worked);
             own.record(Nanos::from_micros(*micros), released);
+            guard.starved(released, Nanos::from_millis(6), Nanos::from_millis(5));
         }
         let snapshot = panel.snapshot().unwrap();
         Look { path: name.into(), snapshot, life: Life::Killed, interval: None }
@@ -133,7 +140,7 @@ mod tests {
         assert!((20_000..20_200).contains(&shared.quantile(0.5).as_nanos()));
         let probe = snapshot.probe("shared").unwrap();
         assert_eq!((probe.executions, probe.overruns, probe.core), (5, 2, Some(1)));
-        assert_eq!(probe.budget, Nanos::from_micros(100));
+        assert_eq!((probe.budget, probe.starved), (Nanos::from_micros(100), 5));
         assert_eq!(snapshot.histogram("own a", Kind::Span).unwrap().count, 2);
         assert_eq!(snapshot.histogram("own b", Kind::Span).unwrap().count, 3);
     }

@@ -211,7 +211,9 @@ fn follow(args: &HistArgs, open: &[OpenPanel]) -> Outcome {
         let clear = if std::io::stdout().is_terminal() { "\x1b[H\x1b[2J" } else { "" };
         let text = text(args, &looks, merged(&looks)?.as_ref());
         output::print(&format!("{clear}{text}"))?;
-        if !looks.iter().any(|look| look.life.runs()) {
+        // Whoever reads a log as well goes on.
+        let unread = log.is_none() && output::is_unread();
+        if unread || !looks.iter().any(|look| look.life.runs()) {
             return Ok(Exit::Done);
         }
         let waited = stopped.recv_timeout(Duration::from_secs(args.interval_seconds.into()));

@@ -47,6 +47,7 @@ pub(crate) fn difference(
             (&mut new.executions, old.executions),
             (&mut new.overruns, old.overruns),
             (&mut new.idle_overruns, old.idle_overruns),
+            (&mut new.starved, old.starved),
             (&mut new.hangs, old.hangs),
         ] {
             *count = less(&new.name, *count, old)?;
@@ -54,7 +55,8 @@ pub(crate) fn difference(
     }
     interval.trips.retain(|trip| {
         let known = before.trips.iter().filter(|old| old.probe == trip.probe).map(|old| old.number);
-        let counted = before.probes.get(trip.probe).map(|probe| probe.overruns);
+        let counted = before.probes.get(trip.probe);
+        let counted = counted.map(|probe| probe.overruns.saturating_add(probe.starved));
         trip.number > known.chain(counted).max().unwrap_or(0)
     });
     Ok(interval)
@@ -158,6 +160,28 @@ mod tests {
         assert_eq!((interval.probes[0].executions, interval.probes[0].overruns), (3, 1));
         assert_eq!(interval.counter("sent/x"), Some(3));
         assert_eq!(interval.trips.iter().map(|trip| trip.number).collect::<Vec<_>>(), [3]);
+    }
+
+    #[test]
+    fn starved_inputs_are_those_of_the_interval_and_have_trips_of_their_own() {
+        let panel = Panel::anonymous(&PanelSpec::new("example")).unwrap();
+        let spec = GuardSpec {
+            budget: Nanos::from_micros(100),
+            hard_limit: Nanos::from_secs(1),
+            ladder: LadderConfig::report_only(),
+        };
+        let mut guard = Guard::new(panel.probe("loop", None).unwrap(), spec).unwrap();
+        let mut silence = |times: i64| {
+            let ms = Nanos::from_millis(1);
+            (0..times).for_each(|n| guard.starved(Nanos::from_secs(1) + ms * n, ms * 6, ms * 5));
+            panel.snapshot().unwrap()
+        };
+        let (mut before, after) = (silence(3), silence(2));
+        // As where the writer was in the middle of each record: what was counted still tells.
+        before.trips.clear();
+        let interval = difference(&before, &after).unwrap();
+        assert_eq!((interval.probes[0].starved, interval.probes[0].overruns), (2, 0));
+        assert_eq!(interval.trips.iter().map(|trip| trip.number).collect::<Vec<_>>(), [4, 5]);
     }
 
     #[test]

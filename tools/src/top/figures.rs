@@ -167,16 +167,19 @@ impl Figures {
     }
 
     pub(crate) fn overruns(&self) -> (u64, u64) {
-        self.stages
-            .iter()
-            .fold((0, 0), |(all, new), stage| (all + stage.overruns_total, new + stage.overruns))
+        sums(self.stages.iter().map(|stage| (stage.overruns_total, stage.overruns)))
     }
 
     pub(crate) fn drops(&self) -> (u64, u64) {
-        self.drops.iter().fold((0, 0), |(all, new), dropped| {
-            (all + dropped.count_total, new + dropped.drop.count)
-        })
+        sums(self.drops.iter().map(|dropped| (dropped.count_total, dropped.drop.count)))
     }
+}
+
+/// Since the start, and of the interval. A panel that something else has overwritten counts anything.
+fn sums(counts: impl Iterator<Item = (u64, u64)>) -> (u64, u64) {
+    counts.fold((0, 0), |(all, new), (total, count)| {
+        (u64::saturating_add(all, total), u64::saturating_add(new, count))
+    })
 }
 
 impl Stage {

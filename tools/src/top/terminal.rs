@@ -22,8 +22,8 @@ struct Restore;
 
 impl Drop for Restore {
     fn drop(&mut self) {
-        // Prints what fails; nothing more can be done.
-        ratatui::restore();
+        // A terminal that is gone takes nothing, not even what would be said about that.
+        let _gone = ratatui::try_restore();
     }
 }
 
@@ -73,8 +73,15 @@ pub(crate) fn run(mut top: Top, mut watch: Watch) -> Outcome {
                 wait = top.period.into();
                 break;
             }
-            let patience = if top.paused { SIGNALS } else { left.min(SIGNALS) };
-            if !event::poll(patience).map_err(broken)? {
+            if is_gone(Duration::ZERO).map_err(broken)? {
+                return Ok(Exit::Done);
+            }
+            // What was read already first; then wait for more.
+            if !event::poll(Duration::ZERO).map_err(broken)? {
+                let patience = if top.paused { SIGNALS } else { left.min(SIGNALS) };
+                if is_gone(patience).map_err(broken)? {
+                    return Ok(Exit::Done);
+                }
                 continue;
             }
             match event::read().map_err(broken)? {
@@ -91,6 +98,25 @@ pub(crate) fn run(mut top: Top, mut watch: Watch) -> Outcome {
             }
         }
     }
+}
+
+/// Waits for input or a signal for so long, and says whether the terminal is gone: closed, or its
+/// connection lost. Crossterm, told to read from one, tries again for ever.
+fn is_gone(patience: Duration) -> std::io::Result<bool> {
+    let mut input = libc::pollfd { fd: libc::STDIN_FILENO, events: libc::POLLIN, revents: 0 };
+    // Rounded up, so that the rest of a millisecond is no busy loop.
+    let ms = patience.as_micros().div_ceil(1_000);
+    let ms = i32::try_from(ms).unwrap_or(i32::MAX);
+    // SAFETY: `input` is one valid pollfd for the whole call.
+    if unsafe { libc::poll(&raw mut input, 1, ms) } < 0 {
+        let error = std::io::Error::last_os_error();
+        return if error.kind() == std::io::ErrorKind::Interrupted {
+            Ok(false)
+        } else {
+            Err(error)
+        };
+    }
+    Ok(input.revents & (libc::POLLHUP | libc::POLLERR | libc::POLLNVAL) != 0)
 }
 
 fn meaning(event: KeyEvent) -> Option<Key> {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use sinew_rt::panel::{Listed, ProcessIdentity};
 
-use crate::panels::{Look, OpenPanel, PanelDir, name_of};
+use crate::panels::{Look, OpenPanel, PanelDir, is_path, name_of};
 
 /// What one look at one panel came to.
 pub(crate) struct Seen {
@@ -37,14 +37,8 @@ impl Watch {
     /// Looks at every panel that is there now. Only reads.
     pub(crate) fn look(&mut self) -> Sight {
         let wanted = self.wanted.clone();
-        if let Some(path) = wanted.as_deref().filter(|wanted| wanted.contains('/')).map(Path::new) {
-            // A path may be anything, also a copy: it is opened anew each time.
-            let look = OpenPanel::open(path).and_then(|open| open.look());
-            let look = look.map_err(|failure| failure.message);
-            return Sight {
-                panels: vec![Seen { path: path.to_owned(), look }],
-                closed: Vec::new(),
-            };
+        if let Some(path) = wanted.as_deref().filter(|wanted| is_path(wanted)) {
+            return file(Path::new(path));
         }
         let (mut listed, closed) = self.dir.list();
         match &wanted {
@@ -54,6 +48,10 @@ impl Watch {
                 // What is kept of a crash is shown until there is a successor.
                 if listed.iter().any(|panel| !panel.crashed) {
                     listed.retain(|panel| !panel.crashed);
+                }
+                // A copy may have any name.
+                if listed.is_empty() && Path::new(name).is_file() {
+                    return file(Path::new(name));
                 }
             }
         }
@@ -85,4 +83,11 @@ impl Watch {
         let (_, open) = &self.open[path];
         open.look().map_err(|failure| failure.message)
     }
+}
+
+/// A look at one file, which may be anything, also a copy: it is opened anew each time.
+fn file(path: &Path) -> Sight {
+    let look = OpenPanel::open(path).and_then(|open| open.look());
+    let look = look.map_err(|failure| failure.message);
+    Sight { panels: vec![Seen { path: path.to_owned(), look }], closed: Vec::new() }
 }

@@ -33,7 +33,9 @@ pub(super) fn ratio(old: &[f64], new: &[f64], tail: f64) -> Option<Interval> {
     } else {
         0.0
     };
-    Some(Interval { low: (difference - half).exp(), high: (difference + half).exp() })
+    // A run that jumps by decades leaves everything open; JSON has no infinity.
+    let end = |log: f64| log.exp().min(f64::MAX);
+    Some(Interval { low: end(difference - half), high: end(difference + half) })
 }
 
 /// A mean of logarithms, and how far it can be trusted.
@@ -109,6 +111,15 @@ mod tests {
         assert_eq!(ratio(&[100.0; 20], &[150.0; 9], 0.01), None);
         let zeros = ratio(&[0.0; 20], &[0.0; 20], 0.01).unwrap();
         assert_eq!((zeros.low, zeros.high), (1.0, 1.0));
+    }
+
+    #[test]
+    fn an_interval_without_end_is_a_number_too() {
+        let jumps: Vec<f64> = (0..20).map(|n| if n < 10 { 1.0 } else { 1e14 }).collect();
+        let open = ratio(&jumps, &jumps, 1e-6).unwrap();
+        assert!(open.low >= 0.0 && open.high.is_finite(), "{open:?}");
+        let json = serde_json::to_string(&open).unwrap();
+        assert_eq!(serde_json::from_str::<Interval>(&json).unwrap(), open, "{json}");
     }
 
     #[test]
