@@ -22,6 +22,7 @@ pub mod sequence_lock;
 #[cfg(not(loom))]
 #[expect(unreachable_pub, reason = "public only for the tests under the model checker")]
 mod sequence_lock;
+pub mod stack;
 pub mod supervisor;
 mod surroundings;
 mod sync;

@@ -18,8 +18,8 @@ use crate::pipeline::receive::{self, Filter, ReceiveOutputs, ReceiveStage, Unver
 use crate::pipeline::send::SendStage;
 use crate::pipeline::verify::{self, SenderClock, VerifyInputs, VerifyStage};
 use crate::pipeline::{Drops, FRAMES_PER_POLL};
-use crate::security::Admission;
 use crate::security::hello::Handshake;
+use crate::security::{self, Admission};
 use crate::transport::buffer::{FrameBuffer, FramePool};
 use crate::transport::{self, BATCH, Endpoint};
 use crate::wire::{Domain, FRAME_MAX, SigningContext};
@@ -82,6 +82,7 @@ pub(super) fn start(mut builder: NodeBuilder) -> Result<Node, NodeError> {
     if strictness == Strictness::Require && !process.refused.is_empty() {
         return Err(NodeError::Refused(process.refused));
     }
+    security::choose_stack(&who.identity, clock::now);
     let epoch = who.own.epoch;
     let wait = config.realtime.wait;
     let keep_awake_cores = config.realtime.keep_awake.clone();

@@ -13,6 +13,7 @@ pub mod hello;
 pub mod identity;
 pub mod keyfile;
 mod peer_clock;
+mod placement;
 mod private_file;
 pub mod verify;
 
@@ -24,4 +25,4 @@ pub use identity::{DidError, Identity, KeyRefused, PublicKey};
 pub use keyfile::{KeyFileError, KeyTextError};
 pub use peer_clock::PeerClock;
 pub use private_file::PrivateFileError;
-pub use verify::{BadSignature, Trust, Verified, verify, verify_envelope};
+pub use verify::{BadSignature, Trust, Verified, choose_stack, verify, verify_envelope};

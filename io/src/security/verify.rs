@@ -1,9 +1,13 @@
 //! The one place where a signature is checked, and the only maker of verified envelopes.
 
+use std::hint::black_box;
+
 use ed25519_dalek::Signature;
+use sinew_rt::clock::Nanos;
 use thiserror::Error;
 
-use super::identity::PublicKey;
+use super::identity::{Identity, PublicKey};
+use super::placement::{self, placed};
 use crate::delivery::DropReason;
 use crate::wire::{Envelope, EnvelopeHeader, SIGNATURE_LEN, SigningContext};
 
@@ -44,9 +48,27 @@ pub fn verify(
         room.copy_from_slice(part);
         len += part.len();
     }
-    key.verifying()
-        .verify_strict(&message[..len], &Signature::from_bytes(signature))
-        .map_err(|_| BadSignature::Invalid)
+    let signature = Signature::from_bytes(signature);
+    match placed(|| strict(key, &message[..len], &signature)) {
+        true => Ok(()),
+        false => Err(BadSignature::Invalid),
+    }
+}
+
+/// Not inlined, so that its frame and those below lie alike under whoever calls it.
+#[inline(never)]
+fn strict(key: &PublicKey, message: &[u8], signature: &Signature) -> bool {
+    key.verifying().verify_strict(message, signature).is_ok()
+}
+
+/// Lets all later checks of this process run where the stack suits them best, by the time that
+/// checks of a message signed with `identity` take at various positions. About 4 ms, once.
+pub fn choose_stack(identity: &Identity, now: impl FnMut() -> Nanos) {
+    let message = [0; 256];
+    let signature = Signature::from_bytes(&identity.sign(&[&message]));
+    placement::choose(now, || {
+        black_box(strict(identity.public(), black_box(&message), &signature));
+    });
 }
 
 /// Whether unsigned envelopes are let through.

@@ -5,6 +5,7 @@ use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use sinew_io::wire::Domain;
 use sinew_io::wire::envelope::ENVELOPE_HEADER_LEN;
 use sinew_rt::clock::{self, Nanos};
+use sinew_rt::stack;
 use std::hint::black_box;
 
 use super::bare::wait_until;
@@ -64,10 +65,15 @@ pub(crate) fn paced(leg: &Leg, role: Role, start: Nanos, recording: &Recording) 
     }
 }
 
-/// Checks one message after the other during the bursts; a span is the time of `leg.batch` checks.
+/// Positions of the stack over which the loop of checks goes, so that no luck with one is judged.
+const POSITIONS: usize = 16;
+
+/// Checks one message after the other during the bursts; a span is the time of `leg.batch` checks, all
+/// at one position of the stack, and the next span has the next position.
 pub(crate) fn verify_loop(leg: &Leg, start: Nanos, recording: &Recording) {
     let signed = Signed::new();
     let mut messages = signed.messages.iter().cycle();
+    let mut positions = (0..POSITIONS).map(|n| n * (stack::PERIOD / POSITIONS)).cycle();
     loop {
         match leg.bursts.window(start, clock::now()) {
             Window::Over => return,
@@ -75,11 +81,14 @@ pub(crate) fn verify_loop(leg: &Leg, start: Nanos, recording: &Recording) {
             Window::Burst(until) => {
                 let mut begin = clock::now();
                 while begin < until {
-                    for (message, signature) in messages.by_ref().take(leg.batch as usize) {
-                        let good = signed.verifying.verify_strict(black_box(message), signature);
-                        assert!(good.is_ok(), "a signature made a moment ago is good");
-                        recording.received();
-                    }
+                    stack::at_offset(positions.next().unwrap_or_default(), || {
+                        for (message, signature) in messages.by_ref().take(leg.batch as usize) {
+                            let good =
+                                signed.verifying.verify_strict(black_box(message), signature);
+                            assert!(good.is_ok(), "a signature made a moment ago is good");
+                            recording.received();
+                        }
+                    });
                     let end = clock::now();
                     recording.record(end - begin, end - begin, end);
                     begin = end;
