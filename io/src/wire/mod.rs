@@ -11,6 +11,7 @@ pub mod envelope;
 pub mod frame;
 pub mod hello;
 pub mod names;
+pub mod report;
 
 pub use envelope::{Class, Envelope, EnvelopeFields, EnvelopeHeader, PayloadTooLong};
 pub use frame::{Frame, FrameHeader, FrameKind, Malformed, RawFrame, Slot, decode};
