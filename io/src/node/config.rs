@@ -375,7 +375,7 @@ pub const MAX_PEER_NAME: usize = 15;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::housekeeping;
+    use crate::node::greeter;
     use crate::pipeline::{Drops, deliver, receive, verify};
     use sinew_rt::panel::{Panel, PanelSpec};
 
@@ -410,7 +410,7 @@ mod tests {
             ("receive", receive::REASONS),
             ("verify", verify::REASONS),
             ("deliver", deliver::REASONS),
-            ("handshake", housekeeping::REASONS),
+            ("handshake", greeter::REASONS),
         ] {
             Drops::register(&panel, stage, reasons, &peers).unwrap();
         }

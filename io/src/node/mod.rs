@@ -27,6 +27,7 @@ mod assemble;
 mod builder;
 mod config;
 mod file;
+mod greeter;
 mod housekeeping;
 mod log;
 mod ownership;
@@ -36,6 +37,7 @@ mod process;
 mod recheck;
 mod running;
 mod seats;
+mod stages;
 mod topics;
 mod who;
 

@@ -11,7 +11,7 @@ use crate::security::Trust;
 use crate::wire::hello::STREAMS_MAX;
 use crate::wire::{Class, EnvelopeFields, KeyId, Sequence, TopicId};
 use sinew_rt::clock::Nanos;
-use sinew_rt::panel::{Kind, Panel};
+use sinew_rt::panel::{Kind, Panel, PanelError};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -68,10 +68,11 @@ pub(super) fn publications(
     let outlet = |Publication { topic, schema, source }| -> Result<Outlet, NodeError> {
         let TopicConfig { name, auth, lifespan, .. } = &config.topics[topic];
         let lifespan_us = lifespan.map_or(0, |span| span.as_unsigned() / 1_000);
-        // A topic has one schema in a node, which a subscription to it has shown already.
-        let gauge = format!("schema/{name}");
-        if panel.snapshot()?.gauge(&gauge).is_none() {
-            panel.gauge(&gauge)?.set(schema.get().cast_signed());
+        match panel.gauge(&format!("schema/{name}")) {
+            Ok(gauge) => gauge.set(schema.get().cast_signed()),
+            // A topic has one schema in a node, which a subscription to it has shown already.
+            Err(PanelError::NameTaken { .. }) => {}
+            Err(error) => return Err(error.into()),
         }
         Ok(Outlet {
             source,

@@ -41,8 +41,8 @@ impl Drops {
     }
 
     /// Tells the first drop for each reason and source through `log`, from [`Drops::log`].
-    pub(crate) fn logged(self, log: LogSender) -> Self {
-        Self { log: Some(log), ..self }
+    pub(crate) fn log_to(&mut self, log: LogSender) {
+        self.log = Some(log);
     }
 
     /// The ends through which first drops are told off the lane. `source` names lane and stage.
