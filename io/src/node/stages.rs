@@ -142,12 +142,12 @@ pub(super) struct Parts<'a> {
 }
 
 /// Everything of a node that messages pass, ready to run.
-pub(super) struct Stages {
-    pub(super) receive: ReceiveStage,
-    pub(super) verify: VerifyStage,
-    pub(super) deliver: DeliverStage,
-    pub(super) send: SendStage,
-    pub(super) greeter: Greeter,
+pub(crate) struct Stages {
+    pub(crate) receive: ReceiveStage,
+    pub(crate) verify: VerifyStage,
+    pub(crate) deliver: DeliverStage,
+    pub(crate) send: SendStage,
+    pub(crate) greeter: Greeter,
 }
 
 impl Parts<'_> {

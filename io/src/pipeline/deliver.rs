@@ -4,6 +4,7 @@ use super::verified::VerifiedFrame;
 use super::{Drops, FRAMES_PER_POLL};
 use crate::delivery::DropReason;
 use crate::message::{MAX_MESSAGE, Message};
+use crate::simulation::{Branch, Fault, planted, reached};
 use crate::wire::{Envelope, Epoch, KeyId, SchemaId, Sequence, TopicId};
 use sinew_rt::clock::Nanos;
 use sinew_rt::guard::Execution;
@@ -157,12 +158,14 @@ fn deliver(routes: &mut [Route], verified: &VerifiedFrame, now: Nanos) -> Result
         .map_err(|_| DropReason::UnknownTopic)?;
     let route = &mut routes[route];
     let schema = envelope.header.schema();
-    if route.schema.is_some_and(|wanted| wanted != schema) {
+    let foreign = route.schema.is_some_and(|wanted| wanted != schema);
+    if foreign && !planted(Fault::SchemaNotChecked) {
+        reached(Branch::SchemaMismatch);
         route.foreign_schema.set(schema.get() as i64);
         return Err(DropReason::SchemaMismatch);
     }
     let times = Times { sent_at: verified.sent_at(), received_at: verified.received_at() };
-    route.sink.deliver(&envelope, times)?;
+    route.sink.deliver(&envelope, times).inspect_err(|_| reached(Branch::SubscriberFull))?;
     route.delivered.increment();
     route.age.record(now - verified.sent_at(), now);
     Ok(())
