@@ -2,7 +2,7 @@
 //! next to nothing, faults that can be planted, and which branches of the protocol were reached.
 //!
 //! All of it exists under the cargo feature `simulation` only, which no default build has. Without it
-//! [`planted`] is a constant `false`, [`reached`] does nothing, and the compiler removes both.
+//! `planted` is a constant `false`, `reached` does nothing, and the compiler removes both.
 //!
 //! What is set here (cheap signatures, a planted fault, reached branches) is set for the thread that
 //! sets it, so simulations may run on as many threads as there are.
