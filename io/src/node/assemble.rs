@@ -134,7 +134,8 @@ fn panel(builder: &NodeBuilder) -> Result<Panel, NodeError> {
     let loops = u32::from(builder.loops);
     spec.probes = (4 + builder.stages.len()) as u32 + LOOP_PROBES * loops;
     spec.histograms = 2 * spec.probes + topics as u32 + LOOP_HISTOGRAMS * loops;
-    spec.values = (sources * (reasons + 5) + 4 * topics + 64) as u32;
+    let reliable = builder.config.topics.iter().filter(|topic| topic.class.is_reliable()).count();
+    spec.values = (sources * (reasons + 5) + 5 * topics + 5 * reliable + 64) as u32;
     Ok(Panel::create(&spec)?)
 }
 
@@ -174,6 +175,7 @@ fn wire_up(
         who,
         subscriptions: builder.subscriptions,
         publications: builder.publications,
+        events: builder.events,
         endpoint,
         panel,
         seats: lanes.seats(housekeeping_bell),
@@ -197,6 +199,10 @@ fn wire_up(
     if let Some(doorbell) = lanes.doorbell(Send) {
         // Nobody else sets it: a builder starts once.
         let _ = builder.send_doorbell.set(doorbell);
+    }
+
+    if let Some(doorbell) = lanes.doorbell(Deliver) {
+        let _ = builder.deliver_doorbell.set(doorbell);
     }
 
     let supervisor = Supervisor::new(panel).map_err(|error| NodeError::System {

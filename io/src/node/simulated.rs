@@ -17,6 +17,9 @@ use std::path::PathBuf;
 const PEERS_RINGS: usize = 256;
 const PEER_RING_MIN: usize = 16;
 
+/// Frames that wait in all readers together: 640 kB. A real node has room for 64 in each.
+const HELD: usize = 512;
+
 /// What there is of such a node.
 pub(crate) struct Simulated {
     pub(crate) stages: Stages,
@@ -48,11 +51,13 @@ pub(crate) fn connect(
     let mut room = Room::of_node(peers, true);
     room.peer = (PEERS_RINGS / peers.max(1)).max(PEER_RING_MIN);
     room.ready = 0;
+    room.held = HELD;
     let stages = Parts {
         config,
         who,
         subscriptions: builder.subscriptions,
         publications: builder.publications,
+        events: builder.events,
         endpoint,
         panel: &panel,
         seats: Seats::default(),

@@ -5,20 +5,27 @@ use super::NodeError;
 use super::builder::{Publication, Subscription};
 use super::config::NodeConfig;
 use super::greeter::{self, Greeter, PeerGauges};
-use super::plan::StageName::{self, Deliver, Receive, Verify};
-use super::topics::{publications, subscriptions};
+use super::plan::StageName::{self, Deliver, Receive, Send, Verify};
+use super::topics::{
+    Published, Subscribed, publications, report_outlets, report_rules, subscriptions,
+};
 use super::who::Who;
 use crate::delivery::StreamTable;
-use crate::pipeline::deliver::{self, DeliverStage};
+use crate::delivery::reader::READER_SLOTS;
+use crate::pipeline::deliver::{self, DeliverStage, Reports};
+use crate::pipeline::link::LINK_RING;
 use crate::pipeline::receive::{self, Filter, ReceiveOutputs, ReceiveStage, Unverified};
+use crate::pipeline::resend::ReliableSend;
 use crate::pipeline::send::SendStage;
 use crate::pipeline::verify::{self, SenderClock, VerifyInputs, VerifyStage};
+use crate::pipeline::watch::TopicEvent;
 use crate::pipeline::{Drops, FRAMES_PER_POLL};
 use crate::security::Admission;
 use crate::security::hello::Handshake;
 use crate::transport::buffer::{FrameBuffer, FramePool};
 use crate::transport::{BATCH, Endpoint};
-use crate::wire::{Domain, FRAME_MAX, SigningContext};
+use crate::wire::report::{REPORTS, REPORTS_OPEN};
+use crate::wire::{Domain, FRAME_MAX, SigningContext, TopicId};
 use sinew_rt::clock::Nanos;
 use sinew_rt::panel::Panel;
 use sinew_rt::ring::{self, Consumer, Producer};
@@ -70,6 +77,8 @@ pub(super) struct Room {
     pub(super) lives: usize,
     /// Frames that the transport holds ready.
     pub(super) ready: usize,
+    /// Frames that wait in readers for those before them, of which each can hold 64.
+    pub(super) held: usize,
 }
 
 impl Room {
@@ -83,12 +92,14 @@ impl Room {
             lives: LIVES_RING,
             // Each socket holds a batch.
             ready: (peers + 1) * BATCH,
+            held: usize::MAX,
         }
     }
 
-    /// All rings may be full at once.
-    fn slots(&self, peers: usize) -> usize {
-        peers * self.peer + self.strangers + self.verified + self.handshakes + self.ready
+    /// All rings may be full at once, and all readers.
+    fn slots(&self, peers: usize, readers: usize) -> usize {
+        let held = (readers * READER_SLOTS as usize).min(self.held);
+        peers * self.peer + self.strangers + self.verified + self.handshakes + self.ready + held
     }
 }
 
@@ -132,6 +143,7 @@ pub(super) struct Parts<'a> {
     pub(super) who: Who,
     pub(super) subscriptions: Vec<Subscription>,
     pub(super) publications: Vec<Publication>,
+    pub(super) events: Vec<(usize, Producer<TopicEvent>)>,
     pub(super) endpoint: Endpoint,
     pub(super) panel: &'a Panel,
     pub(super) seats: Seats,
@@ -166,11 +178,22 @@ impl Parts<'_> {
             between(seats.of(Receive), &seats.greeter, room.handshakes);
         let (lives, lives_in) = between(&seats.greeter, seats.of(Verify), room.lives);
 
+        let subscribed = subscriptions(self.subscriptions, self.events, config, &who, panel, now)?;
+        let published = publications(self.publications, config, &who, panel, now)?;
+        let Subscribed { mut rules, routes, reliable, watches } = subscribed;
+        // Nodes without reliable topics pay for none of this.
+        let has_reliable = !reliable.is_empty() || !published.reliable.is_empty();
+        if has_reliable {
+            rules.extend(report_rules(config.mode));
+            rules.sort_unstable_by_key(|rule| rule.topic);
+        }
+        let readers: usize = reliable.iter().map(|route| route.streams.len()).sum();
+
         let homes: Vec<_> = config.peers.iter().map(|peer| peer.address).collect();
         let admission = Admission::new(config.admission, homes.len(), now);
         let receive = ReceiveStage {
             transport: endpoint.receiver,
-            pool: FramePool::new(room.slots(peers), FrameBuffer::new),
+            pool: FramePool::new(room.slots(peers, readers), FrameBuffer::new),
             filter: Filter {
                 cluster: who.cluster.tag(),
                 peers: who.peers.clone(),
@@ -184,7 +207,10 @@ impl Parts<'_> {
             },
         };
 
-        let (rules, routes) = subscriptions(self.subscriptions, config, panel)?;
+        let (adopted, adopted_in) = match has_reliable {
+            true => Some(between(seats.of(Verify), seats.of(Deliver), room.lives)).unzip(),
+            false => (None, None),
+        };
         let topics: Vec<_> = rules.iter().map(|rule| rule.topic).collect();
         let verify = VerifyStage {
             inputs: VerifyInputs::new(from_peers_in, strangers_in),
@@ -196,18 +222,52 @@ impl Parts<'_> {
             streams: StreamTable::new(peers, &topics)
                 .map_err(|error| config.error("topic", error.to_string(), ""))?,
             rules,
+            adopted,
+            duplicate_at: vec![None; peers],
             peers: who.peers.clone(),
             checked: panel.counter("verify.signatures_checked")?,
             drops: drops("verify", verify::REASONS)?,
         };
-        let deliver =
-            DeliverStage { input: verified_in, routes, drops: drops("deliver", deliver::REASONS)? };
+        let (to_send, heard) = match has_reliable {
+            true => Some(between(seats.of(Deliver), seats.of(Send), LINK_RING)).unzip(),
+            false => (None, None),
+        };
+        let reports = match to_send.zip(adopted_in) {
+            Some((to_send, lives)) => Some(Reports {
+                signed: TopicId::of(REPORTS),
+                open: TopicId::of(REPORTS_OPEN),
+                to_send,
+                lives,
+                late: panel.counter("reports.late_in_deliver")?,
+            }),
+            None => None,
+        };
+        let deliver = DeliverStage {
+            input: verified_in,
+            routes,
+            reliable,
+            watches,
+            reports,
+            drops: drops("deliver", deliver::REASONS)?,
+        };
 
-        let outlets = publications(self.publications, config, &who, panel)?;
-        let streams: Vec<_> = outlets
-            .iter()
-            .map(|outlet| (outlet.fields.topic, outlet.next_sequence.clone()))
-            .collect();
+        let Published { outlets, reliable } = published;
+        let report_outlets = report_outlets(&who);
+        let all = outlets.iter().chain(reliable.iter().map(|reliable| &reliable.outlet));
+        let mut streams: Vec<_> =
+            all.map(|outlet| (outlet.fields.topic, outlet.next_sequence.clone())).collect();
+        if has_reliable {
+            let reports = report_outlets.iter();
+            streams.extend(reports.map(|it| (it.fields.topic, it.next_sequence.clone())));
+        }
+        let keys = who.peers.iter().map(|(_, peer)| peer.key.id()).collect();
+        let reliable = match heard {
+            Some(heard) => {
+                let late = panel.counter("reports.late_in_send")?;
+                Some(Box::new(ReliableSend::new(reliable, heard, keys, report_outlets, late)))
+            }
+            None => None,
+        };
         let lost =
             config.peers.iter().map(|peer| panel.counter(&format!("send.lost@{}", peer.name)));
         let send = SendStage {
@@ -220,6 +280,7 @@ impl Parts<'_> {
             frames: Box::new([[0; FRAME_MAX]; BATCH]),
             lens: [0; BATCH],
             turn: 0,
+            reliable,
         };
 
         let gauges = |name: &String| -> Result<PeerGauges, NodeError> {

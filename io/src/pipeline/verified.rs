@@ -55,6 +55,11 @@ impl VerifiedFrame {
         self.slot.received_at
     }
 
+    /// The enrolled peer whose envelope it is.
+    pub(crate) fn peer(&self) -> PeerIndex {
+        self.slot.peer
+    }
+
     pub(crate) fn charged_to(&self) -> Option<PeerIndex> {
         self.slot.charged_to()
     }

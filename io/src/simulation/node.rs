@@ -101,7 +101,18 @@ impl SimNode {
     /// read make work before that.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Nanos> {
-        self.challenge_due
+        let Simulated { stages, programs, .. } = &self.node;
+        let of = |name: StageName, stage: &dyn Stage| {
+            stage.next_deadline().filter(|_| !self.stalled[name as usize])
+        };
+        let own = [
+            of(StageName::Receive, &stages.receive),
+            of(StageName::Verify, &stages.verify),
+            of(StageName::Deliver, &stages.deliver),
+            of(StageName::Send, &stages.send),
+        ];
+        let programs = programs.iter().filter_map(|stage| of(StageName::Send, &**stage));
+        own.into_iter().flatten().chain(programs).chain(self.challenge_due).min()
     }
 
     /// Whether datagrams wait in the socket's buffer.
