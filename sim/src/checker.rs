@@ -6,12 +6,13 @@
 use std::fmt;
 
 use sinew_io::delivery::DropReason;
-use sinew_io::wire::{Envelope, FrameKind, RawFrame, TopicId};
+use sinew_io::wire::{Envelope, Frame, KeyId, TopicId, decode};
 use sinew_rt::clock::Nanos;
 use zerocopy::{FromBytes, IntoBytes};
 
+use crate::host::real::REJECTED_EVERY;
 use crate::host::{Address, Heard, Outcome, Payload, STRANGERS};
-use crate::plan::{HEALING, Kind, Plan, TOPICS};
+use crate::plan::{ESTOP_DEADLINE, HEALING, Kind, Plan, TOPICS};
 
 /// After the healing a living node must be heard by its peers at least this often.
 pub const UNHEARD_MAX: Nanos = Nanos::from_secs(3);
@@ -24,7 +25,6 @@ const fn tolerated(span: Nanos) -> Nanos {
 /// Numbers below this are remembered one by one.
 const SEEN_MAX: u64 = 1 << 26;
 const TOPIC_COUNT: usize = TOPICS.len();
-const PAYLOAD: usize = size_of::<Payload>();
 
 const _: () = assert!(UNHEARD_MAX.as_nanos() < HEALING.as_nanos());
 
@@ -145,9 +145,7 @@ struct Ear {
     life: u32,
     /// Whether any life of it was heard.
     open: bool,
-    /// Messages that the sender had published when its life was announced.
-    announced: u64,
-    /// The next number that is due, 0 before the first.
+    /// The next number that is due, of reliable topics.
     expected: u64,
     /// The newest value.
     newest: u64,
@@ -156,9 +154,9 @@ struct Ear {
 }
 
 impl Ear {
-    fn begin(&mut self, life: u32, announced: u64) {
+    fn begin(&mut self, life: u32) {
         self.seen.clear();
-        (self.life, self.open, self.announced) = (life, true, announced);
+        (self.life, self.open) = (life, true);
         (self.expected, self.newest) = (0, 0);
     }
 
@@ -211,6 +209,8 @@ pub struct Checker {
     /// What arrived intact and has to be delivered before the node rests: receiver, sender, life, number.
     due: Vec<(u16, u32, u8, u64)>,
     key_of: Vec<u64>,
+    /// By node: whom it knows.
+    peers: Vec<Vec<u16>>,
     /// The counts.
     pub counts: CheckerCounts,
     violation: Option<Violation>,
@@ -236,6 +236,7 @@ impl Checker {
             accounts: Vec::new(),
             due: Vec::new(),
             key_of: (0..n as u16).map(key_of).collect(),
+            peers: (0..n as u16).map(|node| plan.peers(node).collect()).collect(),
             counts: CheckerCounts::default(),
             violation: None,
         }
@@ -265,7 +266,7 @@ impl Checker {
         self.up[n] = true;
         for sender in 0..self.nodes {
             for ear in &mut self.ears[n * self.nodes + sender] {
-                ear.begin(0, 0);
+                ear.begin(0);
                 ear.open = false;
             }
             self.heard_at[n * self.nodes + sender] = now;
@@ -363,14 +364,16 @@ impl Checker {
             Heard::Gap { topic, from, epoch, first, last } => {
                 self.gap(now, node, topic, (from, epoch), (first, last));
             }
-            Heard::NewLife { topic, from, epoch } => self.new_life(now, node, topic, from, epoch),
+            Heard::NewLife { topic, from, epoch, first } => {
+                self.new_life(now, node, topic, (from, epoch), first);
+            }
             Heard::Outcome { topic, sequence, outcome } => {
                 self.outcome(now, node, topic, sequence, outcome);
             }
             Heard::Forbidden { payload } => {
                 self.accuse(now, node, Rule::Forbidden, || format!("{payload:?} on a closed topic"));
             }
-            Heard::Well { .. } => {}
+            Heard::Well { topic, well } => self.well(now, node, topic, well),
         }
     }
 
@@ -388,7 +391,7 @@ impl Checker {
         let life = payload.life;
         let ear = self.ear(node, payload.node, topic);
         if !ear.open || life > ear.life {
-            ear.begin(life, 0);
+            ear.begin(life);
         }
         let known = ear.life;
         if life < known {
@@ -431,12 +434,13 @@ impl Checker {
         self.hears(now, node, payload.node);
     }
 
-    fn new_life(&mut self, now: Nanos, node: u16, topic: u8, from: u16, epoch: u64) {
+    fn new_life(&mut self, now: Nanos, node: u16, topic: u8, (from, epoch): (u16, u64), first: u64) {
         let Some(life) = self.life_of(from, epoch) else {
             let text = || format!("epoch {epoch} of n{from} never was");
             return self.accuse(now, node, Rule::Forged, text);
         };
-        let announced = self.count_of(from, life, topic);
+        let published = self.count_of(from, life, topic);
+        let liar = self.is_liar(from);
         let ear = self.ear(node, from, topic);
         if ear.open && life <= ear.life && ear.expected != 0 {
             let known = ear.life;
@@ -444,7 +448,13 @@ impl Checker {
                 format!("life {life} of n{from} is announced after life {known}")
             });
         }
-        ear.begin(life, announced);
+        ear.begin(life);
+        ear.expected = first;
+        if (first == 0 || first > published + 1) && !liar {
+            self.accuse(now, node, Rule::SilentLoss, || {
+                format!("life {life} of n{from} is to begin at {first}, and {published} were published")
+            });
+        }
     }
 
     /// Whether the checker can hold the sender's word against what was published.
@@ -458,11 +468,12 @@ impl Checker {
             return false;
         };
         let ear = self.ear(node, from, topic);
-        if !ear.open || life > ear.life {
-            // Everything before could be lost unseen, so nothing is known to have been announced.
-            ear.begin(life, u64::MAX);
+        let (open, known) = (ear.open, ear.life);
+        if !open || life > known {
+            ear.begin(life);
+            self.accuse(now, node, Rule::Epoch, || format!("life {life} of n{from} was not announced"));
+            return false;
         }
-        let known = ear.life;
         if life < known {
             self.accuse(now, node, Rule::Duplicate, || {
                 format!("life {life} of n{from} goes on after life {known} began")
@@ -493,19 +504,12 @@ impl Checker {
             }
             self.in_time(now, node, topic, payload, published);
         }
-        let liar = self.is_liar(from);
         let ear = self.ear(node, from, topic);
-        let (expected, announced) = (ear.expected, ear.announced);
+        let expected = ear.expected;
         let first_time = ear.see(sequence);
         ear.expected = sequence.saturating_add(1).max(expected);
         if !first_time {
             self.accuse(now, node, Rule::Duplicate, || format!("{name} {sequence} of n{from} comes again"));
-        } else if expected == 0 {
-            if announced != u64::MAX && sequence > announced + 1 && !liar {
-                self.accuse(now, node, Rule::SilentLoss, || {
-                    format!("{name} of n{from} begins at {sequence}; announced after {announced}")
-                });
-            }
         } else if sequence < expected {
             self.accuse(now, node, Rule::Order, || {
                 format!("{name} {sequence} of n{from} after {}", expected - 1)
@@ -529,19 +533,13 @@ impl Checker {
         let life = self.ear(node, from, topic).life;
         let published = self.count_of(from, life, topic);
         let ear = self.ear(node, from, topic);
-        let (expected, announced) = (ear.expected, ear.announced);
+        let expected = ear.expected;
         ear.expected = last.saturating_add(1).max(expected);
         let what = || format!("gap {first}..={last} of {name} of n{from}");
         if first > last || first == 0 {
             return self.accuse(now, node, Rule::FalseGap, || format!("{} is no range", what()));
         }
-        if expected == 0 {
-            if announced != u64::MAX && first > announced + 1 && !liar {
-                self.accuse(now, node, Rule::SilentLoss, || {
-                    format!("{} is the first word; announced after {announced}", what())
-                });
-            }
-        } else if first < expected {
+        if first < expected {
             self.accuse(now, node, Rule::FalseGap, || format!("{} after {}", what(), expected - 1));
         } else if first > expected {
             self.accuse(now, node, Rule::SilentLoss, || {
@@ -565,6 +563,22 @@ impl Checker {
         }
     }
 
+    /// "All is well" must have been said in time by one that the node knows.
+    fn well(&mut self, now: Nanos, node: u16, topic: u8, well: bool) {
+        if !well {
+            return;
+        }
+        let guardians = &self.peers[usize::from(node)];
+        let said = guardians.iter().flat_map(|peer| &self.lives[usize::from(*peer)]);
+        // Only the last lives of each can have said it lately, and the last word of each counts.
+        let last = said.filter_map(|life| life.published[usize::from(topic)].last().copied()).max();
+        if last.is_none_or(|last| now - last > tolerated(ESTOP_DEADLINE)) {
+            self.accuse(now, node, Rule::EStop, || {
+                format!("all is said to be well, and the last to say so did at {last:?}")
+            });
+        }
+    }
+
     fn outcome(&mut self, now: Nanos, node: u16, topic: u8, sequence: u64, outcome: Outcome) {
         let place = match outcome {
             Outcome::Accepted => 0,
@@ -576,6 +590,18 @@ impl Checker {
         self.counts.outcomes[place] += 1;
         let life = self.lives[usize::from(node)].len().saturating_sub(1) as u32;
         let published = self.count_of(node, life, topic);
+        let rejected = sequence % REJECTED_EVERY == 0;
+        let wrong = match outcome {
+            Outcome::Accepted => rejected,
+            Outcome::Rejected(reason) => !rejected || u64::from(reason) != sequence % 200,
+            _ => false,
+        };
+        let liar_may_have_said_it = self.liar.is_some_and(|liar| self.peers[usize::from(node)].contains(&liar));
+        if wrong && !liar_may_have_said_it {
+            self.accuse(now, node, Rule::Outcome, || {
+                format!("command {sequence} is said to be {outcome:?}, which no program decided")
+            });
+        }
         if sequence == 0 || sequence > published {
             return self.accuse(now, node, Rule::Outcome, || {
                 format!("an outcome of command {sequence}, and {published} were sent")
@@ -603,17 +629,18 @@ impl Checker {
         if to >= STRANGERS {
             self.owe(now, from, to, frame.len());
         }
-        let Ok(raw) = RawFrame::parse(frame) else {
-            return self.accuse(now, from, Rule::Wire, || "a frame that is none".to_owned());
-        };
-        let wrong_key = raw.header.sender().get() != self.key_of[usize::from(from)];
-        if raw.kind == FrameKind::Clear {
-            let Ok(envelope) = Envelope::parse(raw.body) else {
-                return self.accuse(now, from, Rule::Wire, || "an envelope that is none".to_owned());
-            };
-            self.envelope(now, from, &envelope);
+        match decode(frame) {
+            Err(error) => self.accuse(now, from, Rule::Wire, || format!("no frame: {error}")),
+            Ok(Frame::Handshake(handshake)) => self.sender(now, from, handshake.message.from()),
+            Ok(Frame::Clear(envelope)) => {
+                self.sender(now, from, envelope.header.source());
+                self.envelope(now, from, &envelope);
+            }
         }
-        if wrong_key {
+    }
+
+    fn sender(&mut self, now: Nanos, from: u16, named: KeyId) {
+        if named.get() != self.key_of[usize::from(from)] {
             self.accuse(now, from, Rule::Wire, || "a frame in another name".to_owned());
         }
     }
@@ -631,9 +658,14 @@ impl Checker {
         };
         let sequence = header.sequence().get();
         let expected = Payload::new(self.seed, from, number, topic as u8, sequence);
-        let body = envelope.payload.get(..PAYLOAD).unwrap_or_default();
+        // An emergency stop's messages only count.
+        let wanted = match TOPICS[topic].kind {
+            Kind::EStop => &expected.number.to_le_bytes()[..],
+            _ => expected.as_bytes(),
+        };
+        let body = envelope.payload.get(..wanted.len()).unwrap_or_default();
         let published = self.published_at(&expected);
-        if published.is_none() || body != expected.as_bytes() {
+        if published.is_none() || body != wanted {
             return self.accuse(now, from, Rule::Wire, || {
                 let got = Payload::read_from_bytes(body);
                 format!("sends {got:?} as {} {sequence} of life {number}", TOPICS[topic].name)
@@ -678,15 +710,12 @@ impl Checker {
     /// An intact frame of `from` arrives at a node that runs: if it is best effort and its stream is known, it
     /// has to be delivered at once.
     pub fn arrives(&mut self, now: Nanos, node: u16, from: u16, frame: &[u8]) {
-        let Some((sequence, epoch)) = RawFrame::parse(frame).ok().and_then(|raw| {
-            let envelope = Envelope::parse(raw.body).ok()?;
-            let queue = TOPICS.iter().position(|topic| topic.kind == Kind::Queue)?;
-            (raw.kind == FrameKind::Clear && envelope.header.topic() == self.topics[queue])
-                .then(|| (envelope.header.sequence().get(), envelope.header.epoch().get()))
-        }) else {
-            return;
-        };
         let Some(topic) = TOPICS.iter().position(|topic| topic.kind == Kind::Queue) else { return };
+        let Ok(Frame::Clear(envelope)) = decode(frame) else { return };
+        if envelope.header.topic() != self.topics[topic] {
+            return;
+        }
+        let (sequence, epoch) = (envelope.header.sequence().get(), envelope.header.epoch().get());
         let Some(life) = self.life_of(from, epoch) else { return };
         let payload = Payload::new(self.seed, from, life, topic as u8, sequence);
         let (Some(published), Some(lifespan)) = (self.published_at(&payload), TOPICS[topic].lifespan)

@@ -8,8 +8,7 @@ use sinew_io::delivery::{Verdict, Window};
 use sinew_io::wire::envelope::encode;
 use sinew_io::wire::report::{Acknowledgement, ENTRY_LEN, Entry, Heartbeat, REPORTS};
 use sinew_io::wire::{
-    Class, ClusterTag, Envelope, EnvelopeFields, Epoch, FRAME_MAX, KeyId, RawFrame, SchemaId, Sequence,
-    TopicId,
+    Class, ClusterTag, EnvelopeFields, Epoch, FRAME_MAX, Frame, KeyId, SchemaId, Sequence, TopicId, decode,
 };
 use sinew_rt::clock::Nanos;
 use zerocopy::{FromBytes, IntoBytes};
@@ -115,8 +114,7 @@ impl Toy {
     }
 
     fn take_in(&mut self, frame: &[u8]) -> Option<()> {
-        let raw = RawFrame::parse(frame).ok()?;
-        let envelope = Envelope::parse(raw.body).ok()?;
+        let Ok(Frame::Clear(envelope)) = decode(frame) else { return None };
         let header = envelope.header;
         let (body, given) = envelope.payload.split_at_checked(envelope.payload.len().checked_sub(CHECK)?)?;
         let sequence = header.sequence().get();
@@ -205,7 +203,7 @@ impl Toy {
                 let topic_number = topic as u8;
                 if expected == 0 {
                     reader.expected[topic] = first;
-                    self.heard.push_back(Heard::NewLife { topic: topic_number, from, epoch });
+                    self.heard.push_back(Heard::NewLife { topic: topic_number, from, epoch, first });
                 } else if first > expected {
                     reader.expected[topic] = first;
                     self.heard.push_back(Heard::Gap {
