@@ -147,7 +147,7 @@ struct Ear {
     open: bool,
     /// The next number that is due, of reliable topics.
     expected: u64,
-    /// The newest value.
+    /// The newest value, or the first of a queue's messages.
     newest: u64,
     /// One bit for each message delivered.
     seen: Vec<u64>,
@@ -209,6 +209,8 @@ pub struct Checker {
     /// What arrived intact and has to be delivered before the node rests: receiver, sender, life, number.
     due: Vec<(u16, u32, u8, u64)>,
     key_of: Vec<u64>,
+    /// By sender, receiver, topic: the highest number that was on the wire in this life.
+    sent: Vec<[u64; TOPIC_COUNT]>,
     /// By node: whom it knows.
     peers: Vec<Vec<u16>>,
     /// The counts.
@@ -236,6 +238,7 @@ impl Checker {
             accounts: Vec::new(),
             due: Vec::new(),
             key_of: (0..n as u16).map(key_of).collect(),
+            sent: vec![[0; TOPIC_COUNT]; n * n],
             peers: (0..n as u16).map(|node| plan.peers(node).collect()).collect(),
             counts: CheckerCounts::default(),
             violation: None,
@@ -272,6 +275,7 @@ impl Checker {
             self.heard_at[n * self.nodes + sender] = now;
         }
         self.blocked[n].fill(None);
+        self.sent[n * self.nodes..][..self.nodes].fill([0; TOPIC_COUNT]);
     }
 
     /// A node is killed.
@@ -426,10 +430,14 @@ impl Checker {
         }
         let Some(published) = self.genuine(now, node, topic, payload) else { return };
         self.in_time(now, node, topic, payload, published);
-        if self.adopt(now, node, topic, payload)
-            && !self.ear(node, payload.node, topic).see(payload.number)
-        {
-            self.accuse(now, node, Rule::Duplicate, || format!("{payload:?} is delivered again"));
+        if self.adopt(now, node, topic, payload) {
+            let ear = self.ear(node, payload.node, topic);
+            if ear.newest == 0 {
+                ear.newest = payload.number;
+            }
+            if !ear.see(payload.number) {
+                self.accuse(now, node, Rule::Duplicate, || format!("{payload:?} is delivered again"));
+            }
         }
         self.hears(now, node, payload.node);
     }
@@ -634,7 +642,7 @@ impl Checker {
             Ok(Frame::Handshake(handshake)) => self.sender(now, from, handshake.message.from()),
             Ok(Frame::Clear(envelope)) => {
                 self.sender(now, from, envelope.header.source());
-                self.envelope(now, from, &envelope);
+                self.envelope(now, (from, to), &envelope);
             }
         }
     }
@@ -645,7 +653,7 @@ impl Checker {
         }
     }
 
-    fn envelope(&mut self, now: Nanos, from: u16, envelope: &Envelope<'_>) {
+    fn envelope(&mut self, now: Nanos, (from, to): (u16, Address), envelope: &Envelope<'_>) {
         let header = envelope.header;
         let Some(life) = self.lives[usize::from(from)].last() else { return };
         let (epoch, sent) = (life.epoch, header.epoch().get());
@@ -672,12 +680,16 @@ impl Checker {
             });
         }
         let (kind, lifespan) = (TOPICS[topic].kind, TOPICS[topic].lifespan);
-        if let (true, Some(lifespan), Some(published)) = (kind.is_reliable(), lifespan, published)
+        let sent = &mut self.sent[usize::from(from) * self.nodes + usize::from(to)][topic];
+        let again = sequence <= *sent;
+        *sent = sequence.max(*sent);
+        self.counts.repeated += u64::from(again && kind.is_reliable());
+        if let (true, Some(lifespan), Some(published)) = (kind.is_reliable() && again, lifespan, published)
             && now - published > tolerated(lifespan)
         {
             let age = now - published;
             self.accuse(now, from, Rule::Repeated, || {
-                format!("{} {sequence} is sent {age} after it was published", TOPICS[topic].name)
+                format!("{} {sequence} is sent again {age} after it was published", TOPICS[topic].name)
             });
         }
     }
@@ -723,7 +735,9 @@ impl Checker {
             return;
         };
         let ear = self.ear(node, from, topic as u8);
-        let known = ear.open && ear.life == life && !ear.seen.is_empty() && !ear.has_seen(sequence);
+        // What was sent before the receiver's life began need not come.
+        let begun = ear.newest != 0 && sequence > ear.newest;
+        let known = ear.open && ear.life == life && begun && !ear.has_seen(sequence);
         // The node may think it as much older as the clocks may differ by what it knows.
         if known && now - published < lifespan / 4 {
             self.due.push((from, life, topic as u8, sequence));
