@@ -136,6 +136,10 @@ struct Life {
     epoch: u64,
     /// By topic: when each message was published, the first first.
     published: [Vec<Nanos>; TOPIC_COUNT],
+    /// One bit for each command that has an outcome.
+    resolved: Vec<u64>,
+    /// Commands that have one.
+    resolved_count: u64,
 }
 
 /// What one node knows of one topic of one peer.
@@ -211,6 +215,8 @@ pub struct Checker {
     key_of: Vec<u64>,
     /// By sender, receiver, topic: the highest number that was on the wire in this life.
     sent: Vec<[u64; TOPIC_COUNT]>,
+    /// Whether nodes tell what became of commands.
+    knows_outcomes: bool,
     /// By node: whom it knows.
     peers: Vec<Vec<u16>>,
     /// The counts.
@@ -221,7 +227,7 @@ pub struct Checker {
 impl Checker {
     /// The judge of the run that `plan` describes. `key_of` gives the key id of each node.
     #[must_use]
-    pub fn new(plan: &Plan, key_of: impl Fn(u16) -> u64) -> Self {
+    pub fn new(plan: &Plan, knows_outcomes: bool, key_of: impl Fn(u16) -> u64) -> Self {
         let n = plan.nodes;
         Self {
             seed: plan.seed,
@@ -239,6 +245,7 @@ impl Checker {
             due: Vec::new(),
             key_of: (0..n as u16).map(key_of).collect(),
             sent: vec![[0; TOPIC_COUNT]; n * n],
+            knows_outcomes,
             peers: (0..n as u16).map(|node| plan.peers(node).collect()).collect(),
             counts: CheckerCounts::default(),
             violation: None,
@@ -265,7 +272,12 @@ impl Checker {
         if epoch <= last {
             self.accuse(now, node, Rule::Epoch, || format!("epoch {epoch} begins after epoch {last}"));
         }
-        self.lives[n].push(Life { epoch, published: Default::default() });
+        self.lives[n].push(Life {
+            epoch,
+            published: Default::default(),
+            resolved: Vec::new(),
+            resolved_count: 0,
+        });
         self.up[n] = true;
         for sender in 0..self.nodes {
             for ear in &mut self.ears[n * self.nodes + sender] {
@@ -615,6 +627,18 @@ impl Checker {
                 format!("an outcome of command {sequence}, and {published} were sent")
             });
         }
+        if let Some(own) = self.lives[usize::from(node)].last_mut() {
+            let (word, bit) = ((sequence / 64) as usize, 1 << (sequence % 64));
+            if own.resolved.len() <= word {
+                own.resolved.resize(word + 1, 0);
+            }
+            let again = own.resolved[word] & bit != 0;
+            own.resolved[word] |= bit;
+            own.resolved_count += 1;
+            if again {
+                self.accuse(now, node, Rule::Outcome, || format!("a second outcome of command {sequence}: {outcome:?}"));
+            }
+        }
         let taken = |receiver: usize| {
             let ear = &self.ears[receiver * self.nodes + usize::from(node)][usize::from(topic)];
             ear.open && ear.life == life && ear.has_seen(sequence)
@@ -783,6 +807,9 @@ impl Checker {
 
     /// The run is over: every message of a reliable topic was delivered or is in a gap.
     pub fn end(&mut self, now: Nanos, plan: &Plan) {
+        if self.knows_outcomes {
+            (0..self.nodes as u16).for_each(|node| self.resolved(now, node));
+        }
         for &(a, b) in &plan.edges {
             for (node, sender) in [(a, b), (b, a)] {
                 if !self.judges(plan, node, sender) {
@@ -793,6 +820,22 @@ impl Checker {
                         self.complete(now, node, sender, topic);
                     }
                 }
+            }
+        }
+    }
+
+    /// Every command of the last lives has an outcome.
+    fn resolved(&mut self, now: Nanos, node: u16) {
+        for (topic, plan) in TOPICS.iter().enumerate() {
+            if plan.kind != Kind::Command || !self.up[usize::from(node)] {
+                continue;
+            }
+            let Some(life) = self.lives[usize::from(node)].last() else { continue };
+            let (published, resolved) = (life.published[topic].len() as u64, life.resolved_count);
+            if resolved < published {
+                self.accuse(now, node, Rule::Outcome, || {
+                    format!("{published} commands, and {resolved} outcomes at the end")
+                });
             }
         }
     }

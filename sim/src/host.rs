@@ -177,6 +177,9 @@ pub struct WouldBlock;
 
 /// One node in one life. A killed node is dropped, with everything in it.
 pub trait Host: Sized {
+    /// Whether it tells what became of commands.
+    const KNOWS_OUTCOMES: bool;
+
     /// Starts a life.
     ///
     /// # Errors

@@ -188,6 +188,8 @@ fn outcome(outcome: sinew_io::node::Outcome) -> Outcome {
 }
 
 impl Host for Real {
+    const KNOWS_OUTCOMES: bool = true;
+
     fn start(birth: &Birth<'_>) -> Result<Self, String> {
         let Birth { plan, node: me, epoch, life_id, boot, seed, now, .. } = *birth;
         let mut builder = NodeBuilder::new(format!("n{me}"))
@@ -218,6 +220,11 @@ impl Host for Real {
             writings.push(writing);
         }
         let forbidden = builder.queue(FORBIDDEN, CAPACITY).map_err(words)?;
+        // The liar announces the closed topic, so that only its lack of permission stands before it.
+        let _announced = match plan.liar == Some(me) {
+            true => Some(builder.publisher::<Payload>(FORBIDDEN).map_err(words)?),
+            false => None,
+        };
         let life = SimLife { epoch: Epoch::new(epoch), life: life_id, boot, seed };
         let node = SimNode::start(builder, life, address(me), now).map_err(words)?;
         Ok(Self { node, me, epoch, peers, readings, writings, forbidden })
