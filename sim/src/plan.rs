@@ -5,6 +5,7 @@
 
 use sinew_rt::clock::Nanos;
 
+use crate::checker::Rule;
 use crate::fault::{Fault, FaultKind};
 use crate::random::Random;
 
@@ -61,11 +62,35 @@ const fn ms(ms: i64) -> Nanos {
 
 /// The topics of every run: 66 messages a second from each node.
 pub const TOPICS: &[TopicPlan] = &[
-    TopicPlan { name: "arm/state", kind: Kind::Control, lifespan: Some(ms(100)), period: ms(40), burst: 1 },
-    TopicPlan { name: "arm/events", kind: Kind::Queue, lifespan: Some(ms(2_000)), period: ms(200), burst: 3 },
-    TopicPlan { name: "arm/command", kind: Kind::Command, lifespan: Some(ms(400)), period: ms(125), burst: 2 },
+    TopicPlan {
+        name: "arm/state",
+        kind: Kind::Control,
+        lifespan: Some(ms(100)),
+        period: ms(40),
+        burst: 1,
+    },
+    TopicPlan {
+        name: "arm/events",
+        kind: Kind::Queue,
+        lifespan: Some(ms(2_000)),
+        period: ms(200),
+        burst: 3,
+    },
+    TopicPlan {
+        name: "arm/command",
+        kind: Kind::Command,
+        lifespan: Some(ms(400)),
+        period: ms(125),
+        burst: 2,
+    },
     TopicPlan { name: "arm/track", kind: Kind::Stream, lifespan: None, period: ms(250), burst: 5 },
-    TopicPlan { name: "arm/alive", kind: Kind::EStop, lifespan: Some(ms(150)), period: ms(125), burst: 1 },
+    TopicPlan {
+        name: "arm/alive",
+        kind: Kind::EStop,
+        lifespan: Some(ms(150)),
+        period: ms(125),
+        burst: 1,
+    },
 ];
 
 /// Silence of all guardians for longer than this is the stop.
@@ -117,6 +142,8 @@ pub struct Plan {
     pub topics: Vec<u8>,
     /// Nodes that take no part, though they were drawn.
     pub absent: Vec<u16>,
+    /// Promises whose breach does not end the run.
+    pub tolerated: Vec<Rule>,
     /// When all faults are over and all links are good.
     pub healed: Nanos,
     /// When nobody publishes any more.
@@ -141,7 +168,8 @@ impl Plan {
         let edges = edges(nodes, random);
         let machines = machines(nodes, random);
         let lies = |kind: &FaultKind| matches!(kind, FaultKind::Lie | FaultKind::Flood);
-        let liar = (nodes >= 4 && settings.kinds.iter().any(lies)).then(|| random.index(nodes) as u16);
+        let liar =
+            (nodes >= 4 && settings.kinds.iter().any(lies)).then(|| random.index(nodes) as u16);
         let faults = faults(nodes, &edges, liar, &settings.kinds, healed, random);
         let topics = (0..TOPICS.len() as u8).collect();
         Self {
@@ -153,6 +181,7 @@ impl Plan {
             faults,
             topics,
             absent: Vec::new(),
+            tolerated: Vec::new(),
             healed,
             quiet,
             end: length,
@@ -187,6 +216,8 @@ pub struct Cut {
     pub topics: Option<Vec<u8>>,
     /// When the healing begins, if earlier.
     pub healed: Option<Nanos>,
+    /// Promises whose breach does not end the run: to look for others while one is being mended.
+    pub tolerated: Vec<Rule>,
 }
 
 impl Plan {
@@ -194,6 +225,7 @@ impl Plan {
     #[must_use]
     pub fn cut(mut self, cut: &Cut) -> Self {
         self.absent.clone_from(&cut.absent);
+        self.tolerated.clone_from(&cut.tolerated);
         if let Some(left) = &cut.faults {
             self.faults.retain(|fault| left.contains(&fault.number));
         }
