@@ -121,7 +121,15 @@ impl<T: Message> CommandPublisher<T> {
     /// # Errors
     /// [`PublisherFull`] when the receivers, or the send stage, are behind: it would have to wait.
     pub fn send(&mut self, command: &T) -> Result<Sequence, PublisherFull> {
-        self.publisher.publish_at(command, clock::now())?;
+        self.send_at(command, clock::now())
+    }
+
+    /// The same for a command that was made at `at`, from which its lifespan counts.
+    ///
+    /// # Errors
+    /// [`PublisherFull`] when the receivers, or the send stage, are behind: it would have to wait.
+    pub fn send_at(&mut self, command: &T, at: Nanos) -> Result<Sequence, PublisherFull> {
+        self.publisher.publish_at(command, at)?;
         let sequence = Sequence::new(self.next);
         self.next += 1;
         Ok(sequence)
