@@ -7,6 +7,7 @@ use crate::pipeline::Drops;
 use crate::pipeline::receive::Unverified;
 use crate::security::PeerIndex;
 use crate::security::hello::{Handshake, Outcome, PeerLife, Received};
+use crate::simulation::{Branch, reached};
 use crate::transport::Transmit;
 use crate::wire::{Sequence, StreamStart, TopicId};
 use sinew_rt::clock::Nanos;
@@ -36,7 +37,7 @@ pub(crate) const REASONS: &[DropReason] = &[
 ];
 
 /// What the panel shows about one peer.
-pub(super) struct PeerGauges {
+pub(crate) struct PeerGauges {
     pub(super) epoch: Gauge,
     pub(super) round_trip_ns: Gauge,
     pub(super) heard_at_ns: Gauge,
@@ -45,24 +46,24 @@ pub(super) struct PeerGauges {
 }
 
 /// What speaks with peers about lives.
-pub(super) struct Greeter {
-    pub(super) handshake: Handshake,
-    pub(super) frames: Consumer<Unverified>,
-    pub(super) transport: Box<dyn Transmit>,
-    pub(super) lives: Producer<PeerLife>,
+pub(crate) struct Greeter {
+    pub(crate) handshake: Handshake,
+    pub(crate) frames: Consumer<Unverified>,
+    pub(crate) transport: Box<dyn Transmit>,
+    pub(crate) lives: Producer<PeerLife>,
     /// This node's streams, with the number of the next envelope of each.
-    pub(super) streams: Vec<(TopicId, Arc<AtomicU64>)>,
-    pub(super) peers: Vec<PeerGauges>,
-    pub(super) handshakes: Counter,
+    pub(crate) streams: Vec<(TopicId, Arc<AtomicU64>)>,
+    pub(crate) peers: Vec<PeerGauges>,
+    pub(crate) handshakes: Counter,
     /// Handshake frames of ours that the transport did not take.
-    pub(super) lost: Counter,
-    pub(super) drops: Drops,
+    pub(crate) lost: Counter,
+    pub(crate) drops: Drops,
 }
 
 impl Greeter {
     /// Handles the frames that wait, sends the Challenges that are due, and says when the next one
     /// is. `random` fills bytes that nobody can guess.
-    pub(super) fn turn(&mut self, now: Nanos, random: &mut dyn FnMut(&mut [u8])) -> Option<Nanos> {
+    pub(crate) fn turn(&mut self, now: Nanos, random: &mut dyn FnMut(&mut [u8])) -> Option<Nanos> {
         for _ in 0..FRAMES_PER_TURN {
             let Some(frame) = self.frames.pop() else { break };
             self.take_in(frame, now);
@@ -74,7 +75,7 @@ impl Greeter {
     }
 
     /// Whether no frame waits.
-    pub(super) fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         self.frames.is_empty()
     }
 
@@ -101,6 +102,7 @@ impl Greeter {
                 // The verify stage comes first: what the panel shows is already in force. When that
                 // stage is behind, the next Hello, a second later, says it again.
                 if self.lives.push(life).is_err() {
+                    reached(Branch::LivesRingFull);
                     return self.drops.count(slot.charged_to(), DropReason::QueueFull, now);
                 }
                 self.show(&life, slot.received_at);

@@ -38,6 +38,8 @@ mod process;
 mod recheck;
 mod running;
 mod seats;
+#[cfg(feature = "simulation")]
+pub(crate) mod simulated;
 mod stages;
 mod topics;
 mod who;

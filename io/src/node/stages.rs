@@ -77,6 +77,8 @@ pub(super) struct Room {
     pub(super) lives: usize,
     /// Frames that the transport holds ready.
     pub(super) ready: usize,
+    /// Frames that wait in readers for those before them, of which each can hold 64.
+    pub(super) held: usize,
 }
 
 impl Room {
@@ -90,12 +92,14 @@ impl Room {
             lives: LIVES_RING,
             // Each socket holds a batch.
             ready: (peers + 1) * BATCH,
+            held: usize::MAX,
         }
     }
 
-    /// All rings may be full at once.
-    fn slots(&self, peers: usize) -> usize {
-        peers * self.peer + self.strangers + self.verified + self.handshakes + self.ready
+    /// All rings may be full at once, and all readers.
+    fn slots(&self, peers: usize, readers: usize) -> usize {
+        let held = (readers * READER_SLOTS as usize).min(self.held);
+        peers * self.peer + self.strangers + self.verified + self.handshakes + self.ready + held
     }
 }
 
@@ -150,12 +154,12 @@ pub(super) struct Parts<'a> {
 }
 
 /// Everything of a node that messages pass, ready to run.
-pub(super) struct Stages {
-    pub(super) receive: ReceiveStage,
-    pub(super) verify: VerifyStage,
-    pub(super) deliver: DeliverStage,
-    pub(super) send: SendStage,
-    pub(super) greeter: Greeter,
+pub(crate) struct Stages {
+    pub(crate) receive: ReceiveStage,
+    pub(crate) verify: VerifyStage,
+    pub(crate) deliver: DeliverStage,
+    pub(crate) send: SendStage,
+    pub(crate) greeter: Greeter,
 }
 
 impl Parts<'_> {
@@ -189,10 +193,7 @@ impl Parts<'_> {
         let admission = Admission::new(config.admission, homes.len(), now);
         let receive = ReceiveStage {
             transport: endpoint.receiver,
-            pool: FramePool::new(
-                room.slots(peers) + readers * READER_SLOTS as usize,
-                FrameBuffer::new,
-            ),
+            pool: FramePool::new(room.slots(peers, readers), FrameBuffer::new),
             filter: Filter {
                 cluster: who.cluster.tag(),
                 peers: who.peers.clone(),

@@ -17,7 +17,7 @@ use crate::wire::hello::STREAMS_MAX;
 use crate::wire::report::{self, REPORTS, REPORTS_OPEN};
 use crate::wire::{Class, EnvelopeFields, Epoch, KeyId, SchemaId, Sequence, TopicId};
 use sinew_rt::clock::Nanos;
-use sinew_rt::panel::{Kind, Panel};
+use sinew_rt::panel::{Kind, Panel, PanelError};
 use sinew_rt::ring::Producer;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -219,10 +219,11 @@ pub(super) fn publications(
     for Publication { topic, schema, source, outcomes } in publications {
         let TopicConfig { name, class, auth, lifespan, reliability, .. } = &config.topics[topic];
         let lifespan_us = lifespan.map_or(0, |span| span.as_unsigned() / 1_000);
-        // A topic has one schema in a node, which a subscription to it has shown already.
-        let gauge = format!("schema/{name}");
-        if panel.snapshot()?.gauge(&gauge).is_none() {
-            panel.gauge(&gauge)?.set(schema.get().cast_signed());
+        match panel.gauge(&format!("schema/{name}")) {
+            Ok(gauge) => gauge.set(schema.get().cast_signed()),
+            // A topic has one schema in a node, which a subscription to it has shown already.
+            Err(PanelError::NameTaken { .. }) => {}
+            Err(error) => return Err(error.into()),
         }
         let topic = TopicId::of(name);
         let trust = trust(*auth, config.mode);

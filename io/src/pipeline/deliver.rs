@@ -8,6 +8,7 @@ use super::{Drops, FRAMES_PER_POLL};
 use crate::delivery::DropReason;
 use crate::message::{MAX_MESSAGE, Message};
 use crate::security::PeerLife;
+use crate::simulation::{Branch, Fault, planted, reached};
 use crate::wire::report::{self, Entry};
 use crate::wire::{Envelope, Epoch, KeyId, SchemaId, Sequence, TopicId};
 use sinew_rt::clock::Nanos;
@@ -278,12 +279,14 @@ fn deliver(
     now: Nanos,
 ) -> Result<(), DropReason> {
     let schema = envelope.header.schema();
-    if route.schema.is_some_and(|wanted| wanted != schema) {
+    let foreign = route.schema.is_some_and(|wanted| wanted != schema);
+    if foreign && !planted(Fault::SchemaNotChecked) {
+        reached(Branch::SchemaMismatch);
         route.foreign_schema.set(schema.get() as i64);
         return Err(DropReason::SchemaMismatch);
     }
     let times = Times { sent_at: verified.sent_at(), received_at: verified.received_at() };
-    route.sink.deliver(envelope, times)?;
+    route.sink.deliver(envelope, times).inspect_err(|_| reached(Branch::SubscriberFull))?;
     route.delivered.increment();
     route.age.record(now - verified.sent_at(), now);
     Ok(())

@@ -11,6 +11,7 @@ use super::{Drops, FRAMES_PER_POLL};
 use crate::delivery::{DropReason, StreamTable};
 use crate::security::{Enrolment, PeerIndex, Trust, Verified, verify_envelope};
 use crate::security::{PeerClock, PeerLife};
+use crate::simulation::{Branch, Fault, planted, reached};
 use crate::wire::{Class, Envelope, KeyId, SigningContext, TopicId};
 use sinew_rt::clock::Nanos;
 use sinew_rt::guard::Execution;
@@ -100,7 +101,8 @@ impl VerifyInputs {
         let mut in_turn = (self.turn..).zip(from).chain((0..).zip(before));
         match in_turn.find_map(|(peer, ring)| Some((peer, ring.pop()?))) {
             Some((peer, frame)) => {
-                self.turn = (peer + 1) % self.peers.len();
+                let next = if planted(Fault::PeersTurnsOff) { 0 } else { peer + 1 };
+                self.turn = next % self.peers.len();
                 Some(frame)
             }
             None => self.strangers.pop(),
@@ -232,7 +234,10 @@ impl VerifyStage {
         let verified = VerifiedFrame::prove(frame, |envelope| {
             self.check(envelope, claimed, received_at, now, cost)
         })?;
-        self.output.push(verified).map_err(|_| DropReason::QueueFull)
+        self.output.push(verified).map_err(|_| {
+            reached(Branch::VerifiedRingFull);
+            DropReason::QueueFull
+        })
     }
 
     /// The proof that an envelope in the name of `claimed` is genuine, new and permitted, and when it
@@ -247,7 +252,9 @@ impl VerifyStage {
     ) -> Result<(Verified<'a>, Nanos), DropReason> {
         let header = envelope.header;
         let destination = header.destination();
-        if destination != KeyId::EVERYONE && destination != self.own_key {
+        let ours = destination == KeyId::EVERYONE || destination == self.own_key;
+        if !ours && !planted(Fault::DestinationNotChecked) {
+            reached(Branch::NotForUs);
             return Err(DropReason::NotForUs);
         }
         if header.class() == Some(Class::Durable) {
@@ -262,7 +269,9 @@ impl VerifyStage {
             return Err(DropReason::ClassMismatch);
         }
         let peer = self.peers.get(claimed).ok_or(DropReason::UnknownKey)?;
-        if rule.trust == Trust::Signed && envelope.signature.is_none() {
+        let unsigned = envelope.signature.is_none() && !planted(Fault::UnsignedAccepted);
+        if rule.trust == Trust::Signed && unsigned {
+            reached(Branch::NotSigned);
             return Err(DropReason::NotSigned);
         }
         let sequence = header.sequence();
@@ -287,22 +296,30 @@ impl VerifyStage {
                 None
             }
         };
+        if planted(Fault::WindowBeforeAuthentication) && pending.is_some() {
+            let early = self.streams.peek(claimed, rule.topic, header.epoch(), sequence)?;
+            self.streams.commit(early)?;
+        }
         if envelope.signature.is_some() {
             *cost = Cost::Signature;
             self.checked.increment();
         }
-        let verified = verify_envelope(rule.trust, &self.context, &peer.key, envelope)?;
+        let verified = verify_envelope(rule.trust, &self.context, &peer.key, envelope)
+            .inspect_err(|_| reached(Branch::BadSignature))?;
         if let Some(pending) = pending {
             self.streams.commit(pending)?;
         }
         if !matches!(rule.dedup, Dedup::Reports) && !peer.may_publish(rule.topic) {
+            reached(Branch::NotPermitted);
             return Err(DropReason::NotPermitted);
         }
         let sent_at = self.clocks[claimed.get()].to_ours(header.sent_at(), received_at, now);
         let lifespan = [header.lifespan(), rule.lifespan].into_iter().flatten().min();
+        let expired = lifespan.is_some_and(|lifespan| now - sent_at > lifespan);
         // A reader goes on without a message that is too old, and says so; it must know of it.
         let judged_later = matches!(rule.dedup, Dedup::Readers(_));
-        if !judged_later && lifespan.is_some_and(|lifespan| now - sent_at > lifespan) {
+        if expired && !judged_later && !planted(Fault::LifespanIgnored) {
+            reached(Branch::Expired);
             return Err(DropReason::Expired);
         }
         Ok((verified, sent_at))
