@@ -3,6 +3,7 @@
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 
 pub mod drop_reason;
+pub mod reader;
 pub mod streams;
 pub mod window;
 
