@@ -254,6 +254,18 @@ fn an_end_that_could_not_be_asked_for_is_not_given_up_before_it_can_be() {
 }
 
 #[test]
+fn messages_that_merely_arrive_in_order_do_not_put_off_the_gap_after_them() {
+    let mut reader = reader();
+    reader.heartbeat(&heartbeat(1, 4), MS).unwrap();
+    for sequence in [1, 2] {
+        take(&mut reader, sequence, MS * 50);
+        assert_eq!(reader.next(MS * 50), frame(sequence));
+    }
+    assert_eq!(reader.next_deadline(), Some(MS * 3));
+    assert_eq!(reader.next(MS * 101), gap(3, 4));
+}
+
+#[test]
 fn what_the_writer_has_no_longer_is_a_gap_at_once_around_what_is_held() {
     let mut reader = reader();
     take(&mut reader, 3, MS);
@@ -298,6 +310,8 @@ fn a_liar_that_announces_everything_gets_gaps_of_what_it_was_allowed_to_send() {
     assert_eq!(reader.next(MS * 101), gap(1, 64));
     assert_eq!(reader.next(MS * 101), None);
     // Without a report nothing more was allowed, so nothing more is missing.
+    reader.room(1_000, MS * 101);
+    reader.heartbeat(&heartbeat(1, u64::MAX), MS * 101).unwrap();
     assert_eq!(reader.next(MS * 1_000_000), None);
 }
 
@@ -354,6 +368,30 @@ fn a_duplicate_makes_an_acknowledgement_due_but_a_flood_of_them_one_a_millisecon
         reports += u32::from(reader.report(now).is_some());
     }
     assert_eq!(reports, 10);
+}
+
+#[test]
+fn a_duplicate_is_answered_whether_the_reader_or_the_stage_before_it_found_it() {
+    let mut reader = reader();
+    take(&mut reader, 1, MS);
+    reader.next(MS);
+    assert_eq!(acknowledgement(&mut reader, MS * 6).unwrap().floor.get(), 1);
+    take(&mut reader, 1, MS * 10);
+    assert_eq!(acknowledgement(&mut reader, MS * 10).unwrap().floor.get(), 1);
+    reader.duplicate(MS * 20);
+    assert_eq!(acknowledgement(&mut reader, MS * 20).unwrap().floor.get(), 1);
+}
+
+#[test]
+fn what_the_subscriber_takes_late_is_acknowledged_soon_after() {
+    let mut reader = reader();
+    reader.room(0, MS);
+    take(&mut reader, 1, MS);
+    assert_eq!(acknowledgement(&mut reader, MS * 6).unwrap().floor.get(), 0);
+    reader.room(1, MS * 20);
+    assert_eq!(reader.next(MS * 20), frame(1));
+    assert_eq!(reader.next_deadline(), Some(MS * 25));
+    assert_eq!(acknowledgement(&mut reader, MS * 25).unwrap().floor.get(), 1);
 }
 
 #[test]
@@ -522,6 +560,7 @@ fn a_decided_command_is_reported_unasked_once_with_the_acknowledgement() {
     assert_eq!(outcomes(&mut reader, MS), Some((1, vec![16, 0, 1])));
     assert_eq!(acknowledgement(&mut reader, MS).unwrap().floor.get(), 3);
     assert_eq!(reader.report(MS), None);
+    assert_eq!(reader.next_deadline(), Some(MS * 51), "a command to come is not decided");
 }
 
 #[test]

@@ -227,6 +227,7 @@ impl Model {
             }
             assert_eq!(shown == 0, bits == 0);
             assert!(limit >= self.limit, "a promise was taken back");
+            assert!(limit >= self.floor, "room for what is done");
             assert!(limit <= self.allowed && limit <= self.floor.saturating_add(64));
             self.limit = limit;
         }
