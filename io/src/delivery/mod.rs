@@ -3,7 +3,6 @@
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 
 pub mod drop_reason;
-pub mod outcome;
 pub mod reader;
 pub mod streams;
 pub mod window;
