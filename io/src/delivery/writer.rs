@@ -86,7 +86,7 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// A writer without readers. Allocates `capacity` × 1.3 KB and about 1 KB for each reader.
+    /// A writer without readers. Allocates `capacity` × 1.3 KB and about 1.6 KB for each reader.
     pub(crate) fn new(spec: WriterSpec, now: Nanos) -> Self {
         Self {
             spec,
@@ -295,14 +295,14 @@ impl Writer {
             if !self.admits(place, bytes, now) {
                 continue;
             }
+            let copies = self.share.is_ample(now);
             let reader = &mut self.readers[place];
             if unasked {
                 reader.probes = reader.probes.saturating_add(1);
             }
             // Whatever was sent, the reader now has something to acknowledge.
-            reader.probe_at =
-                reader.probe_at.map(|_| now + reader.trip.timeout(reader.probes));
-            reader.resent(sequence, bytes, now);
+            reader.probe_at = reader.probe_at.map(|_| now + reader.trip.timeout(reader.probes));
+            reader.resent(sequence, bytes, copies, now);
             self.share.resent(bytes, now);
             self.ring.note_resent(sequence);
             self.turn = (place + 1) % count;

@@ -180,7 +180,8 @@ impl Reader {
             let bit = u64::from(open.trailing_zeros());
             open &= open - 1;
             let sequence = self.floor + 1 + bit;
-            let first = || ring.retained_at(sequence).filter(|_| tail && sequence >= self.sent_from);
+            let first =
+                || ring.retained_at(sequence).filter(|_| tail && sequence >= self.sent_from);
             let last_sending = self.resent_at[place(sequence)].or_else(first);
             if last_sending.is_none_or(|at| at + spacing <= now) {
                 self.named |= 1 << bit;
@@ -233,12 +234,13 @@ impl Reader {
     ///
     /// From the second time on it goes twice, since every round that fails is felt by all that wait
     /// behind it: with a fifth lost, all but one in a hundred are there after two rounds instead of
-    /// three, for a tenth more bytes.
-    pub(super) fn resent(&mut self, sequence: u64, bytes: u64, now: Nanos) {
+    /// three, for a tenth more bytes. `copies` says whether the share is so little used that it can
+    /// bear that.
+    pub(super) fn resent(&mut self, sequence: u64, bytes: u64, copies: bool, now: Nanos) {
         self.resent.add(bytes, now);
         let Some(bit) = self.bit(sequence) else { return };
         let at = &mut self.resent_at[place(sequence)];
-        if at.is_some() && self.asked & !self.copied & bit != 0 {
+        if copies && at.is_some() && self.asked & !self.copied & bit != 0 {
             self.copied |= bit;
         } else {
             self.copied &= !bit;

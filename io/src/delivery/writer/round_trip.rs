@@ -11,6 +11,8 @@ const TIMEOUT_MIN: Nanos = Nanos::from_millis(2);
 pub(super) const TIMEOUT_MAX: Nanos = Nanos::from_millis(200);
 /// Longer than this no reader keeps an acknowledgement back; what seems so is one that was lost.
 const HELD_BACK_MAX: Nanos = Nanos::from_millis(20);
+/// What a steady round trip gets on top: lanes look in their time, not when a message comes.
+const MARGIN: Nanos = Nanos::from_millis(1);
 /// A sample above this is an outage or a lie, not a round trip.
 const SAMPLE_MAX: Nanos = Nanos::from_secs(2);
 
@@ -69,7 +71,7 @@ impl RoundTrip {
     pub(super) fn timeout(&self, doublings: u32) -> Nanos {
         let once = match self.smoothed {
             None => UNKNOWN * 2,
-            Some(smoothed) => smoothed + self.deviation * 4 + self.held_back,
+            Some(smoothed) => smoothed + (self.deviation * 4).max(MARGIN) + self.held_back,
         };
         (once.max(TIMEOUT_MIN) * (1 << doublings.min(10))).min(TIMEOUT_MAX)
     }

@@ -6,16 +6,36 @@ use std::collections::BTreeSet;
 
 #[derive(Clone, Debug)]
 enum Act {
-    Wait { us: i64 },
-    Publish { len: usize },
-    Acknowledge { reader: usize, floor: u64, held: u64, limit: u64, wanted: bool, echo: i64, held_us: u32, epoch: u64 },
-    Word { reader: usize, base: u64, codes: [u8; OUTCOMES_MAX] },
+    Wait {
+        us: i64,
+    },
+    Publish {
+        len: usize,
+    },
+    Acknowledge {
+        reader: usize,
+        floor: u64,
+        held: u64,
+        limit: u64,
+        wanted: bool,
+        echo: i64,
+        held_us: u32,
+        epoch: u64,
+    },
+    Word {
+        reader: usize,
+        base: u64,
+        codes: [u8; OUTCOMES_MAX],
+    },
     Resend,
     Heartbeat,
-    Restart { reader: usize },
+    Restart {
+        reader: usize,
+    },
 }
 
-/// Numbers near what is true, and numbers far from it. Those above 2⁶³ count down from the last sequence.
+/// Numbers near what is true, and numbers far from it. Those above 2⁶³ count down
+/// from the last sequence.
 fn number_near() -> impl Strategy<Value = u64> {
     prop_oneof![4 => 0u64..70, 4 => (u64::MAX - 70)..=u64::MAX, 1 => any::<u64>()]
 }
@@ -27,7 +47,16 @@ fn act() -> impl Strategy<Value = Act> {
         (prop_oneof![0u32..2_000, any::<u32>()], prop_oneof![9 => Just(7u64), 1 => any::<u64>()]),
     )
         .prop_map(|((reader, floor, held, shift), (limit, wanted, echo), (held_us, epoch))| {
-            Act::Acknowledge { reader, floor, held: held >> shift, limit, wanted, echo, held_us, epoch }
+            Act::Acknowledge {
+                reader,
+                floor,
+                held: held >> shift,
+                limit,
+                wanted,
+                echo,
+                held_us,
+                epoch,
+            }
         });
     prop_oneof![
         4 => prop_oneof![0i64..3_000, 0i64..400_000].prop_map(|us| Act::Wait { us }),
@@ -114,7 +143,7 @@ proptest! {
                         all.iter().filter(|(at, _)| now - *at < span).map(|(_, len)| *len).sum()
                     };
                     let allowed = past(&sent, us(1_062_500)) * usize::from(percent) / 100;
-                    prop_assert!(past(&resent, ms(1_000)) <= allowed.max(64 * 1_024) + 0);
+                    prop_assert!(past(&resent, ms(1_000)) <= allowed.max(64 * 1_024));
                 }
                 Act::Heartbeat => {
                     let mut calls = 0;
