@@ -3,9 +3,10 @@
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 
 pub mod drop_reason;
-pub mod reader;
+pub mod outcome;
 pub mod streams;
 pub mod window;
+#[allow(dead_code, reason = "until the send stage owns writers")]
 pub(crate) mod writer;
 
 pub use drop_reason::DropReason;
