@@ -4,9 +4,9 @@
 
 pub mod drop_reason;
 pub mod outcome;
+pub(crate) mod reader;
 pub mod streams;
 pub mod window;
-#[allow(dead_code, reason = "until the send stage owns writers")]
 pub(crate) mod writer;
 
 pub use drop_reason::DropReason;
