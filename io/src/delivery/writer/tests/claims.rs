@@ -444,3 +444,72 @@ fn no_more_commands_go_out_than_can_wait_for_a_word() {
         events(&mut writer).iter().filter(|e| matches!(e, WriterEvent::Resolved { .. })).count();
     assert_eq!(told, 1_025);
 }
+
+#[test]
+fn a_reader_far_behind_is_taken_up_again_near_the_newest() {
+    let mut writer = matched(WriterSpec { capacity: 1_024, ..spec() });
+    send(&mut writer, 1, NOW);
+    send(&mut writer, 400, NOW + ms(900));
+    assert_eq!(heartbeats(&mut writer, NOW + ms(1_000)), [(0, 370, 401)]);
+    assert_eq!(events(&mut writer), [lagging(0, 1, 369)], "one range");
+}
+
+#[test]
+fn what_it_said_it_holds_is_not_sent_again_though_a_later_report_leaves_it_out() {
+    let mut writer = matched(spec());
+    send(&mut writer, 6, NOW);
+    let later = NOW + ms(30);
+    tell(&mut writer, 0, &Acknowledgement { held: 0b1_0010, ..acknowledgement(0) }, later);
+    tell(&mut writer, 0, &wanted(2, 0), later);
+    assert_eq!(resends(&mut writer, later), [(0, 3), (0, 4), (0, 6)]);
+}
+
+#[test]
+fn a_resending_without_an_answer_is_repeated_unasked_until_the_reader_seems_gone() {
+    let mut writer = matched(spec());
+    send(&mut writer, 2, NOW);
+    tell(&mut writer, 0, &wanted(0, 0b10), NOW + ms(5));
+    let mut times = Vec::new();
+    for at in 5..900 {
+        let all = resends(&mut writer, NOW + ms(at));
+        times.extend(all.iter().filter(|(_, sequence)| *sequence == 1).map(|_| at));
+    }
+    // Nothing is known of the round trip: 20 ms, and 2 ms for what the reader holds back. After four
+    // times that only the last message is tried, more and more seldom, and here it is the first.
+    let (repeated, tried): (Vec<i64>, Vec<i64>) = times.iter().partition(|at| **at < 100);
+    assert_eq!(repeated, [5, 27, 27, 49, 49, 71, 71]);
+    assert!(tried.len() <= 6, "{tried:?}");
+}
+
+#[test]
+fn readers_take_turns() {
+    let mut writer = matched(spec());
+    tell(&mut writer, 1, &acknowledgement(0), NOW);
+    send(&mut writer, 4, NOW);
+    for reader in 0..2 {
+        tell(&mut writer, reader, &wanted(0, 0b1000), NOW + ms(5));
+    }
+    let all = [(0, 1), (1, 1), (0, 2), (1, 2), (0, 3), (1, 3)];
+    assert_eq!(resends(&mut writer, NOW + ms(5)), all);
+}
+
+#[test]
+fn a_word_about_one_command_is_not_taken_for_another_that_has_its_place_later() {
+    let mut writer = commanding(2);
+    let mut at = NOW;
+    for n in 0..1_025 {
+        at += ms(1);
+        for reader in 0..2 {
+            tell(&mut writer, reader, &command_reader(n), at);
+        }
+        send(&mut writer, 1, at);
+        if n == 0 {
+            writer.outcomes(peer(0), EPOCH, &words(1, &[3]), at);
+        }
+        events(&mut writer);
+    }
+    writer.outcomes(peer(1), EPOCH, &words(1_025, &[3]), at);
+    assert_eq!(events(&mut writer), [], "reader 0 has not spoken of it");
+    writer.outcomes(peer(0), EPOCH, &words(1_025, &[3]), at);
+    assert_eq!(events(&mut writer), [resolved(1_025, Outcome::NeverArrived)]);
+}
