@@ -13,6 +13,7 @@ mod commands;
 mod events;
 mod matched;
 mod patience;
+mod resend;
 mod ring;
 mod round_trip;
 mod share;
