@@ -135,7 +135,8 @@ pub struct Reader<T> {
     buffer: GapBuffer<T>,
     holes: Holes,
     acknowledging: Acknowledging,
-    decisions: Decisions,
+    /// Of commands only.
+    decisions: Option<Box<Decisions>>,
     /// The lowest sequence that can still come, as far as heartbeats told.
     first: u64,
     /// The highest that was sent, as far as heartbeats told.
@@ -146,6 +147,9 @@ pub struct Reader<T> {
     limit: u64,
     /// What the writer was told of it.
     reported_limit: u64,
+    /// What is missing at the end of the stream could not be asked for, because of what is held: a
+    /// request names holes below something held, or everything when nothing is.
+    end_waits: bool,
     echo: Option<Echo>,
     round_trip: Nanos,
     random: SplitMix64,
@@ -167,12 +171,13 @@ impl<T> Reader<T> {
                 spec.refresh,
                 !spec.nak_only,
             ),
-            decisions: Decisions::new(),
+            decisions: (spec.class == Class::Command).then(|| Box::new(Decisions::new())),
             first: 1,
             last: 0,
             free: 0,
             limit: 0,
             reported_limit: 0,
+            end_waits: false,
             echo: None,
             round_trip: Nanos::ZERO,
             random: SplitMix64(seed),
@@ -190,6 +195,7 @@ impl<T> Reader<T> {
         let next = next.get().max(1);
         if epoch == self.epoch && next - 1 > self.known_lost().saturating_add(JUMP_MAX) {
             self.first = next;
+            self.last = self.last.max(next - 1);
         }
         if epoch <= self.epoch {
             return;
@@ -198,12 +204,15 @@ impl<T> Reader<T> {
         self.epoch = epoch;
         self.buffer.restart(floor);
         self.holes.restart(floor);
-        self.decisions.restart(floor);
+        if let Some(decisions) = &mut self.decisions {
+            decisions.restart(floor);
+        }
         self.acknowledging.restart(now);
         self.first = next;
         self.last = floor;
         self.limit = floor.saturating_add(self.free.min(SLOTS));
         self.reported_limit = floor;
+        self.end_waits = false;
         self.echo = None;
     }
 
@@ -239,6 +248,7 @@ impl<T> Reader<T> {
                 if self.echo.is_none_or(|newest| newest.sequence < sequence) {
                     self.echo = Some(Echo { sequence, sent_at_raw, received_at: now });
                 }
+                self.end_waits |= self.held() != 0;
                 self.holes.fruit();
                 self.acknowledging.message(now);
                 self.see_missing(now);
@@ -263,10 +273,10 @@ impl<T> Reader<T> {
         let floor = self.buffer.floor();
         let next = match self.buffer.take() {
             Some((sequence, frame)) => {
-                self.decisions.delivered(sequence);
-                if self.buffer.held() == 0 {
-                    // What is missing at the end of the stream can be asked for only now: a report
-                    // names holes below something held, or all when nothing is.
+                if let Some(decisions) = &mut self.decisions {
+                    decisions.delivered(sequence);
+                }
+                if self.buffer.held() == 0 && std::mem::take(&mut self.end_waits) {
                     self.holes.restart_clocks(sequence, now);
                 }
                 Next::Frame(Sequence::new(sequence), frame)
@@ -275,7 +285,9 @@ impl<T> Reader<T> {
                 let last = self.gap_end(now);
                 let first = floor.checked_add(1).filter(|first| *first <= last)?;
                 self.buffer.skip_to(last);
-                self.decisions.gap(first, last);
+                if let Some(decisions) = &mut self.decisions {
+                    decisions.gap(first, last);
+                }
                 Next::Gap { first: Sequence::new(first), last: Sequence::new(last) }
             }
         };
@@ -326,9 +338,9 @@ impl<T> Reader<T> {
         self.last = self.last.max(last);
         self.see_missing(now);
         if let Some(unresolved) = heartbeat.unresolved
-            && self.spec.class == Class::Command
+            && let Some(decisions) = &mut self.decisions
         {
-            self.decisions.asked(unresolved.get(), now);
+            decisions.asked(unresolved.get(), now);
         }
         Ok(())
     }
@@ -336,8 +348,8 @@ impl<T> Reader<T> {
     /// The outcome of a command that [`Self::next`] gave in the present life: a code of the wire. The
     /// first decision stands; about anything but the last 256 commands it comes too late.
     pub fn decide(&mut self, sequence: Sequence, code: u8) {
-        if self.spec.class == Class::Command {
-            self.decisions.decide(sequence.get(), code);
+        if let Some(decisions) = &mut self.decisions {
+            decisions.decide(sequence.get(), code);
         }
     }
 
@@ -389,7 +401,7 @@ impl<T> Reader<T> {
         if self.epoch == Epoch::NONE {
             return None;
         }
-        let report = match self.decisions.are_due() {
+        let report = match self.decisions.as_ref().is_some_and(|decisions| decisions.are_due()) {
             true => Some(AT_ONCE),
             false => self.ask_at(),
         };
@@ -482,7 +494,7 @@ impl<T> Reader<T> {
     }
 
     fn outcomes(&mut self) -> Option<Outcomes> {
-        let (base, count, codes) = self.decisions.take()?;
+        let (base, count, codes) = self.decisions.as_mut()?.take()?;
         let (topic, epoch) = (self.spec.topic, self.epoch);
         Some(Outcomes { topic, epoch, base: Sequence::new(base), count, codes })
     }
