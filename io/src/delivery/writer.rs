@@ -22,6 +22,7 @@ pub(crate) use events::{Mismatch, WriterEvent};
 
 use crate::delivery::Outcome;
 use crate::security::PeerIndex;
+use crate::simulation::{Branch, Fault, planted, reached};
 use crate::wire::report::{Acknowledgement, Heartbeat, Outcomes};
 use crate::wire::{Class, Epoch, SchemaId, Sequence, TopicId};
 use commands::Commands;
@@ -134,15 +135,27 @@ impl Writer {
         }
         let overwritten = self.ring.overwritten_next().filter(|old| !self.is_expired(*old, now));
         let binds = |reader: &Reader| {
-            let over_its_room = next > reader.limit();
+            let over_its_room = next > reader.limit() && !planted(Fault::LimitIgnored);
             let holds = |old: u64| old >= reader.lacks() && !reader.has(old);
-            over_its_room || overwritten.is_some_and(holds)
+            let held = overwritten.is_some_and(holds) && !planted(Fault::RingOverwritten);
+            if over_its_room {
+                reached(Branch::WriterWithoutRoom);
+            }
+            if held {
+                reached(Branch::WriterRingHeld);
+            }
+            over_its_room || held
         };
-        if self.readers.iter().any(|reader| reader.matched && !reader.lagging && binds(reader)) {
+        let lets_go = |reader: &Reader| reader.lagging && !planted(Fault::LaggingReaderHoldsRing);
+        if self.readers.iter().any(|reader| reader.matched && !lets_go(reader) && binds(reader)) {
             return false;
         }
         // As many commands as can wait for a word do; each of them gets one, or its time is over.
-        self.matched == 0 || !self.commands.as_ref().is_some_and(Commands::is_full)
+        let full = self.matched > 0 && self.commands.as_ref().is_some_and(Commands::is_full);
+        if full {
+            reached(Branch::CommandsFull);
+        }
+        !full
     }
 
     /// Keeps the finished frame of the sequence [`Writer::next`], which the caller sends to all
@@ -184,7 +197,9 @@ impl Writer {
     ) -> Result<(), Mismatch> {
         self.attend(now);
         let Some(reader) = self.readers.get_mut(peer.get()) else { return Ok(()) };
-        if entry.topic != self.spec.topic || entry.epoch != own_epoch {
+        let of_this_life = entry.epoch == own_epoch || planted(Fault::AcknowledgementOfAnyLife);
+        if entry.topic != self.spec.topic || !of_this_life {
+            reached(Branch::AcknowledgementOfOldLife);
             self.refused += 1;
             return Ok(());
         }
@@ -198,11 +213,13 @@ impl Writer {
                 their_class: entry.class,
             };
             if !std::mem::replace(&mut reader.mismatch_told, true) {
+                reached(Branch::ReaderMismatched);
                 self.events.push(WriterEvent::Mismatch(mismatch));
             }
             return Err(mismatch);
         }
         if !claims_only_what_was_sent(entry, self.ring.last()) {
+            reached(Branch::AcknowledgementOverclaims);
             self.refused += 1;
             return Ok(());
         }
@@ -210,6 +227,7 @@ impl Writer {
         if !reader.matched {
             reader.join(floor, self.ring.next(), now);
             self.matched += 1;
+            reached(Branch::ReaderMatched);
             self.events.push(WriterEvent::Matched { peer });
         }
         reader.heard_at = now;
@@ -227,6 +245,9 @@ impl Writer {
             reader.probe_at = (!complete && self.matched <= PROBED_READERS_MAX)
                 .then(|| now + reader.trip.timeout(0));
             if floor >= reader.given_up && floor.saturating_add(1) >= self.ring.oldest() {
+                if reader.lagging {
+                    reached(Branch::ReaderCaughtUp);
+                }
                 reader.lagging = false;
             }
         }
@@ -271,7 +292,9 @@ impl Writer {
 
     /// The peer began a new life: it is unmatched until it acknowledges again.
     pub(crate) fn reader_restarted(&mut self, peer: PeerIndex) {
-        self.unmatch(peer.get());
+        if !planted(Fault::RestartedReaderKept) {
+            self.unmatch(peer.get());
+        }
     }
 
     /// The next message that is to be sent again, to whom; call it until `None`, or until the poll has
@@ -288,6 +311,7 @@ impl Writer {
                 continue;
             }
             let reader = &mut self.readers[place];
+            reached(if unasked { Branch::ResentUnasked } else { Branch::ResentAsked });
             if unasked {
                 reader.probes = reader.probes.saturating_add(1);
             }
@@ -298,7 +322,9 @@ impl Writer {
             self.ring.note_resent(sequence);
             self.turn = (place + 1) % count;
             let peer = PeerIndex::new(u16::try_from(place).ok()?);
-            return Some((peer, Sequence::new(sequence), self.ring.frame(sequence)?));
+            let other = planted(Fault::ResendWrongSlot).then(|| self.ring.frame(sequence + 1));
+            let frame = other.flatten().or(self.ring.frame(sequence))?;
+            return Some((peer, Sequence::new(sequence), frame));
         }
         None
     }
@@ -407,6 +433,7 @@ impl Writer {
         reader.given_up = until;
         reader.heartbeat_at = reader.heartbeat_at.min(self.now);
         reader.lagging = true;
+        reached(Branch::ReaderLagging);
         let peer = PeerIndex::new(place as u16);
         let (first, last) = (Sequence::new(first), Sequence::new(until));
         self.events.push(WriterEvent::Lagging { peer, first, last });
@@ -420,6 +447,7 @@ impl Writer {
         reader.asked = 0;
         reader.probe_at = None;
         self.matched -= 1;
+        reached(Branch::ReaderLost);
         self.events.push(WriterEvent::Lost { peer: PeerIndex::new(place as u16) });
         if let Some(commands) = &mut self.commands {
             commands.doubt_all();
@@ -431,14 +459,16 @@ impl Writer {
 
     /// The lowest sequence that can still be sent again to this reader; `last + 1`: none.
     fn first_for(&self, place: usize, now: Nanos) -> u64 {
-        let expired = self.spec.lifespan.map_or(0, |lifespan| self.ring.sent_until(now - lifespan));
+        let lifespan = self.spec.lifespan.filter(|_| !planted(Fault::ResendAfterExpiry));
+        let expired = lifespan.map_or(0, |lifespan| self.ring.sent_until(now - lifespan));
         let given_up = self.readers[place].given_up.max(expired).saturating_add(1);
         given_up.max(self.ring.oldest()).min(self.ring.next())
     }
 
     fn is_expired(&self, sequence: u64, now: Nanos) -> bool {
         let age = self.ring.sent_at(sequence).map(|sent_at| now - sent_at);
-        matches!((age, self.spec.lifespan), (Some(age), Some(lifespan)) if age >= lifespan)
+        let lifespan = self.spec.lifespan.filter(|_| !planted(Fault::ResendAfterExpiry));
+        matches!((age, lifespan), (Some(age), Some(lifespan)) if age >= lifespan)
     }
 
     /// What this reader should get next, and whether it did not ask for it.
@@ -453,7 +483,12 @@ impl Writer {
             if self.can_be_sent(sequence, now) {
                 return Some((sequence, false));
             }
+            reached(Branch::ExpiredInRing);
             self.readers[place].withdraw(sequence);
+        }
+        if planted(Fault::ResendNever) {
+            self.readers[place].probe_at = None;
+            return None;
         }
         if !probing {
             return None;
@@ -479,6 +514,9 @@ impl Writer {
 
     /// Whether the share of all, and this reader's part of it, has room for so many bytes.
     fn admits(&mut self, place: usize, bytes: u64, now: Nanos) -> bool {
+        if planted(Fault::ResendUnbounded) {
+            return true;
+        }
         let part = self.share.allowed(now) / self.matched.max(1) as u64;
         let resent = &mut self.readers[place].resent;
         let until = if resent.bytes(now).saturating_add(bytes) > part.max(READER_FLOOR_BYTES) {
@@ -488,6 +526,7 @@ impl Writer {
         } else {
             return true;
         };
+        reached(Branch::ResendShareSpent);
         self.blocked_until = Some(self.blocked_until.map_or(until, |other| other.min(until)));
         false
     }

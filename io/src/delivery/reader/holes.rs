@@ -7,6 +7,7 @@
 use sinew_rt::clock::Nanos;
 
 use super::gap_buffer::{SLOTS, ones};
+use crate::simulation::{Fault, planted};
 
 /// Between two requests at least: a request costs a signature here and one there.
 pub(super) const ASK_SPACING: Nanos = Nanos::from_millis(1);
@@ -102,6 +103,9 @@ impl Holes {
 
     /// When one of `missing` is to be asked for.
     pub(super) fn ask_at(&self, floor: u64, missing: u64) -> Option<Nanos> {
+        if planted(Fault::NakStorm) {
+            return (missing != 0).then(|| self.asked_at + ASK_SPACING / 20);
+        }
         let again = self.interval();
         bits(missing)
             .map(|bit| self.at(floor, bit))
