@@ -268,6 +268,7 @@ pub(super) fn publications(
             resent: panel.counter(&format!("resent/{name}"))?,
             outcomes_lost: panel.counter(&format!("outcomes_lost/{name}"))?,
             readers: panel.gauge(&format!("readers/{name}"))?,
+            given_up: panel.counter(&format!("given_up/{name}"))?,
             mismatches: panel.counter(&format!("mismatches/{name}"))?,
         });
     }

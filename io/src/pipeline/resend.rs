@@ -14,9 +14,10 @@ use crate::transport::{BATCH, Transmit};
 use crate::wire::envelope::{encode_in_place, payload_mut};
 use crate::wire::report::{ENTRIES_MAX, ENTRY_LEN, Entry};
 use crate::wire::{
-    ClusterTag, EnvelopeFields, Epoch, FRAME_MAX, KeyId, Sequence, SigningContext, Slot,
+    Class, ClusterTag, EnvelopeFields, Epoch, FRAME_MAX, KeyId, Sequence, SigningContext, Slot,
 };
 use sinew_rt::clock::Nanos;
+use sinew_rt::log::{self, LogReader, LogSender, RateLimit, Severity, Template};
 use sinew_rt::panel::{Counter, Gauge};
 use sinew_rt::ring::{Consumer, Producer};
 use std::sync::Arc;
@@ -30,6 +31,18 @@ const HEARD_PER_POLL: usize = 32;
 const HEARTBEATS_PER_POLL: usize = 16;
 /// Events of a writer that one poll acts on at most.
 const EVENTS_PER_POLL: usize = 16;
+
+static OTHER_CLASS: Template = Template::new(
+    Severity::Warn,
+    "{name} reads {name} as class {name}, but here it is class {name}: declare the same at both ends",
+);
+static OTHER_SCHEMA: Template = Template::new(
+    Severity::Warn,
+    "{name} reads {name} with another message type; build both ends from the same one",
+);
+
+/// Kinds of lines that may wait for housekeeping, one for each peer and topic.
+const LOG: usize = 32;
 
 /// One published reliable topic.
 pub(crate) struct ReliableOutlet {
@@ -45,6 +58,8 @@ pub(crate) struct ReliableOutlet {
     pub(crate) outcomes_lost: Counter,
     /// Peers that read it now.
     pub(crate) readers: Gauge,
+    /// Messages that were given up for a reader that lacked them for too long.
+    pub(crate) given_up: Counter,
     /// Peers whose class or message type is another one: how often they were refused.
     pub(crate) mismatches: Counter,
 }
@@ -96,6 +111,7 @@ pub(crate) struct ReliableSend {
     peer_turn: usize,
     /// Entries for which no report had room.
     late: Counter,
+    log: Option<LogSender>,
 }
 
 impl ReliableSend {
@@ -119,7 +135,23 @@ impl ReliableSend {
             turn: 0,
             peer_turn: 0,
             late,
+            log: None,
         }
+    }
+
+    /// The ends through which disagreements with readers are told off the lane. `topics` are the names of
+    /// the outlets.
+    pub(crate) fn make_log(
+        &mut self,
+        source: &str,
+        limit: RateLimit,
+        peers: &[String],
+        topics: Vec<String>,
+    ) -> LogReader {
+        let (sender, reader) = log::channel(source, LOG, limit);
+        self.log = Some(sender);
+        let classes = Class::NAMES.map(str::to_owned);
+        reader.with_names(peers.iter().cloned().chain(topics).chain(classes).collect())
     }
 
     /// When something is due although nothing comes.
@@ -141,7 +173,7 @@ impl ReliableSend {
         let mut worked = self.take_in(now);
         worked |= self.send_again(now, transport, lost);
         let (published, signed_now) = self.send_new(now, transport, cluster, signer, lost, signed);
-        self.act_on_events();
+        self.act_on_events(now);
         self.take_heartbeats(now);
         worked |= self.send_report(now, transport, cluster, signer, lost, signed || signed_now);
         published.or(worked.then_some(now))
@@ -254,14 +286,13 @@ impl ReliableSend {
         (None, false)
     }
 
-    fn act_on_events(&mut self) {
-        for outlet in &mut self.outlets {
+    fn act_on_events(&mut self, now: Nanos) {
+        let (peers, outlets) = (self.keys.len(), self.outlets.len());
+        for (place, outlet) in self.outlets.iter_mut().enumerate() {
             for _ in 0..EVENTS_PER_POLL {
                 let Some(event) = outlet.writer.event() else { break };
                 match event {
-                    WriterEvent::Matched { .. } => {
-                        outlet.readers.set(outlet.readers.value() + 1);
-                    }
+                    WriterEvent::Matched { .. } => outlet.readers.set(outlet.readers.value() + 1),
                     WriterEvent::Lost { .. } => outlet.readers.set(outlet.readers.value() - 1),
                     WriterEvent::Resolved { sequence, outcome } => {
                         let told = outlet.outcomes.as_mut().map(|to| to.push((sequence, outcome)));
@@ -269,7 +300,23 @@ impl ReliableSend {
                             outlet.outcomes_lost.increment();
                         }
                     }
-                    WriterEvent::Lagging { .. } | WriterEvent::Mismatch { .. } => {}
+                    WriterEvent::Lagging { first, last, .. } => {
+                        outlet.given_up.add(last.get().saturating_sub(first.get()) + 1);
+                    }
+                    WriterEvent::Mismatch(mismatch) => {
+                        let Some(log) = &mut self.log else { continue };
+                        let (peer, topic) = (mismatch.peer.get() as i64, (peers + place) as i64);
+                        // Numbers of classes begin with 1.
+                        let class = |class: Class| (peers + outlets + class as usize - 1) as i64;
+                        let (theirs, ours) = (mismatch.their_class, mismatch.our_class);
+                        match theirs == ours {
+                            true => log.send(now, &OTHER_SCHEMA, [peer, topic, 0, 0]),
+                            false => {
+                                let classes = [class(theirs), class(ours)];
+                                log.send(now, &OTHER_CLASS, [peer, topic, classes[0], classes[1]])
+                            }
+                        };
+                    }
                 }
             }
         }
