@@ -1,5 +1,7 @@
 //! A simulated node does what a real one does, the same each time; and each planted fault shows.
 
+mod reliable;
+
 use super::*;
 use crate::delivery::DropReason;
 use crate::message::schema_id;
@@ -14,7 +16,7 @@ use crate::wire::{
     TopicId, decode,
 };
 use sinew_rt::clock::{self, Nanos};
-use sinew_rt::ring::Consumer;
+use sinew_rt::ring::{self, Consumer};
 use std::fmt::Write;
 use std::net::SocketAddr;
 
@@ -81,6 +83,12 @@ impl Robot {
         Self { node, state, other, now: START }
     }
 
+    /// The same over a node with other topics.
+    fn over(node: SimNode) -> Self {
+        let [state, other] = [(); 2].map(|()| ring::channel(1).1);
+        Self { node, state, other, now: START }
+    }
+
     /// A robot that both peers have greeted in their first life, with streams from 1 on.
     fn greeted() -> Self {
         let mut robot = Self::alone();
@@ -140,9 +148,24 @@ fn hello(peer: u8, epoch: u64, challenge: &Challenge, now: Nanos) -> Vec<u8> {
 }
 
 fn hello_of(peer: u8, own: OwnLife, challenge: &Challenge, now: Nanos) -> Vec<u8> {
+    hello_about(peer, own, challenge, now, [STATE, OTHER])
+}
+
+fn hello_with(peer: u8, challenge: &Challenge, now: Nanos, topics: [&str; 2]) -> Vec<u8> {
+    let SimLife { epoch, life, boot, .. } = life(peer, 1);
+    hello_about(peer, OwnLife { epoch, life, boot }, challenge, now, topics)
+}
+
+fn hello_about(
+    peer: u8,
+    own: OwnLife,
+    challenge: &Challenge,
+    now: Nanos,
+    topics: [&str; 2],
+) -> Vec<u8> {
     let identity = identity(peer);
     let streams =
-        [STATE, OTHER].map(|name| StreamStart { topic: TopicId::of(name), next: Sequence::FIRST });
+        topics.map(|name| StreamStart { topic: TopicId::of(name), next: Sequence::FIRST });
     let fields = HelloFields {
         from: identity.public().id(),
         epoch: own.epoch,
@@ -174,8 +197,12 @@ fn fields(peer: u8, sequence: u64) -> EnvelopeFields {
 
 /// An envelope of `peer` with the payload `value`.
 fn envelope(peer: u8, fields: &EnvelopeFields, value: u64) -> Vec<u8> {
+    envelope_with(peer, fields, &value.to_le_bytes())
+}
+
+fn envelope_with(peer: u8, fields: &EnvelopeFields, payload: &[u8]) -> Vec<u8> {
     let mut slot = [0; FRAME_MAX];
-    encode(&mut slot, cluster().tag(), fields, &value.to_le_bytes()).unwrap();
+    encode(&mut slot, cluster().tag(), fields, payload).unwrap();
     let context = SigningContext::new(Domain::Envelope, &cluster());
     let len = identity(peer).sign_envelope(&context, &mut slot).unwrap();
     slot[..len].to_vec()
