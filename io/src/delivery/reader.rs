@@ -9,23 +9,27 @@
 //! own stream and nothing else: each call does a bounded amount of work, whatever the numbers are.
 
 mod acknowledging;
+mod back_off;
 mod gap_buffer;
 mod holes;
 mod outcomes;
+mod terms;
 #[cfg(test)]
 mod tests;
 
 use sinew_rt::clock::Nanos;
-use thiserror::Error;
 
 use super::window::JUMP_MAX;
 use crate::simulation::{Branch, Fault, planted, reached};
 use crate::wire::report::{Acknowledgement, Entry, Heartbeat, Outcomes};
-use crate::wire::{Class, Epoch, SchemaId, Sequence, TopicId};
+use crate::wire::{Class, Epoch, Sequence};
+
+pub use terms::{Accepted, Mismatch, Next, ReaderSpec};
 
 use acknowledging::Acknowledging;
-use gap_buffer::{GapBuffer, SLOTS, ones};
-use holes::Holes;
+use back_off::SplitMix64;
+use gap_buffer::{GapBuffer, SLOTS};
+use holes::{Holes, on_the_wire};
 use outcomes::Decisions;
 
 /// Messages above the floor that a reader holds: the most that a writer may have under way to it.
@@ -34,89 +38,6 @@ pub const READER_SLOTS: u64 = SLOTS;
 const ROUND_TRIP_MAX: Nanos = Nanos::from_secs(1);
 /// "At once", among deadlines.
 const AT_ONCE: Nanos = Nanos::MIN;
-
-/// What a reader reads, and how patient it is.
-#[derive(Clone, Copy, Debug)]
-pub struct ReaderSpec {
-    /// The topic.
-    pub topic: TopicId,
-    /// The type that the subscriber expects.
-    pub schema: SchemaId,
-    /// The class that the subscriber expects: `Command` or `Stream`.
-    pub class: Class,
-    /// For so long a missing message may merely be late; then it is asked for.
-    pub reorder: Nanos,
-    /// What is missing for so long is given up.
-    pub gap_timeout: Nanos,
-    /// New messages after which an acknowledgement is due at the latest.
-    pub acknowledge_every: u32,
-    /// Time after the first unacknowledged message after which one is due at the latest.
-    pub acknowledge_within: Nanos,
-    /// Time after which one is due although nothing happened; at least 1 ms.
-    pub refresh: Nanos,
-    /// The lifespan of messages, if there is one: nothing is waited for longer.
-    pub lifespan: Option<Nanos>,
-    /// One of many readers: asks for what is missing after a random delay, and acknowledges only
-    /// when its writer needs room, and every `refresh`.
-    pub nak_only: bool,
-}
-
-/// What became of a frame.
-#[derive(Debug, PartialEq, Eq)]
-#[must_use = "a frame that is given back must go back to its pool"]
-pub enum Accepted<T> {
-    /// Its turn has come: [`Reader::next`] gives it.
-    InOrder,
-    /// It waits for one before it.
-    Held,
-    /// It is done, or is already held.
-    Duplicate(T),
-    /// Too far above the floor, or of no known life.
-    Beyond(T),
-}
-
-/// What the subscriber gets next.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Next<T> {
-    /// A message.
-    Frame(Sequence, T),
-    /// These never arrived, and will not be delivered any more.
-    Gap {
-        /// The first of them.
-        first: Sequence,
-        /// The last of them.
-        last: Sequence,
-    },
-}
-
-/// Why a heartbeat was not believed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum Mismatch {
-    /// The two ends disagree about what the stream promises.
-    #[error("published as {theirs:?}, subscribed as {ours:?}; give the topic one class")]
-    Class {
-        /// What the subscriber expects.
-        ours: Class,
-        /// What the publisher says.
-        theirs: Class,
-    },
-    /// The two ends disagree about the type of the messages.
-    #[error("published with schema {theirs}, subscribed with {ours}; build both ends alike")]
-    Schema {
-        /// What the subscriber expects.
-        ours: SchemaId,
-        /// What the publisher says.
-        theirs: SchemaId,
-    },
-    /// No sound writer says this.
-    #[error("a heartbeat offers {first} to {last}, which cannot be")]
-    Range {
-        /// The lowest that can be sent again, as the publisher says.
-        first: u64,
-        /// The highest that was sent, as the publisher says.
-        last: u64,
-    },
-}
 
 /// The newest message received, for the writer's estimate of the round trip.
 #[derive(Clone, Copy, Debug)]
@@ -181,7 +102,7 @@ impl<T> Reader<T> {
             end_waits: false,
             echo: None,
             round_trip: Nanos::ZERO,
-            random: SplitMix64(seed),
+            random: SplitMix64::new(seed),
             spec,
         }
     }
@@ -254,7 +175,7 @@ impl<T> Reader<T> {
                 if matches!(accepted, Accepted::Held) {
                     reached(Branch::HeldBehindHole);
                 }
-                self.end_waits |= self.held() != 0;
+                self.end_waits |= on_the_wire(self.buffer.held()) != 0;
                 self.holes.fruit();
                 self.acknowledging.message(now);
                 self.see_missing(now);
@@ -390,13 +311,18 @@ impl<T> Reader<T> {
             return None;
         }
         let unlocked = self.open(now);
-        let held = if asks || unlocked { self.ask(now) } else { self.held() };
+        let wanted = asks || unlocked;
         if asks {
             reached(Branch::HoleAskedFor);
         }
+        let (floor, held) = (self.buffer.floor(), self.buffer.held());
+        let held = match wanted {
+            true => self.holes.ask(floor, held, self.known_lost(), now),
+            false => on_the_wire(held),
+        };
         let (floor, held) = match planted(Fault::AcknowledgedUnheard) {
             true => (self.buffer.highest(), 0),
-            false => (self.buffer.floor(), held),
+            false => (floor, held),
         };
         self.acknowledging.sent(now);
         let echo = self.echo.and_then(|echo| {
@@ -411,7 +337,7 @@ impl<T> Reader<T> {
             floor: Sequence::new(floor),
             held,
             limit: Sequence::new(self.limit),
-            wanted: asks || unlocked,
+            wanted,
             // 0 on the wire is no echo.
             echo: echo.map(|(sent_at, _)| sent_at).filter(|sent_at| *sent_at != Nanos::ZERO),
             held_us: echo.map_or(0, |(_, held_us)| held_us),
@@ -487,40 +413,11 @@ impl<T> Reader<T> {
         if unlocked {
             self.holes.see(floor, top, now, now);
         }
-        unlocked
-    }
-
-    /// The bitmap on the wire. Its bit 0 is never set: it would be a message that is in order, but
-    /// for which the subscriber has no room yet.
-    fn held(&self) -> u64 {
-        self.buffer.held() & !1
-    }
-
-    /// What is missing and would be sent again if asked for: not what is lost, and below something
-    /// held unless nothing is.
-    fn askable(&self) -> u64 {
-        let (floor, held) = (self.buffer.floor(), self.held());
-        let lost = ones(self.known_lost() - floor);
-        self.holes.missing(floor, self.buffer.held()) & !lost & below_highest(held)
+        unlocked && top > self.known_lost()
     }
 
     fn ask_at(&self) -> Option<Nanos> {
-        self.holes.ask_at(self.buffer.floor(), self.askable())
-    }
-
-    /// The bitmap of a request, which is noted as made. A writer sends what is missing below its
-    /// highest bit, so the bitmap ends, if it can, before the first that may merely be late.
-    fn ask(&mut self, now: Nanos) -> u64 {
-        let (floor, held, askable) = (self.buffer.floor(), self.held(), self.askable());
-        let up_to_ripe = below_and_at_highest(self.holes.ripe(floor, askable, now));
-        let young = askable & !up_to_ripe;
-        let certain = held & ones(u64::from(young.trailing_zeros()));
-        // One bit above what is asked for must remain, even if something young lies between.
-        let above = held & !up_to_ripe;
-        let shown = certain | above & above.wrapping_neg();
-        let shown = held & below_and_at_highest(shown);
-        self.holes.asked(floor, askable & below_highest(shown), now);
-        shown
+        self.holes.ask_at(self.buffer.floor(), self.buffer.held(), self.known_lost())
     }
 
     fn outcomes(&mut self) -> Option<Outcomes> {
@@ -528,33 +425,5 @@ impl<T> Reader<T> {
         reached(Branch::OutcomesReported);
         let (topic, epoch) = (self.spec.topic, self.epoch);
         Some(Outcomes { topic, epoch, base: Sequence::new(base), count, codes })
-    }
-}
-
-/// All bits up to the highest of `mask`; none if it is empty.
-const fn below_and_at_highest(mask: u64) -> u64 {
-    ones(u64::BITS as u64 - mask.leading_zeros() as u64)
-}
-
-/// All bits below the highest of `mask`; all if it is empty.
-const fn below_highest(mask: u64) -> u64 {
-    match mask {
-        0 => u64::MAX,
-        _ => below_and_at_highest(mask) >> 1,
-    }
-}
-
-/// SplitMix64 (Steele, Lea and Flood, 2014): enough for delays that should differ between readers.
-#[derive(Debug)]
-struct SplitMix64(u64);
-
-impl SplitMix64 {
-    /// A span from zero to `most`, both included.
-    fn up_to(&mut self, most: Nanos) -> Nanos {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        let span = (mixed ^ mixed >> 31) % most.as_unsigned().saturating_add(1);
-        Nanos::new(span.cast_signed())
     }
 }

@@ -87,7 +87,7 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// A writer without readers. Allocates `capacity` × 1.3 KB and about 1 KB for each reader.
+    /// A writer without readers. Allocates `capacity` × 1.3 KB and about 1.6 KB for each reader.
     pub(crate) fn new(spec: WriterSpec, now: Nanos) -> Self {
         Self {
             spec,
@@ -229,7 +229,15 @@ impl Writer {
             self.matched += 1;
             reached(Branch::ReaderMatched);
             self.events.push(WriterEvent::Matched { peer });
+            // What left the ring before it came is lost to it, and it holds up nobody with that.
+            let oldest = self.ring.oldest();
+            if reader.lacks() < oldest {
+                let (first, last) = (Sequence::new(reader.lacks()), Sequence::new(oldest - 1));
+                reader.given_up = oldest - 1;
+                self.events.push(WriterEvent::Lagging { peer, first, last });
+            }
         }
+        self.blocked_until = None;
         reader.heard_at = now;
         if let Some(news) = reader.take(entry) {
             let held = Nanos::from_micros(i64::from(entry.held_us));
@@ -310,6 +318,7 @@ impl Writer {
             if !self.admits(place, bytes, now) {
                 continue;
             }
+            let copies = self.share.is_ample(now);
             let reader = &mut self.readers[place];
             reached(if unasked { Branch::ResentUnasked } else { Branch::ResentAsked });
             if unasked {
@@ -317,7 +326,7 @@ impl Writer {
             }
             // Whatever was sent, the reader now has something to acknowledge.
             reader.probe_at = reader.probe_at.map(|_| now + reader.trip.timeout(reader.probes));
-            reader.resent(sequence, bytes, now);
+            reader.resent(sequence, bytes, copies, now);
             self.share.resent(bytes, now);
             self.ring.note_resent(sequence);
             self.turn = (place + 1) % count;
@@ -371,7 +380,10 @@ impl Writer {
         for reader in self.readers.iter().filter(|reader| reader.matched) {
             next = next.min(reader.heartbeat_at);
             let resend = match reader.asked {
-                0 => reader.probe_at,
+                0 => match (reader.probe_at, reader.repeat_at) {
+                    (Some(probe), Some(repeat)) => Some(probe.min(repeat)),
+                    (probe, repeat) => probe.or(repeat),
+                },
                 _ => Some(self.now),
             };
             if let Some(resend) = resend {
@@ -402,6 +414,7 @@ impl Writer {
                 self.unmatch(place);
                 continue;
             }
+            // To a reader that came late everything counts as sent when it came.
             let since = reader.matched_at;
             if since + self.spec.linger <= now {
                 self.give_up(place, lingered);
@@ -431,7 +444,9 @@ impl Writer {
             return;
         }
         reader.given_up = until;
-        reader.heartbeat_at = reader.heartbeat_at.min(self.now);
+        // The reader should hear of it soon, but not of each message that goes by.
+        let soon = self.now.max(reader.heartbeat_sent + self.spec.heartbeat / 8);
+        reader.heartbeat_at = reader.heartbeat_at.min(soon);
         reader.lagging = true;
         reached(Branch::ReaderLagging);
         let peer = PeerIndex::new(place as u16);
@@ -473,7 +488,10 @@ impl Writer {
 
     /// What this reader should get next, and whether it did not ask for it.
     fn candidate(&mut self, place: usize, now: Nanos) -> Option<(u64, bool)> {
-        let reader = &self.readers[place];
+        let reader = &mut self.readers[place];
+        if reader.matched {
+            reader.repeat(now);
+        }
         let probing = reader.probe_at.is_some_and(|at| at <= now);
         if !reader.matched || (reader.asked == 0 && !probing) {
             return None;

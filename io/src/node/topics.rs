@@ -256,6 +256,7 @@ pub(super) fn publications(
             capacity: usize::from(reliability.capacity),
             lifespan: *lifespan,
             linger: reliability.linger,
+            //patience: reliability.patience,
             lease: LEASE,
             heartbeat: HEARTBEAT,
             resend_share_percent: RESEND_SHARE_PERCENT,

@@ -11,6 +11,9 @@ use sinew_rt::clock::Nanos;
 /// What a reader holds out of order, and the only messages worth sending it again: from its floor on.
 pub(super) const REACH: u64 = 64;
 
+/// What was asked for is repeated unasked for so many times the reader's patience since it was heard.
+const REPEATS: i64 = 4;
+
 /// One reader. Bitmaps count from `floor + 1`.
 #[derive(Clone, Debug)]
 pub(super) struct Reader {
@@ -35,8 +38,12 @@ pub(super) struct Reader {
     named: u64,
     /// To be sent again as soon as the share allows.
     pub(super) asked: u64,
+    /// Has had one of the two copies that a message gets from the second resending on.
+    copied: u64,
     /// When each of the [`REACH`] messages beyond the floor was last sent again.
     resent_at: [Option<Nanos>; REACH as usize],
+    /// When the next of those that were sent again may have to be repeated.
+    pub(super) repeat_at: Option<Nanos>,
     pub(super) trip: RoundTrip,
     /// When the last message is sent again unasked.
     pub(super) probe_at: Option<Nanos>,
@@ -65,7 +72,9 @@ impl Reader {
             lagging: false,
             named: 0,
             asked: 0,
+            copied: 0,
             resent_at: [None; REACH as usize],
+            repeat_at: None,
             trip: RoundTrip::default(),
             probe_at: None,
             probes: 0,
@@ -147,6 +156,7 @@ impl Reader {
         self.held = shift(self.held).unwrap_or(0) & !1;
         self.named = shift(self.named).unwrap_or(0);
         self.asked = shift(self.asked).unwrap_or(0);
+        self.copied = shift(self.copied).unwrap_or(0);
         self.floor = floor;
     }
 
@@ -185,6 +195,30 @@ impl Reader {
         }
     }
 
+    /// Asks in the reader's place for what was sent again and should have been acknowledged by now:
+    /// the resending or the acknowledgement was lost, and either costs less than a round more. Not
+    /// for a reader that has become silent; that one must ask by itself.
+    pub(super) fn repeat(&mut self, now: Nanos) {
+        if self.repeat_at.is_none_or(|at| at > now) {
+            return;
+        }
+        self.repeat_at = None;
+        let patience = self.trip.patience();
+        let silent = self.heard_at + patience * REPEATS <= now;
+        let mut open = self.named & !self.asked;
+        while open != 0 && !silent {
+            let bit = u64::from(open.trailing_zeros());
+            open &= open - 1;
+            let Some(resent_at) = self.resent_at[place(self.floor + 1 + bit)] else { continue };
+            let at = resent_at + patience;
+            if at <= now {
+                self.asked |= 1 << bit;
+            } else {
+                self.repeat_at = Some(self.repeat_at.map_or(at, |other| other.min(at)));
+            }
+        }
+    }
+
     /// The lowest message that it asked for, from `first` on.
     pub(super) fn next_asked(&mut self, first: u64) -> Option<u64> {
         let gone = first.saturating_sub(self.floor.saturating_add(1)).min(REACH) as u32;
@@ -196,18 +230,36 @@ impl Reader {
 
     /// Forgets that `sequence` was asked for.
     pub(super) fn withdraw(&mut self, sequence: u64) {
-        if let Some(bit) = sequence.checked_sub(self.floor + 1).filter(|bit| *bit < REACH) {
-            self.asked &= !(1 << bit);
+        if let Some(bit) = self.bit(sequence) {
+            self.asked &= !bit;
         }
     }
 
     /// Notes that `sequence` was sent again.
-    pub(super) fn resent(&mut self, sequence: u64, bytes: u64, now: Nanos) {
-        self.withdraw(sequence);
+    ///
+    /// From the second time on it goes twice, since every round that fails is felt by all that wait
+    /// behind it: with a fifth lost, all but one in a hundred are there after two rounds instead of
+    /// three, for a tenth more bytes. `copies` says whether the share is so little used that it can
+    /// bear that.
+    pub(super) fn resent(&mut self, sequence: u64, bytes: u64, copies: bool, now: Nanos) {
         self.resent.add(bytes, now);
-        if (1..=REACH).contains(&sequence.saturating_sub(self.floor)) {
-            self.resent_at[place(sequence)] = Some(now);
+        let Some(bit) = self.bit(sequence) else { return };
+        let at = &mut self.resent_at[place(sequence)];
+        if copies && at.is_some() && self.asked & !self.copied & bit != 0 {
+            self.copied |= bit;
+        } else {
+            self.copied &= !bit;
+            self.asked &= !bit;
         }
+        *at = Some(now);
+        let overdue = now + self.trip.patience();
+        self.repeat_at = Some(self.repeat_at.map_or(overdue, |other| other.min(overdue)));
+    }
+
+    /// The place of `sequence` in the bitmaps.
+    fn bit(&self, sequence: u64) -> Option<u64> {
+        let beyond = sequence.checked_sub(self.floor)?;
+        (1..=REACH).contains(&beyond).then(|| 1 << (beyond - 1))
     }
 }
 
