@@ -5,7 +5,9 @@ mod reliable;
 use super::*;
 use crate::delivery::DropReason;
 use crate::message::schema_id;
-use crate::node::{NodeBuilder, PeerConfig, Publisher, Queued, StageName};
+use crate::node::{
+    NodeBuilder, PeerConfig, Publisher, Queued, Reliability, StageName, TopicClass, TopicConfig,
+};
 use crate::security::hello::OwnLife;
 use crate::security::{BootCounter, Identity};
 use crate::wire::envelope::encode;
@@ -366,44 +368,59 @@ fn a_node_costs_little_to_make_and_drop() {
     const NODES: u8 = 16;
     const ROUNDS: i64 = 20;
     let _switches = Switches::cheap();
-    let prepared = |node: u8| {
-        let peers: Vec<_> = (0..NODES).filter(|peer| *peer != node).collect();
-        let mut builder = builder(node, &peers);
-        let readers: Vec<_> =
-            (0..4).map(|n| builder.latest::<Word>(&format!("in-{n}")).unwrap()).collect();
-        let writers: Vec<_> =
-            (0..4).map(|n| builder.publisher::<Word>(&format!("out-{n}")).unwrap()).collect();
-        (builder, readers, writers)
-    };
-    let (mut described, mut made, mut dropped) = (Nanos::ZERO, Nanos::ZERO, Nanos::ZERO);
-    for round in 0..=ROUNDS {
-        let begun = clock::now();
-        let builders: Vec<_> = (0..NODES).map(prepared).collect();
-        let ready = clock::now();
-        let nodes: Vec<_> = (0..)
-            .zip(builders)
-            .map(|(n, (builder, ..))| {
-                SimNode::start(builder, life(n, 1), address(n), START).unwrap()
-            })
-            .collect();
-        let built = clock::now();
-        drop(nodes);
-        let gone = clock::now();
-        // The first round admits the keys.
-        if round > 0 {
-            described += ready - begun;
-            made += built - ready;
-            dropped += gone - built;
+    let dids: Vec<_> = (0..NODES).map(|node| identity(node).public().to_did()).collect();
+    let described = |node: u8, reliable: bool| {
+        let mut builder =
+            NodeBuilder::new(format!("node-{node}")).identity(identity(node)).loops(0);
+        for peer in (0..NODES).filter(|peer| *peer != node) {
+            builder = builder.peer(PeerConfig {
+                name: format!("node-{peer}"),
+                identity: dids[usize::from(peer)].clone(),
+                address: address(peer),
+                publishes: vec![STATE.to_owned()],
+            });
         }
+        for n in 0..4 {
+            let _ = builder.latest::<Word>(&format!("in-{n}")).unwrap();
+            let _ = builder.publisher::<Word>(&format!("out-{n}")).unwrap();
+        }
+        if reliable {
+            let reliability = Reliability { capacity: 64, ..Reliability::default() };
+            for name in ["flow-in", "flow-out"] {
+                let topic = TopicConfig::new(name, "Word@1", TopicClass::Stream);
+                builder = builder.topic(TopicConfig { reliability, ..topic });
+            }
+            let _ = builder.stream::<Word>("flow-in", 64).unwrap();
+            let _ = builder.publisher::<Word>("flow-out").unwrap();
+        }
+        builder
+    };
+    for reliable in [false, true] {
+        let (mut made, mut dropped) = (Nanos::ZERO, Nanos::ZERO);
+        for round in 0..=ROUNDS {
+            let builders: Vec<_> = (0..NODES).map(|node| described(node, reliable)).collect();
+            let begun = clock::now();
+            let nodes: Vec<_> = (0..)
+                .zip(builders)
+                .map(|(n, builder)| SimNode::start(builder, life(n, 1), address(n), START).unwrap())
+                .collect();
+            let built = clock::now();
+            drop(nodes);
+            // The first round admits the keys.
+            if round > 0 {
+                made += built - begun;
+                dropped += clock::now() - built;
+            }
+        }
+        let each = |sum: Nanos| sum / (ROUNDS * i64::from(NODES));
+        println!(
+            "a node with {} peers and 8 topics{}: made in {}, dropped in {}",
+            NODES - 1,
+            if reliable { " and a stream in each direction" } else { "" },
+            each(made),
+            each(dropped)
+        );
     }
-    let each = |sum: Nanos| sum / (ROUNDS * i64::from(NODES));
-    println!(
-        "a node with {} peers and 8 topics: described in {}, made in {}, dropped in {}",
-        NODES - 1,
-        each(described),
-        each(made),
-        each(dropped)
-    );
 }
 
 #[test]

@@ -5,8 +5,8 @@ use super::*;
 use crate::delivery::Outcome;
 use crate::delivery::writer::{Writer, WriterSpec};
 use crate::node::{
-    AllWell, CommandPublisher, CommandReader, Delivery, EStopReader, Floor, Received, Reliability,
-    StreamReader, TopicClass, TopicConfig, TopicEvent,
+    AllWell, CommandPublisher, CommandReader, Delivery, EStopReader, Floor, Received, StreamReader,
+    TopicEvent,
 };
 use crate::security::PeerIndex;
 use crate::wire::report::Acknowledgement;
