@@ -24,7 +24,7 @@ use crate::simulation::{Branch, Fault, planted, reached};
 use crate::wire::report::{Acknowledgement, Entry, Heartbeat, Outcomes};
 use crate::wire::{Class, Epoch, Sequence};
 
-pub use terms::{Accepted, Mismatch, Next, ReaderSpec};
+pub(crate) use terms::{Accepted, Mismatch, Next, ReaderSpec};
 
 use acknowledging::Acknowledging;
 use back_off::SplitMix64;
@@ -33,7 +33,7 @@ use holes::{Holes, on_the_wire};
 use outcomes::Decisions;
 
 /// Messages above the floor that a reader holds: the most that a writer may have under way to it.
-pub const READER_SLOTS: u64 = SLOTS;
+pub(crate) const READER_SLOTS: u64 = SLOTS;
 /// A longer round trip than this is not believed.
 const ROUND_TRIP_MAX: Nanos = Nanos::from_secs(1);
 /// "At once", among deadlines.
@@ -49,7 +49,7 @@ struct Echo {
 
 /// The receiving end of one stream: of one peer, on one subscribed topic.
 #[derive(Debug)]
-pub struct Reader<T> {
+pub(crate) struct Reader<T> {
     spec: ReaderSpec,
     gap_timeout: Nanos,
     /// [`Epoch::NONE`] until the handshake said whose life the peer is in.
@@ -81,7 +81,7 @@ impl<T> Reader<T> {
     /// A reader that knows no life yet. `seed` drives the random delays of [`ReaderSpec::nak_only`].
     /// Allocates its 64 slots.
     #[must_use]
-    pub fn new(spec: ReaderSpec, seed: u64) -> Self {
+    pub(crate) fn new(spec: ReaderSpec, seed: u64) -> Self {
         Self {
             gap_timeout: spec.lifespan.map_or(spec.gap_timeout, |span| span.min(spec.gap_timeout)),
             epoch: Epoch::NONE,
@@ -113,7 +113,7 @@ impl<T> Reader<T> {
     /// A higher epoch begins anew above `next − 1`, and drops what was held of the old life. Within
     /// the present life only a `next` that no outage explains (`JUMP_MAX` above what is known) has an
     /// effect: what lies before it is lost, and becomes a gap. A lower epoch has none.
-    pub fn new_life(&mut self, epoch: Epoch, next: Sequence, now: Nanos) {
+    pub(crate) fn new_life(&mut self, epoch: Epoch, next: Sequence, now: Nanos) {
         let next = next.get().max(1);
         if epoch == self.epoch && next - 1 > self.known_lost().saturating_add(JUMP_MAX) {
             self.first = next;
@@ -142,20 +142,20 @@ impl<T> Reader<T> {
 
     /// The life of the writer that everything here is about.
     #[must_use]
-    pub const fn epoch(&self) -> Epoch {
+    pub(crate) const fn epoch(&self) -> Epoch {
         self.epoch
     }
 
     /// This and everything before it is done: given by [`Self::next`], as a frame or in a gap. Within
     /// a life it only grows.
     #[must_use]
-    pub const fn floor(&self) -> Sequence {
+    pub(crate) const fn floor(&self) -> Sequence {
         Sequence::new(self.buffer.floor())
     }
 
     /// Takes an authenticated frame of the present life. `sent_at_raw` is the time of sending as the
     /// writer wrote it. Bounded, allocates nothing.
-    pub fn accept(
+    pub(crate) fn accept(
         &mut self,
         sequence: Sequence,
         sent_at_raw: Nanos,
@@ -191,7 +191,7 @@ impl<T> Reader<T> {
 
     /// An authenticated message came again and was not passed on: an acknowledgement becomes due, at
     /// most one in a millisecond, because the writer seems to have missed the last one.
-    pub fn duplicate(&mut self, now: Nanos) {
+    pub(crate) fn duplicate(&mut self, now: Nanos) {
         if self.epoch != Epoch::NONE {
             self.acknowledging.duplicate(now);
         }
@@ -199,7 +199,7 @@ impl<T> Reader<T> {
 
     /// What the subscriber gets next. To be called until it gives `None`, but only while the
     /// subscriber's queue has room for one more; then [`Self::room`] is to be called.
-    pub fn next(&mut self, now: Nanos) -> Option<Next<T>> {
+    pub(crate) fn next(&mut self, now: Nanos) -> Option<Next<T>> {
         let floor = self.buffer.floor();
         let next = match self.buffer.take() {
             Some((sequence, frame)) => {
@@ -238,7 +238,7 @@ impl<T> Reader<T> {
     ///
     /// What was once promised stays promised: if `free` shrinks for another reason than this stream
     /// (several writers share one queue), messages up to the promise are still accepted and held.
-    pub fn room(&mut self, free: u64, now: Nanos) {
+    pub(crate) fn room(&mut self, free: u64, now: Nanos) {
         self.free = free;
         if self.epoch == Epoch::NONE {
             return;
@@ -253,7 +253,7 @@ impl<T> Reader<T> {
 
     /// Takes what the writer says of its stream: what it has sent is missing if it is not here, and
     /// what it has no longer is lost. Refuses what contradicts itself or the subscriber.
-    pub fn heartbeat(&mut self, heartbeat: &Heartbeat, now: Nanos) -> Result<(), Mismatch> {
+    pub(crate) fn heartbeat(&mut self, heartbeat: &Heartbeat, now: Nanos) -> Result<(), Mismatch> {
         if heartbeat.class != self.spec.class {
             return Err(Mismatch::Class { ours: self.spec.class, theirs: heartbeat.class });
         }
@@ -289,7 +289,7 @@ impl<T> Reader<T> {
 
     /// The outcome of a command that [`Self::next`] gave in the present life: a code of the wire. The
     /// first decision stands; about anything but the last 256 commands it comes too late.
-    pub fn decide(&mut self, sequence: Sequence, code: u8) {
+    pub(crate) fn decide(&mut self, sequence: Sequence, code: u8) {
         if let Some(decisions) = &mut self.decisions
             && !planted(Fault::OutcomeLost)
         {
@@ -298,7 +298,7 @@ impl<T> Reader<T> {
     }
 
     /// The next entry that is due; to be called until it gives `None`.
-    pub fn report(&mut self, now: Nanos) -> Option<Entry> {
+    pub(crate) fn report(&mut self, now: Nanos) -> Option<Entry> {
         if self.epoch == Epoch::NONE {
             return None;
         }
@@ -345,7 +345,7 @@ impl<T> Reader<T> {
     }
 
     /// What the writer measured, or the handshake: how soon asking again makes sense.
-    pub fn set_round_trip(&mut self, round_trip: Nanos) {
+    pub(crate) fn set_round_trip(&mut self, round_trip: Nanos) {
         self.round_trip = round_trip.clamp(Nanos::ZERO, ROUND_TRIP_MAX);
         self.holes.set_round_trip(self.round_trip);
     }
@@ -353,7 +353,7 @@ impl<T> Reader<T> {
     /// When [`Self::next`] or [`Self::report`] has something to say if nothing comes before; an
     /// instant in the past is "at once". What the subscriber has no room for is not waited for.
     #[must_use]
-    pub fn next_deadline(&self) -> Option<Nanos> {
+    pub(crate) fn next_deadline(&self) -> Option<Nanos> {
         if self.epoch == Epoch::NONE {
             return None;
         }

@@ -12,6 +12,7 @@
 mod commands;
 mod events;
 mod matched;
+mod patience;
 mod ring;
 mod round_trip;
 mod share;
@@ -28,6 +29,7 @@ use crate::wire::{Class, Epoch, SchemaId, Sequence, TopicId};
 use commands::Commands;
 use events::Events;
 use matched::{REACH, Reader};
+use patience::Patience;
 use ring::Ring;
 use share::{READER_FLOOR_BYTES, Share};
 use sinew_rt::clock::Nanos;
@@ -57,6 +59,8 @@ pub(crate) struct WriterSpec {
     pub(crate) lifespan: Option<Nanos>,
     /// How long after its sending a message is kept for a reader that lacks it.
     pub(crate) linger: Nanos,
+    /// For how long one reader may hold up the publisher while another could go on.
+    pub(crate) patience: Nanos,
     /// The silence after which a reader is lost.
     pub(crate) lease: Nanos,
     /// Between two heartbeats to one reader.
@@ -79,6 +83,8 @@ pub(crate) struct Writer {
     events: Events,
     /// Nothing ends by itself before this.
     attend_at: Nanos,
+    /// When a reader that holds up the others has to let go.
+    held_until: Option<Nanos>,
     /// When the share may admit what it refused.
     blocked_until: Option<Nanos>,
     /// The latest `now` that a caller gave.
@@ -99,6 +105,7 @@ impl Writer {
             commands: (spec.class == Class::Command).then(Commands::new),
             events: Events::new(),
             attend_at: now,
+            held_until: None,
             blocked_until: None,
             now,
             refused: 0,
@@ -106,6 +113,7 @@ impl Writer {
     }
 
     /// The sequence of the next message.
+    #[cfg(test)]
     pub(crate) fn next(&self) -> Sequence {
         Sequence::new(self.ring.next())
     }
@@ -146,8 +154,7 @@ impl Writer {
             }
             over_its_room || held
         };
-        let lets_go = |reader: &Reader| reader.lagging && !planted(Fault::LaggingReaderHoldsRing);
-        if self.readers.iter().any(|reader| reader.matched && !lets_go(reader) && binds(reader)) {
+        if self.is_held_up(binds, now) {
             return false;
         }
         // As many commands as can wait for a word do; each of them gets one, or its time is over.
@@ -156,6 +163,33 @@ impl Writer {
             reached(Branch::CommandsFull);
         }
         !full
+    }
+
+    /// Whether readers that bind hold the publisher up. All together they do; one of several only as
+    /// long as its patience lasts, and then it is lagging.
+    fn is_held_up(&mut self, binds: impl Fn(&Reader) -> bool, now: Nanos) -> bool {
+        self.held_until = None;
+        let waits = planted(Fault::LaggingReaderHoldsRing);
+        let waited_for = |reader: &Reader| reader.matched && (waits || !reader.lagging);
+        let others = self.readers.iter().any(|reader| waited_for(reader) && !binds(reader));
+        let mut held_up = false;
+        for reader in self.readers.iter_mut().filter(|reader| waited_for(reader)) {
+            if !binds(reader) {
+                reader.patience.lets_go(now);
+            } else if !others {
+                held_up = true;
+            } else if reader.patience.holds(self.spec.patience, now) || waits {
+                held_up = true;
+                self.held_until =
+                    [self.held_until, reader.patience.until()].into_iter().flatten().min();
+            } else {
+                reached(Branch::PatienceSpent);
+                reader.patience.lets_go(now);
+                reader.lagging = true;
+                reader.heartbeat_at = reader.heartbeat_at.min(now);
+            }
+        }
+        held_up
     }
 
     /// Keeps the finished frame of the sequence [`Writer::next`], which the caller sends to all
@@ -226,6 +260,7 @@ impl Writer {
         let floor = entry.floor.get();
         if !reader.matched {
             reader.join(floor, self.ring.next(), now);
+            reader.patience = Patience::full(self.spec.patience, now);
             self.matched += 1;
             reached(Branch::ReaderMatched);
             self.events.push(WriterEvent::Matched { peer });
@@ -376,7 +411,7 @@ impl Writer {
 
     /// When something becomes due without any further input; in the past when it is due.
     pub(crate) fn next_deadline(&self) -> Option<Nanos> {
-        let mut next = Nanos::MAX;
+        let mut next = self.held_until.unwrap_or(Nanos::MAX);
         for reader in self.readers.iter().filter(|reader| reader.matched) {
             next = next.min(reader.heartbeat_at);
             let resend = match reader.asked {

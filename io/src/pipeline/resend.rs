@@ -54,7 +54,9 @@ pub(crate) struct ReliableOutlet {
     pub(crate) outcomes: Option<Producer<(Sequence, Outcome)>>,
     /// Messages sent again.
     pub(crate) resent: Counter,
-    /// Outcomes that the program did not read in time.
+    /// Acknowledgements and outcomes that contradict what was sent.
+    pub(crate) refused: Gauge,
+    /// Outcomes that the program did not read in time, and other events that found no room.
     pub(crate) outcomes_lost: Counter,
     /// Peers that read it now.
     pub(crate) readers: Gauge,
@@ -289,6 +291,7 @@ impl ReliableSend {
     fn act_on_events(&mut self, now: Nanos) {
         let (peers, outlets) = (self.keys.len(), self.outlets.len());
         for (place, outlet) in self.outlets.iter_mut().enumerate() {
+            outlet.refused.set(outlet.writer.refused().cast_signed());
             for _ in 0..EVENTS_PER_POLL {
                 let Some(event) = outlet.writer.event() else { break };
                 match event {

@@ -100,6 +100,7 @@ branches! {
     ReaderMatched "reader_matched" "A writer met a reader.",
     ReaderLost "reader_lost" "A reader was silent for its lease, or began a new life.",
     ReaderLagging "reader_lagging" "A reader lacked a message for longer than the writer lingers.",
+    PatienceSpent "patience_spent" "One reader of several held the others up for longer than it may.",
     ReaderCaughtUp "reader_caught_up" "A lagging reader was taken up again.",
     ReaderMismatched "reader_mismatched" "A reader expected another class or message type.",
     AcknowledgementOvertaken "acknowledgement_overtaken" "An acknowledgement came after a later one.",

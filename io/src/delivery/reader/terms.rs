@@ -7,34 +7,34 @@ use crate::wire::{Class, SchemaId, Sequence, TopicId};
 
 /// What a reader reads, and how patient it is.
 #[derive(Clone, Copy, Debug)]
-pub struct ReaderSpec {
+pub(crate) struct ReaderSpec {
     /// The topic.
-    pub topic: TopicId,
+    pub(crate) topic: TopicId,
     /// The type that the subscriber expects.
-    pub schema: SchemaId,
+    pub(crate) schema: SchemaId,
     /// The class that the subscriber expects: `Command` or `Stream`.
-    pub class: Class,
+    pub(crate) class: Class,
     /// For so long a missing message may merely be late; then it is asked for.
-    pub reorder: Nanos,
+    pub(crate) reorder: Nanos,
     /// What is missing for so long is given up.
-    pub gap_timeout: Nanos,
+    pub(crate) gap_timeout: Nanos,
     /// New messages after which an acknowledgement is due at the latest.
-    pub acknowledge_every: u32,
+    pub(crate) acknowledge_every: u32,
     /// Time after the first unacknowledged message after which one is due at the latest.
-    pub acknowledge_within: Nanos,
+    pub(crate) acknowledge_within: Nanos,
     /// Time after which one is due although nothing happened; at least 1 ms.
-    pub refresh: Nanos,
+    pub(crate) refresh: Nanos,
     /// The lifespan of messages, if there is one: nothing is waited for longer.
-    pub lifespan: Option<Nanos>,
+    pub(crate) lifespan: Option<Nanos>,
     /// One of many readers: asks for what is missing after a random delay, and acknowledges only
     /// when its writer needs room, and every `refresh`.
-    pub nak_only: bool,
+    pub(crate) nak_only: bool,
 }
 
 /// What became of a frame.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "a frame that is given back must go back to its pool"]
-pub enum Accepted<T> {
+pub(crate) enum Accepted<T> {
     /// Its turn has come: [`Reader::next`](super::Reader::next) gives it.
     InOrder,
     /// It waits for one before it.
@@ -47,7 +47,7 @@ pub enum Accepted<T> {
 
 /// What the subscriber gets next.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Next<T> {
+pub(crate) enum Next<T> {
     /// A message.
     Frame(Sequence, T),
     /// These never arrived, and will not be delivered any more.
@@ -61,7 +61,7 @@ pub enum Next<T> {
 
 /// Why a heartbeat was not believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum Mismatch {
+pub(crate) enum Mismatch {
     /// The two ends disagree about what the stream promises.
     #[error("published as {theirs:?}, subscribed as {ours:?}; give the topic one class")]
     Class {

@@ -425,6 +425,17 @@ fn the_limit_is_what_the_queue_takes_and_64_at_most() {
 }
 
 #[test]
+fn the_limit_is_never_below_the_floor() {
+    let mut reader = Reader::new(spec(), 1);
+    reader.new_life(EPOCH, Sequence::FIRST, MS);
+    reader.room(2, MS);
+    reader.heartbeat(&heartbeat(1_000, 1_000), MS).unwrap();
+    assert_eq!(reader.next(MS), gap(1, 999));
+    let report = acknowledgement(&mut reader, MS).unwrap();
+    assert_eq!((report.floor.get(), report.limit.get()), (999, 999));
+}
+
+#[test]
 fn the_writer_hears_at_once_when_the_room_opened_by_half_or_from_nothing() {
     let mut reader = Reader::new(ReaderSpec { acknowledge_every: 1_000, ..spec() }, 1);
     reader.new_life(EPOCH, Sequence::FIRST, MS);

@@ -1,6 +1,7 @@
 //! What a writer knows of one reader: what it has, what it asked for, and when it was last heard.
 
 use super::commands::Bits;
+use super::patience::Patience;
 use super::ring::Ring;
 use super::round_trip::RoundTrip;
 use super::share::SlidingSecond;
@@ -34,6 +35,8 @@ pub(super) struct Reader {
     /// This and everything before it is not sent to it again.
     pub(super) given_up: u64,
     pub(super) lagging: bool,
+    /// How long it may hold up the others.
+    pub(super) patience: Patience,
     /// Asked for at least once: any later acknowledgement that still lacks it asks again.
     named: u64,
     /// To be sent again as soon as the share allows.
@@ -70,6 +73,7 @@ impl Reader {
             incomplete: false,
             given_up: 0,
             lagging: false,
+            patience: Patience::default(),
             named: 0,
             asked: 0,
             copied: 0,

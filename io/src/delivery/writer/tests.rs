@@ -32,6 +32,8 @@ fn spec() -> WriterSpec {
         lifespan: None,
         linger: ms(1_000),
         lease: ms(3_000),
+        // Long: one reader holds the others up, unless a test says otherwise.
+        patience: Nanos::from_secs(3_600),
         heartbeat: ms(80),
         resend_share_percent: 50,
     }

@@ -543,6 +543,7 @@ fn faults_of_lives_show() {
             capacity: 8,
             lifespan: None,
             linger: MS * 100,
+            patience: MS * 50,
             lease: Nanos::from_secs(3),
             heartbeat: MS * 100,
             resend_share_percent: 50,
