@@ -24,6 +24,7 @@ pub(crate) use events::{Mismatch, WriterEvent};
 
 use crate::delivery::Outcome;
 use crate::security::PeerIndex;
+use crate::simulation::{Branch, Fault, planted, reached};
 use crate::wire::report::{Acknowledgement, Heartbeat, Outcomes};
 use crate::wire::{Class, Epoch, SchemaId, Sequence, TopicId};
 use commands::Commands;
@@ -133,9 +134,8 @@ impl Writer {
         self.events.lost()
     }
 
-    /// Whether the next message, which waits, may be sent; if not, the publisher would block. A reader
-    /// that is silent makes it `false` for no longer than `linger`, or than its patience if another
-    /// could go on.
+    /// Whether the next message may be sent; if not, the publisher would block. A reader that is
+    /// silent makes it `false` for no longer than `linger`.
     pub(crate) fn room(&mut self, now: Nanos) -> bool {
         self.attend(now);
         let next = self.ring.next();
@@ -144,22 +144,34 @@ impl Writer {
         }
         let overwritten = self.ring.overwritten_next().filter(|old| !self.is_expired(*old, now));
         let binds = |reader: &Reader| {
-            let over_its_room = next > reader.limit();
+            let over_its_room = next > reader.limit() && !planted(Fault::LimitIgnored);
             let holds = |old: u64| old >= reader.lacks() && !reader.has(old);
-            over_its_room || overwritten.is_some_and(holds)
+            let held = overwritten.is_some_and(holds) && !planted(Fault::RingOverwritten);
+            if over_its_room {
+                reached(Branch::WriterWithoutRoom);
+            }
+            if held {
+                reached(Branch::WriterRingHeld);
+            }
+            over_its_room || held
         };
         if self.is_held_up(binds, now) {
             return false;
         }
         // As many commands as can wait for a word do; each of them gets one, or its time is over.
-        self.matched == 0 || !self.commands.as_ref().is_some_and(Commands::is_full)
+        let full = self.matched > 0 && self.commands.as_ref().is_some_and(Commands::is_full);
+        if full {
+            reached(Branch::CommandsFull);
+        }
+        !full
     }
 
     /// Whether readers that bind hold the publisher up. All together they do; one of several only as
     /// long as its patience lasts, and then it is lagging.
     fn is_held_up(&mut self, binds: impl Fn(&Reader) -> bool, now: Nanos) -> bool {
         self.held_until = None;
-        let waited_for = |reader: &Reader| reader.matched && !reader.lagging;
+        let waits = planted(Fault::LaggingReaderHoldsRing);
+        let waited_for = |reader: &Reader| reader.matched && (waits || !reader.lagging);
         let others = self.readers.iter().any(|reader| waited_for(reader) && !binds(reader));
         let mut held_up = false;
         for reader in self.readers.iter_mut().filter(|reader| waited_for(reader)) {
@@ -167,11 +179,12 @@ impl Writer {
                 reader.patience.lets_go(now);
             } else if !others {
                 held_up = true;
-            } else if reader.patience.holds(self.spec.patience, now) {
+            } else if reader.patience.holds(self.spec.patience, now) || waits {
                 held_up = true;
                 self.held_until =
                     [self.held_until, reader.patience.until()].into_iter().flatten().min();
             } else {
+                reached(Branch::PatienceSpent);
                 reader.patience.lets_go(now);
                 reader.lagging = true;
                 reader.heartbeat_at = reader.heartbeat_at.min(now);
@@ -219,7 +232,9 @@ impl Writer {
     ) -> Result<(), Mismatch> {
         self.attend(now);
         let Some(reader) = self.readers.get_mut(peer.get()) else { return Ok(()) };
-        if entry.topic != self.spec.topic || entry.epoch != own_epoch {
+        let of_this_life = entry.epoch == own_epoch || planted(Fault::AcknowledgementOfAnyLife);
+        if entry.topic != self.spec.topic || !of_this_life {
+            reached(Branch::AcknowledgementOfOldLife);
             self.refused += 1;
             return Ok(());
         }
@@ -233,11 +248,13 @@ impl Writer {
                 their_class: entry.class,
             };
             if !std::mem::replace(&mut reader.mismatch_told, true) {
+                reached(Branch::ReaderMismatched);
                 self.events.push(WriterEvent::Mismatch(mismatch));
             }
             return Err(mismatch);
         }
         if !claims_only_what_was_sent(entry, self.ring.last()) {
+            reached(Branch::AcknowledgementOverclaims);
             self.refused += 1;
             return Ok(());
         }
@@ -246,6 +263,7 @@ impl Writer {
             reader.join(floor, self.ring.next(), now);
             reader.patience = Patience::full(self.spec.patience, now);
             self.matched += 1;
+            reached(Branch::ReaderMatched);
             self.events.push(WriterEvent::Matched { peer });
             // What left the ring before it came is lost to it, and it holds up nobody with that.
             let oldest = self.ring.oldest();
@@ -271,6 +289,9 @@ impl Writer {
             reader.probe_at = (!complete && self.matched <= PROBED_READERS_MAX)
                 .then(|| now + reader.trip.timeout(0));
             if floor >= reader.given_up && floor.saturating_add(1) >= self.ring.oldest() {
+                if reader.lagging {
+                    reached(Branch::ReaderCaughtUp);
+                }
                 reader.lagging = false;
             }
         }
@@ -315,7 +336,9 @@ impl Writer {
 
     /// The peer began a new life: it is unmatched until it acknowledges again.
     pub(crate) fn reader_restarted(&mut self, peer: PeerIndex) {
-        self.unmatch(peer.get());
+        if !planted(Fault::RestartedReaderKept) {
+            self.unmatch(peer.get());
+        }
     }
 
     /// The next heartbeat that is due, and to whom.
@@ -380,7 +403,6 @@ impl Writer {
     /// Ends what has ended: leases, lingering, the wait for a word on commands.
     fn attend(&mut self, now: Nanos) {
         self.now = self.now.max(now);
-        self.held_until = self.held_until.filter(|until| *until > now);
         if now < self.attend_at {
             return;
         }
@@ -429,6 +451,7 @@ impl Writer {
         let soon = self.now.max(reader.heartbeat_sent + self.spec.heartbeat / 8);
         reader.heartbeat_at = reader.heartbeat_at.min(soon);
         reader.lagging = true;
+        reached(Branch::ReaderLagging);
         let peer = PeerIndex::new(place as u16);
         let (first, last) = (Sequence::new(first), Sequence::new(until));
         self.events.push(WriterEvent::Lagging { peer, first, last });
@@ -442,6 +465,7 @@ impl Writer {
         reader.asked = 0;
         reader.probe_at = None;
         self.matched -= 1;
+        reached(Branch::ReaderLost);
         self.events.push(WriterEvent::Lost { peer: PeerIndex::new(place as u16) });
         if let Some(commands) = &mut self.commands {
             commands.doubt_all();
@@ -453,14 +477,16 @@ impl Writer {
 
     /// The lowest sequence that can still be sent again to this reader; `last + 1`: none.
     fn first_for(&self, place: usize, now: Nanos) -> u64 {
-        let expired = self.spec.lifespan.map_or(0, |lifespan| self.ring.sent_until(now - lifespan));
+        let lifespan = self.spec.lifespan.filter(|_| !planted(Fault::ResendAfterExpiry));
+        let expired = lifespan.map_or(0, |lifespan| self.ring.sent_until(now - lifespan));
         let given_up = self.readers[place].given_up.max(expired).saturating_add(1);
         given_up.max(self.ring.oldest()).min(self.ring.next())
     }
 
     fn is_expired(&self, sequence: u64, now: Nanos) -> bool {
         let age = self.ring.sent_at(sequence).map(|sent_at| now - sent_at);
-        matches!((age, self.spec.lifespan), (Some(age), Some(lifespan)) if age >= lifespan)
+        let lifespan = self.spec.lifespan.filter(|_| !planted(Fault::ResendAfterExpiry));
+        matches!((age, lifespan), (Some(age), Some(lifespan)) if age >= lifespan)
     }
 }
 

@@ -9,6 +9,7 @@ use super::send::Outlet;
 use crate::delivery::Outcome;
 use crate::delivery::writer::{Writer, WriterEvent};
 use crate::security::{Identity, PeerIndex};
+use crate::simulation::{Branch, reached};
 use crate::transport::{BATCH, Transmit};
 use crate::wire::envelope::{encode_in_place, payload_mut};
 use crate::wire::report::{ENTRIES_MAX, ENTRY_LEN, Entry};
@@ -78,7 +79,10 @@ impl Waiting {
 
     /// Takes an entry; without room it is left out, and its author says it again.
     fn push(&mut self, entry: &Entry) -> bool {
-        let Some(slot) = self.entries.get_mut(self.count) else { return false };
+        let Some(slot) = self.entries.get_mut(self.count) else {
+            reached(Branch::ReportFull);
+            return false;
+        };
         *slot = entry.to_bytes();
         self.count += 1;
         true

@@ -4,6 +4,7 @@ use super::Writer;
 use super::matched::REACH;
 use super::share::READER_FLOOR_BYTES;
 use crate::security::PeerIndex;
+use crate::simulation::{Branch, Fault, planted, reached};
 use crate::wire::Sequence;
 use sinew_rt::clock::Nanos;
 
@@ -23,6 +24,7 @@ impl Writer {
             }
             let copies = self.share.is_ample(now);
             let reader = &mut self.readers[place];
+            reached(if unasked { Branch::ResentUnasked } else { Branch::ResentAsked });
             if unasked {
                 reader.probes = reader.probes.saturating_add(1);
             }
@@ -33,7 +35,9 @@ impl Writer {
             self.ring.note_resent(sequence);
             self.turn = (place + 1) % count;
             let peer = PeerIndex::new(u16::try_from(place).ok()?);
-            return Some((peer, Sequence::new(sequence), self.ring.frame(sequence)?));
+            let other = planted(Fault::ResendWrongSlot).then(|| self.ring.frame(sequence + 1));
+            let frame = other.flatten().or(self.ring.frame(sequence))?;
+            return Some((peer, Sequence::new(sequence), frame));
         }
         None
     }
@@ -53,7 +57,12 @@ impl Writer {
             if self.can_be_sent(sequence, now) {
                 return Some((sequence, false));
             }
+            reached(Branch::ExpiredInRing);
             self.readers[place].withdraw(sequence);
+        }
+        if planted(Fault::ResendNever) {
+            self.readers[place].probe_at = None;
+            return None;
         }
         if !probing {
             return None;
@@ -79,6 +88,9 @@ impl Writer {
 
     /// Whether the share of all, and this reader's part of it, has room for so many bytes.
     fn admits(&mut self, place: usize, bytes: u64, now: Nanos) -> bool {
+        if planted(Fault::ResendUnbounded) {
+            return true;
+        }
         let part = self.share.allowed(now) / self.matched.max(1) as u64;
         let resent = &mut self.readers[place].resent;
         let until = if resent.bytes(now).saturating_add(bytes) > part.max(READER_FLOOR_BYTES) {
@@ -88,6 +100,7 @@ impl Writer {
         } else {
             return true;
         };
+        reached(Branch::ResendShareSpent);
         self.blocked_until = Some(self.blocked_until.map_or(until, |other| other.min(until)));
         false
     }
