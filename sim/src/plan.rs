@@ -68,6 +68,9 @@ pub const TOPICS: &[TopicPlan] = &[
     TopicPlan { name: "arm/alive", kind: Kind::EStop, lifespan: Some(ms(150)), period: ms(125), burst: 1 },
 ];
 
+/// Silence of all guardians for longer than this is the stop.
+pub const ESTOP_DEADLINE: Nanos = ms(300);
+
 /// The topic that nobody may publish, and that everybody reads.
 pub const FORBIDDEN: &str = "arm/forbidden";
 

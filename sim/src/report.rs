@@ -143,6 +143,9 @@ impl Report {
         let _ = writeln!(text, "network   {}", line(&self.network));
         let _ = writeln!(text, "faults    {}", line(&self.faults));
         let _ = writeln!(text, "trace     {}", self.trace);
+        let outcomes: Vec<_> = self.branches.iter().filter(|(name, _)| name.starts_with("outcome/")).collect();
+        let outcomes: Vec<_> = outcomes.iter().map(|(name, count)| format!("{} {count}", &name[8..])).collect();
+        let _ = writeln!(text, "commands  {}", outcomes.join(" · "));
         if !self.never_reached.is_empty() {
             let _ = writeln!(text, "never reached: {}", self.never_reached.join(", "));
         }
