@@ -1,0 +1,3 @@
+//! The `sinew-sim` command.
+
+fn main() {}
