@@ -54,7 +54,7 @@ impl Draws {
                 least + Nanos::new(span as i64)
             }
             Delay::Normal { mean, deviation, least, most } => {
-                let off = i128::from(deviation.as_nanos()) * i128::from(self.deviate()) >> 32;
+                let off = (i128::from(deviation.as_nanos()) * i128::from(self.deviate())) >> 32;
                 let off = i64::try_from(off).unwrap_or(i64::MAX);
                 (mean + Nanos::new(off)).max(least).min(most)
             }
