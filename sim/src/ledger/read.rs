@@ -51,6 +51,8 @@ pub fn read(name: &str, bytes: &[u8]) -> Ledger {
                 continue;
             }
             ledger.damaged.extend(unread.replace(line));
+            // Its number counts, so that one bad line is one line of the report.
+            next += 1;
             continue;
         };
         if let (0, Record::Life { owner, key, epoch, at }) = (number, &record) {

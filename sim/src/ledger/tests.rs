@@ -336,8 +336,14 @@ fn a_torn_last_line_is_no_damage_and_any_other_unreadable_line_is() {
             assert!(!read("arm", text.as_bytes()).damaged.is_empty(), "{line}\n{text}");
         }
     }
-    let found = only(&[&Book { text: whole.replacen("sent cmd 4", "sent cmd 5", 1), ..arm() }]);
-    assert!(matches!(found, Violation::Damaged { line: 6, .. }), "{found}");
+    let report = compare(&[&Book { text: whole.replacen("sent cmd 4", "sent cmd 5", 1), ..arm() }]);
+    assert!(matches!(
+        report.listed[..],
+        [
+            Violation::Damaged { line: 6, .. },
+            Violation::Misnumbered { line: 7, sequence: 5, expected: 4, .. }
+        ]
+    ));
 }
 
 #[test]
