@@ -2,5 +2,5 @@
 //! ledgers and their checker.
 
 pub mod ledger;
-//pub mod relay;
+pub mod relay;
 pub mod scenario;
