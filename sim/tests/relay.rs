@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use processes::{PATIENCE, Process, Topic, World, fresh_address, sinew_sim, until};
 use sinew_sim::ledger::check::Options;
+use sinew_sim::ledger::report::Violation;
 use sinew_sim::relay::RelayReport;
 
 /// Two sockets that have a relay between them.
@@ -327,6 +328,21 @@ fn a_signal_ends_the_relay_in_good_order_with_its_report() {
     }
 }
 
+#[test]
+fn every_scenario_that_comes_with_the_sources_can_be_used() {
+    let scenarios = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
+    let mut read = 0;
+    for file in std::fs::read_dir(scenarios).unwrap() {
+        let path = file.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let scenario = sinew_sim::scenario::file::parse(&text)
+            .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        assert!(!scenario.nodes.is_empty(), "{}", path.display());
+        read += 1;
+    }
+    assert!(read > 0);
+}
+
 fn queue() -> [Topic; 2] {
     [
         Topic { name: "open", class: "queue", auth: "open" },
@@ -352,6 +368,28 @@ fn two_nodes_talk_through_the_relay_and_their_ledgers_agree() {
     let report = world.check(Options { complete: true, ..Options::default() });
     assert_eq!(report.violations, 0, "{}", report.text());
     println!("{}", report.text());
+}
+
+#[test]
+fn what_was_corrupted_on_its_way_is_not_delivered_on_a_signed_topic_and_an_open_one_cannot_tell() {
+    let world = World::new(&queue());
+    let relay = world.relay_of("corrupt.toml");
+    let (mut sender, receiver) = (world.peer("sender", 500), world.peer("receiver", 0));
+    until("a thousand messages came", || (world.received() > 1_000).then_some(()));
+    sender.order("quiet");
+    sender.end_well();
+    receiver.end_well();
+    let corrupted = world.end_relay(relay).link("sender", "receiver").unwrap().datagrams.corrupted;
+    let report = world.check(Options { complete: true, ..Options::default() });
+    assert!(corrupted > 200 && report.topics["signed"].undelivered > 50, "{}", report.text());
+    assert!(report.violations > 0, "the checker sees what arrives changed");
+    for violation in &report.listed {
+        let is_open = |topic: &str| assert_eq!(topic, "open", "{violation}");
+        match violation {
+            Violation::Altered { topic, .. } | Violation::NeverSent { topic, .. } => is_open(topic),
+            other => panic!("{other}"),
+        }
+    }
 }
 
 #[test]

@@ -244,9 +244,26 @@ impl World {
     pub(crate) fn relay_with(&self, scenario: &str) -> Process {
         let path = self.path("scenario.toml");
         std::fs::write(&path, scenario).unwrap();
+        self.start_relay(sinew_sim().arg("relay").arg(path))
+    }
+
+    /// Starts the relay with one of the scenarios in `sim/scenarios`, at this world's addresses.
+    pub(crate) fn relay_of(&self, file: &str) -> Process {
         let mut command = sinew_sim();
-        command.arg("relay").arg(path).arg("--stdin").arg("--json").arg(self.path("relay.json"));
-        let mut relay = Process::spawn("relay", &mut command);
+        let scenarios = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
+        command.arg("relay").arg(scenarios.join(file));
+        for (name, (own, other), peer) in
+            [("sender", self.sender, "receiver"), ("receiver", self.receiver, "sender")]
+        {
+            command.arg(format!("--node={name}={own}"));
+            command.arg(format!("--listen={name}:{peer}={other}"));
+        }
+        self.start_relay(&mut command)
+    }
+
+    fn start_relay(&self, command: &mut Command) -> Process {
+        command.arg("--stdin").arg("--json").arg(self.path("relay.json"));
+        let mut relay = Process::spawn("relay", command);
         relay.line_with("running");
         relay
     }
