@@ -315,11 +315,11 @@ impl World {
     pub(crate) fn last_got(&self, topic: &str) -> Option<u64> {
         let ledger = self.ledger("receiver");
         let records = ledger.lives.iter().flat_map(|life| &life.records);
-        let got = records.filter_map(|(_, record)| match record {
+        let mut got = records.filter_map(|(_, record)| match record {
             Record::Got { topic: of, sequence, .. } if of == topic => Some(*sequence),
             _ => None,
         });
-        got.last()
+        got.next_back()
     }
 
     pub(crate) fn directory(&self) -> &Path {
