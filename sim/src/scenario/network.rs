@@ -362,4 +362,16 @@ mod tests {
         assert_eq!(network.offer(ms(1), A, B, b"x").fate, Fate::Partitioned);
         assert_ne!(network.offer(ms(1), B, A, b"x").fate, Fate::Partitioned);
     }
+
+    #[test]
+    fn at_one_instant_a_fault_ends_before_the_next_begins() {
+        let kill =
+            |at| Fault { at, kind: FaultKind::Kill { node: C, restart_after: Some(ms(10)) } };
+        let mut network = Network::new(&scenario(vec![kill(ms(20)), kill(ms(10))]), Nanos::ZERO);
+        let mut turns = Vec::new();
+        while let Some(turn) = network.advance(ms(20)) {
+            turns.push((matches!(turn, Turn::Begins(..)), turn.place()));
+        }
+        assert_eq!(turns, [(true, 1), (false, 1), (true, 0)], "the node is dead at the end");
+    }
 }
