@@ -73,7 +73,7 @@ fn an_envelope_for_somebody_else_is_dropped() {
 }
 
 #[test]
-fn a_delivery_class_that_is_not_served_is_dropped() {
+fn a_delivery_class_that_is_not_the_topic_s_is_dropped() {
     over_each_transport("class", |arena| {
         let sample = Sample::new(1);
         let classes = [Class::Command, Class::Stream, Class::Durable, Class::EStop];
@@ -82,7 +82,11 @@ fn a_delivery_class_that_is_not_served_is_dropped() {
             fields.class = class;
             arena.send(From::Home, &arena.controller.signed(&fields, sample.as_bytes()));
         }
-        arena.expect(0, &[("verify.drop.class_not_served@controller", 4)]);
+        let dropped = [
+            ("verify.drop.class_mismatch@controller", 3),
+            ("verify.drop.class_not_served@controller", 1),
+        ];
+        arena.expect(0, &dropped);
     });
 }
 

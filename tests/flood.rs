@@ -211,6 +211,7 @@ fn flood(layout: Layout) {
         "verify.drop.malformed@controller",
         "verify.drop.not_for_us@controller",
         "verify.drop.class_not_served@controller",
+        "verify.drop.class_mismatch@controller",
         "verify.drop.unknown_topic@controller",
         "verify.drop.old_epoch@controller",
         "verify.drop.future_epoch@controller",

@@ -24,11 +24,8 @@ const MESSAGES: u64 = 10_000;
 
 fn node(files: &tempfile::TempDir, name: &str, seed: u8, address: SocketAddr) -> NodeBuilder {
     let topic = |name: &str, auth| TopicConfig {
-        name: name.to_owned(),
-        schema: Sample::NAME.to_owned(),
-        class: TopicClass::Queue,
         auth,
-        lifespan: None,
+        ..TopicConfig::new(name, Sample::NAME, TopicClass::Queue)
     };
     Node::builder(name)
         .development()

@@ -90,11 +90,8 @@ impl Traffic {
                 .admission(UNLIMITED)
                 .udp(address)
                 .topic(TopicConfig {
-                    name: "setpoint".to_owned(),
-                    schema: Sample::NAME.to_owned(),
-                    class: TopicClass::Queue,
                     auth,
-                    lifespan: None,
+                    ..TopicConfig::new("setpoint", Sample::NAME, TopicClass::Queue)
                 })
         };
         let mut robot = node("robot", ROBOT, robot_at).peer(peer(

@@ -148,11 +148,8 @@ fn drive_jail(core: CoreId, misbehaves: bool) {
     wire.connect(robot_at).unwrap();
     wire.set_read_timeout(Some(std::time::Duration::from_millis(5))).unwrap();
     let open = |name: &str| TopicConfig {
-        name: name.to_owned(),
-        schema: Sample::NAME.to_owned(),
-        class: TopicClass::Queue,
         auth: Auth::Open,
-        lifespan: None,
+        ..TopicConfig::new(name, Sample::NAME, TopicClass::Queue)
     };
     // Budgets that nothing misses: a miss makes the guard ask the kernel whose fault it was.
     let ample = Nanos::from_secs(1);

@@ -5,5 +5,9 @@ pub mod message;
 pub mod node;
 mod pipeline;
 pub mod security;
+#[cfg(feature = "simulation")]
+pub mod simulation;
+#[cfg(not(feature = "simulation"))]
+mod simulation;
 pub mod transport;
 pub mod wire;

@@ -170,11 +170,8 @@ impl Arena {
                     ..RealTimeConfig::default()
                 })
                 .topic(TopicConfig {
-                    name: "notes".to_owned(),
-                    schema: Sample::NAME.to_owned(),
-                    class: TopicClass::Queue,
                     auth: Auth::Open,
-                    lifespan: None,
+                    ..TopicConfig::new("notes", Sample::NAME, TopicClass::Queue)
                 })
                 .peer(peer("controller", CONTROLLER, home, &["setpoint", "notes"])),
         );

@@ -3,9 +3,13 @@
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 
 pub mod drop_reason;
+pub mod outcome;
+pub(crate) mod reader;
 pub mod streams;
 pub mod window;
+pub(crate) mod writer;
 
 pub use drop_reason::DropReason;
+pub use outcome::Outcome;
 pub use streams::{Pending, StreamTable, StreamTableError};
 pub use window::{Verdict, Window};

@@ -9,6 +9,7 @@ use thiserror::Error;
 use super::DropReason;
 use super::window::{JUMP_MAX, Verdict, Window};
 use crate::security::{PeerIndex, PeerLife};
+use crate::simulation::{Branch, Fault, planted, reached};
 use crate::wire::{Epoch, Sequence, StreamStart, TopicId};
 
 /// The most topics that one node subscribes to.
@@ -74,7 +75,8 @@ impl StreamTable {
     /// Takes what a Hello established: a new life, or more about the present one.
     pub fn hello(&mut self, life: &PeerLife) {
         let streams = life.streams.as_slice().iter().copied();
-        match life.epoch > self.epoch(life.peer) {
+        let returns = planted(Fault::OldEpochAccepted) && life.epoch < self.epoch(life.peer);
+        match life.epoch > self.epoch(life.peer) || returns {
             true => self.new_life(life.peer, life.epoch, streams),
             false => self.same_life(life.peer, life.epoch, streams),
         }
@@ -91,12 +93,14 @@ impl StreamTable {
         streams: impl IntoIterator<Item = StreamStart>,
     ) {
         let Some(known) = self.epochs.get_mut(peer.get()) else { return };
-        if epoch <= *known {
+        if epoch <= *known && !planted(Fault::OldEpochAccepted) {
             return;
         }
         *known = epoch;
         let first = peer.get() * self.topics.len();
-        self.windows[first..first + self.topics.len()].fill(None);
+        if !planted(Fault::LifeNotReset) {
+            self.windows[first..first + self.topics.len()].fill(None);
+        }
         self.same_life(peer, epoch, streams);
     }
 
@@ -118,6 +122,9 @@ impl StreamTable {
                 start.next.get().saturating_sub(window.highest().get()) > JUMP_MAX
             };
             if window.as_ref().is_none_or(lost) {
+                if window.is_some() {
+                    reached(Branch::StreamReopened);
+                }
                 *window = Some(Window::starting_at(start.next));
             }
         }
@@ -134,46 +141,86 @@ impl StreamTable {
         epoch: Epoch,
         sequence: Sequence,
     ) -> Result<Pending, DropReason> {
+        let (stream, window) = self.open(peer, topic, epoch)?;
+        refuse(window.peek(sequence))?;
+        Ok(Pending { stream, epoch, sequence })
+    }
+
+    /// Whether the stream is open in this life of the peer, for streams whose sequences are judged
+    /// elsewhere. Wait-free; refuses with `UnknownTopic`, `NoLife`, `OldEpoch` or `FutureEpoch`.
+    pub fn peek_life(
+        &self,
+        peer: PeerIndex,
+        topic: TopicId,
+        epoch: Epoch,
+    ) -> Result<(), DropReason> {
+        self.open(peer, topic, epoch).map(|_| ())
+    }
+
+    /// The window of a stream that is open in this life.
+    fn open(
+        &self,
+        peer: PeerIndex,
+        topic: TopicId,
+        epoch: Epoch,
+    ) -> Result<(usize, &Window), DropReason> {
         let stream = self.stream(peer, topic).ok_or(DropReason::UnknownTopic)?;
         let known = self.epoch(peer);
         if known == Epoch::NONE {
+            reached(Branch::NoLife);
             return Err(DropReason::NoLife);
         }
+        let epoch = if planted(Fault::EpochNotChecked) { known } else { epoch };
         if epoch < known {
+            reached(Branch::OldEpoch);
             return Err(DropReason::OldEpoch);
         }
         if epoch > known {
+            reached(Branch::FutureEpoch);
             return Err(DropReason::FutureEpoch);
         }
         let window = self.windows[stream].as_ref().ok_or(DropReason::NoLife)?;
-        refuse(window.peek(sequence))?;
-        Ok(Pending { stream, epoch, sequence })
+        Ok((stream, window))
     }
 
     /// Notes a verified envelope as done. Refuses if the peer began a new life since the peek, or if
     /// the same sequence was committed since. Wait-free.
     pub fn commit(&mut self, pending: Pending) -> Result<(), DropReason> {
         let peer = pending.stream / self.topics.len().max(1);
-        if self.epochs.get(peer) != Some(&pending.epoch) {
+        let present = self.epochs.get(peer) == Some(&pending.epoch);
+        if !present && !planted(Fault::EpochNotChecked) {
             return Err(DropReason::OldEpoch);
         }
         match self.windows.get_mut(pending.stream) {
-            Some(Some(window)) => refuse(window.commit(pending.sequence)),
+            Some(Some(window)) => match refuse(window.commit(pending.sequence)) {
+                Err(_) if planted(Fault::WindowBeforeAuthentication) => Ok(()),
+                committed => committed,
+            },
             _ => Err(DropReason::NoLife),
         }
     }
 
     fn stream(&self, peer: PeerIndex, topic: TopicId) -> Option<usize> {
         let column = self.topics.binary_search(&topic).ok()?;
-        (peer.get() < self.epochs.len()).then(|| peer.get() * self.topics.len() + column)
+        let row = if planted(Fault::WindowWithoutSender) { 0 } else { peer.get() };
+        (peer.get() < self.epochs.len()).then(|| row * self.topics.len() + column)
     }
 }
 
 fn refuse(verdict: Verdict) -> Result<(), DropReason> {
     match verdict {
         Verdict::Fresh => Ok(()),
-        Verdict::Replay => Err(DropReason::Replay),
-        Verdict::BelowWindow => Err(DropReason::BelowWindow),
-        Verdict::TooFarAhead => Err(DropReason::TooFarAhead),
+        Verdict::Replay => {
+            reached(Branch::Replay);
+            Err(DropReason::Replay)
+        }
+        Verdict::BelowWindow => {
+            reached(Branch::BelowWindow);
+            Err(DropReason::BelowWindow)
+        }
+        Verdict::TooFarAhead => {
+            reached(Branch::TooFarAhead);
+            Err(DropReason::TooFarAhead)
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! clears words instead of shifting all of them), without its spare word: the bits between the old
 //! and the new highest are cleared exactly, so the window is 1,024 wide at every moment.
 
+use crate::simulation::{Branch, Fault, planted, reached};
 use crate::wire::Sequence;
 
 /// Sequences below the highest that are still told apart.
@@ -59,7 +60,7 @@ impl Window {
             return Verdict::BelowWindow;
         }
         match sequence.checked_sub(self.highest) {
-            Some(0) => Verdict::Replay,
+            Some(0) if !planted(Fault::WindowOffByOne) => Verdict::Replay,
             Some(ahead) if ahead > JUMP_MAX => Verdict::TooFarAhead,
             Some(_) => Verdict::Fresh,
             None if self.highest - sequence >= WINDOW => Verdict::BelowWindow,
@@ -77,6 +78,8 @@ impl Window {
             if sequence > self.highest {
                 self.clear_after(self.highest, sequence);
                 self.highest = sequence;
+            } else {
+                reached(Branch::OutOfOrder);
             }
             self.bits[word(sequence)] |= bit(sequence);
         }
@@ -86,6 +89,7 @@ impl Window {
     /// Clears the bits of `old + 1 ..= new`, whose places may still hold bits of a window ago.
     fn clear_after(&mut self, old: u64, new: u64) {
         if new - old >= WINDOW {
+            reached(Branch::WindowJumped);
             self.bits = [0; WORDS];
             return;
         }

@@ -1,15 +1,19 @@
 //! A node before it starts: what it is told, and what the program subscribes to and publishes.
 
 use super::config::{
-    Auth, Budgets, Layout, Mode, NodeConfig, PeerConfig, RealTimeConfig, TopicClass, TopicConfig,
+    Budgets, Layout, Mode, NodeConfig, PeerConfig, RealTimeConfig, TopicClass, TopicConfig,
 };
+use super::handles::{AllWell, CommandPublisher, CommandReader, EStopReader, StreamReader};
 use super::{Node, NodeError, assemble, file, log, recheck};
+use crate::delivery::Outcome;
 use crate::message::{Message, schema_id};
 use crate::pipeline::deliver::{LatestSink, Observed, ObserverSink, QueueSink, Queued, Sink};
+use crate::pipeline::reliable::{Floor, OrderedQueue, OrderedSink};
 use crate::pipeline::send::{Outgoing, Source};
+use crate::pipeline::watch::TopicEvent;
 use crate::security::{AdmissionLimits, Identity};
 use crate::transport::memory::MemoryNetwork;
-use crate::wire::SchemaId;
+use crate::wire::{SchemaId, Sequence};
 use sinew_rt::clock::{self, Nanos};
 use sinew_rt::guard::GuardSpec;
 use sinew_rt::lane::Stage;
@@ -25,6 +29,12 @@ use std::sync::{Arc, OnceLock};
 
 /// Messages that a publisher may be ahead of the send stage.
 const PUBLISHER_RING: usize = 64;
+
+/// Decisions that may wait beyond one for each command that waits.
+const DECISIONS_SPARE: usize = 64;
+
+/// Events that a subscriber may leave unread; later ones are only counted.
+const EVENTS: usize = 16;
 
 /// What stands for the type of a topic that is only observed.
 const ANY_SCHEMA: &str = "any";
@@ -47,8 +57,12 @@ pub struct NodeBuilder {
     pub(super) subscriptions: Vec<Subscription>,
     pub(super) publications: Vec<Publication>,
     pub(super) stages: Vec<(String, GuardSpec, Box<dyn Stage>)>,
+    /// Where missed deadlines are told: by the topic's place in the list of topics.
+    pub(super) events: Vec<(usize, Producer<TopicEvent>)>,
     /// Set at the start to the bell of the lane that sends, if that lane sleeps.
     pub(super) send_doorbell: Arc<OnceLock<Arc<Doorbell>>>,
+    /// The same of the lane that delivers.
+    pub(super) deliver_doorbell: Arc<OnceLock<Arc<Doorbell>>>,
 }
 
 /// A topic that the program reads.
@@ -57,7 +71,17 @@ pub(super) struct Subscription {
     pub(super) topic: usize,
     /// `None` takes any.
     pub(super) schema: Option<SchemaId>,
-    pub(super) sink: Box<dyn Sink>,
+    pub(super) sink: Subscriber,
+    /// Where an earlier life of the program stopped reading.
+    pub(super) floors: Vec<Floor>,
+}
+
+/// Where what a subscription brings goes.
+pub(super) enum Subscriber {
+    /// Whatever comes, at once.
+    Plain(Box<dyn Sink>),
+    /// In order, without silent loss.
+    Ordered(Box<dyn OrderedSink>),
 }
 
 /// A topic that the program writes.
@@ -66,6 +90,8 @@ pub(super) struct Publication {
     pub(super) topic: usize,
     pub(super) schema: SchemaId,
     pub(super) source: Box<dyn Source>,
+    /// Where the outcomes of commands go.
+    pub(super) outcomes: Option<Producer<(Sequence, Outcome)>>,
 }
 
 /// Control loops that a program has room for on the panel without saying so.
@@ -101,7 +127,9 @@ impl NodeBuilder {
             subscriptions: Vec::new(),
             publications: Vec::new(),
             stages: Vec::new(),
+            events: Vec::new(),
             send_doorbell: Arc::default(),
+            deliver_doorbell: Arc::default(),
         }
     }
 
@@ -285,7 +313,8 @@ impl NodeBuilder {
     /// When the topic was declared with another message type or class, or is subscribed already.
     pub fn latest<T: Message>(&mut self, topic: &str) -> Result<LatestReader<T>, NodeError> {
         let (writer, reader) = latest::channel();
-        self.subscribe::<T>(topic, TopicClass::Control, Box::new(LatestSink { writer }))?;
+        let sink = Subscriber::Plain(Box::new(LatestSink { writer }));
+        self.subscribe::<T>(topic, TopicClass::Control, sink)?;
         Ok(reader)
     }
 
@@ -300,8 +329,105 @@ impl NodeBuilder {
         capacity: usize,
     ) -> Result<Consumer<Queued<T>>, NodeError> {
         let (producer, consumer) = ring::channel(capacity);
-        self.subscribe::<T>(topic, TopicClass::Queue, Box::new(QueueSink { producer }))?;
+        let sink = Subscriber::Plain(Box::new(QueueSink { producer }));
+        self.subscribe::<T>(topic, TopicClass::Queue, sink)?;
         Ok(consumer)
+    }
+
+    /// Subscribes to a stream: each message in order and at most once, with room for `capacity`
+    /// deliveries; a sender whose receivers have no room is told that publishing would block.
+    ///
+    /// # Errors
+    /// When the topic was declared with another message type or class, or is subscribed already.
+    pub fn stream<T: Message>(
+        &mut self,
+        topic: &str,
+        capacity: usize,
+    ) -> Result<StreamReader<T>, NodeError> {
+        let (producer, deliveries) = ring::channel(capacity);
+        let sink = Subscriber::Ordered(Box::new(OrderedQueue { producer, decisions: None }));
+        self.subscribe::<T>(topic, TopicClass::Stream, sink)?;
+        Ok(StreamReader { deliveries })
+    }
+
+    /// Subscribes to commands, with room for `capacity` of them. The topic must be declared before
+    /// ([`topic`](Self::topic)), for a command needs a lifespan.
+    ///
+    /// # Errors
+    /// When the topic was declared with another message type or class, or is subscribed already.
+    pub fn commands<T: Message>(
+        &mut self,
+        topic: &str,
+        capacity: usize,
+    ) -> Result<CommandReader<T>, NodeError> {
+        let (producer, deliveries) = ring::channel(capacity);
+        let (decisions, decided) = ring::channel(capacity + DECISIONS_SPARE);
+        let queue = OrderedQueue { producer, decisions: Some(decided) };
+        self.subscribe::<T>(topic, TopicClass::Command, Subscriber::Ordered(Box::new(queue)))?;
+        Ok(CommandReader { deliveries, decisions, doorbell: self.deliver_doorbell.clone() })
+    }
+
+    /// Goes on with a stream or with commands where an earlier life of this program stopped, as it
+    /// stored it: what a sender still keeps of what came after is sent again, the rest is a gap.
+    ///
+    /// When the program stores a [`Floor`] decides what a crash costs: before it acts on the message,
+    /// at most once (what it was about to do may be lost); after, at least once (what it did may come
+    /// again, marked as [`possible_duplicate`](super::Received::possible_duplicate)); together with what it
+    /// did, in one transaction, exactly once.
+    ///
+    /// # Errors
+    /// When the topic is not subscribed as a stream or as commands.
+    pub fn resume(&mut self, topic: &str, floors: &[Floor]) -> Result<(), NodeError> {
+        let config = &self.config;
+        let ordered = self.subscriptions.iter_mut().find(|subscription| {
+            config.topics[subscription.topic].name == topic
+                && matches!(subscription.sink, Subscriber::Ordered(_))
+        });
+        match ordered {
+            Some(subscription) => {
+                subscription.floors = floors.to_vec();
+                Ok(())
+            }
+            None => {
+                let problem = format!("`{topic}` is not read as a stream or as commands");
+                let hint = "call stream() or commands() for it first";
+                Err(config.error("topic", problem, hint).into())
+            }
+        }
+    }
+
+    /// Subscribes to an emergency stop: a guardian's "all is well", whose absence for longer than
+    /// `deadline` is the stop.
+    ///
+    /// # Errors
+    /// When the topic was declared as something else, or is subscribed already.
+    pub fn estop(&mut self, topic: &str, deadline: Nanos) -> Result<EStopReader, NodeError> {
+        let (writer, newest) = latest::channel();
+        let sink = Subscriber::Plain(Box::new(LatestSink { writer }));
+        let place = self.declare::<AllWell>(topic, Some(TopicClass::EStop))?;
+        self.config.topics[place].deadline = Some(deadline);
+        self.subscribe_at(place, Some(schema_id::<AllWell>()), sink)?;
+        Ok(EStopReader { newest, deadline, armed: false })
+    }
+
+    /// Tells of missed deadlines of a topic that was declared with one.
+    ///
+    /// # Errors
+    /// When the topic has no deadline.
+    pub fn events(&mut self, topic: &str) -> Result<Consumer<TopicEvent>, NodeError> {
+        let known = self.config.topics.iter().position(|known| known.name == topic);
+        match known.filter(|n| self.config.topics[*n].deadline.is_some()) {
+            Some(n) => {
+                let (producer, consumer) = ring::channel(EVENTS);
+                self.events.push((n, producer));
+                Ok(consumer)
+            }
+            None => {
+                let problem = format!("`{topic}` has no deadline that could be missed");
+                let hint = "declare the topic with deadline_ms first";
+                Err(self.config.error("topic", problem, hint).into())
+            }
+        }
     }
 
     /// Subscribes to every message of a topic as it is on the wire, of whatever type, up to
@@ -322,22 +448,48 @@ impl NodeBuilder {
             Some(known) => known,
             None => self.add_topic(topic, ANY_SCHEMA, TopicClass::Queue),
         };
-        self.subscribe_at(topic, None, Box::new(ObserverSink { producer }))?;
+        self.subscribe_at(topic, None, Subscriber::Plain(Box::new(ObserverSink { producer })))?;
         Ok(consumer)
     }
 
-    /// Publishes a topic. A topic that was not declared is a `control` topic, signed.
+    /// Publishes a topic, of whatever class it was declared with. One that was not declared is a
+    /// `control` topic, signed. Whoever publishes commands and wants to know what became of them
+    /// takes [`command_publisher`](Self::command_publisher).
     ///
     /// # Errors
     /// When the topic was declared with another message type, or is published already.
     pub fn publisher<T: Message>(&mut self, topic: &str) -> Result<Publisher<T>, NodeError> {
         let topic = self.declare::<T>(topic, None)?;
+        self.publish::<T>(topic, None)
+    }
+
+    /// Publishes commands. The topic must be declared before ([`topic`](Self::topic)), for a command
+    /// needs a lifespan.
+    ///
+    /// # Errors
+    /// When the topic was declared with another message type or class, or is published already.
+    pub fn command_publisher<T: Message>(
+        &mut self,
+        topic: &str,
+    ) -> Result<CommandPublisher<T>, NodeError> {
+        let place = self.declare::<T>(topic, Some(TopicClass::Command))?;
+        let kept = usize::from(self.config.topics[place].reliability.capacity);
+        let (producer, outcomes) = ring::channel(kept + PUBLISHER_RING);
+        let publisher = self.publish::<T>(place, Some(producer))?;
+        Ok(CommandPublisher { publisher, next: Sequence::FIRST.get(), outcomes })
+    }
+
+    fn publish<T: Message>(
+        &mut self,
+        topic: usize,
+        outcomes: Option<Producer<(Sequence, Outcome)>>,
+    ) -> Result<Publisher<T>, NodeError> {
         if self.publications.iter().any(|publication| publication.topic == topic) {
             return Err(self.twice(topic, "published"));
         }
         let (ring, source) = ring::channel(PUBLISHER_RING);
         let schema = schema_id::<T>();
-        self.publications.push(Publication { topic, schema, source: Box::new(source) });
+        self.publications.push(Publication { topic, schema, source: Box::new(source), outcomes });
         Ok(Publisher { ring, doorbell: self.send_doorbell.clone() })
     }
 
@@ -345,7 +497,7 @@ impl NodeBuilder {
         &mut self,
         topic: &str,
         class: TopicClass,
-        sink: Box<dyn Sink>,
+        sink: Subscriber,
     ) -> Result<(), NodeError> {
         let topic = self.declare::<T>(topic, Some(class))?;
         self.subscribe_at(topic, Some(schema_id::<T>()), sink)
@@ -355,12 +507,12 @@ impl NodeBuilder {
         &mut self,
         topic: usize,
         schema: Option<SchemaId>,
-        sink: Box<dyn Sink>,
+        sink: Subscriber,
     ) -> Result<(), NodeError> {
         if self.subscriptions.iter().any(|subscription| subscription.topic == topic) {
             return Err(self.twice(topic, "subscribed"));
         }
-        self.subscriptions.push(Subscription { topic, schema, sink });
+        self.subscriptions.push(Subscription { topic, schema, sink, floors: Vec::new() });
         Ok(())
     }
 
@@ -389,21 +541,18 @@ impl NodeBuilder {
             return Err(self.config.error(&format!("topic.{n}.schema"), problem, hint).into());
         }
         if class.is_some_and(|class| class != topic.class) {
-            let problem = format!("topic `{name}` is read as another class than declared");
-            let hint = "use latest() with class \"control\" and queue() with class \"queue\"";
+            let wanted = class.map_or("", TopicClass::as_str);
+            let declared = topic.class.as_str();
+            let problem = format!("topic `{name}` is {declared} here and {wanted} in the program");
+            let hint = "the call must match the class: latest() control, queue() queue, stream() \
+                        stream, commands() and command_publisher() command, estop() estop";
             return Err(self.config.error(&format!("topic.{n}"), problem, hint).into());
         }
         Ok(n)
     }
 
     fn add_topic(&mut self, name: &str, schema: &str, class: TopicClass) -> usize {
-        self.config.topics.push(TopicConfig {
-            name: name.to_owned(),
-            schema: schema.to_owned(),
-            class,
-            auth: Auth::Signed,
-            lifespan: None,
-        });
+        self.config.topics.push(TopicConfig::new(name, schema, class));
         self.config.topics.len() - 1
     }
 
@@ -437,9 +586,10 @@ pub struct Publisher<T> {
     doorbell: Arc<OnceLock<Arc<Doorbell>>>,
 }
 
-/// The send stage has not kept up: the message was not sent.
+/// The send stage has not kept up, or on a reliable topic the receivers: the message was not sent, and
+/// sending it would have to wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the send stage has not kept up; the message was not sent")]
+#[error("the send stage or a receiver has not kept up; the message was not sent")]
 pub struct PublisherFull;
 
 impl<T: Message> Publisher<T> {

@@ -3,6 +3,8 @@
 use super::place::{ConfigError, Places};
 use crate::pipeline::STRANGER;
 use crate::security::AdmissionLimits;
+use crate::wire::Class;
+use crate::wire::report::{REPORTS, REPORTS_OPEN};
 use sinew_rt::clock::Nanos;
 use sinew_rt::thread::{Priority, Strictness};
 use sinew_rt::topology::CoreId;
@@ -70,14 +72,86 @@ pub enum Auth {
     Open,
 }
 
-/// How a topic's messages reach a subscriber.
+/// What a topic promises, and how its messages reach a subscriber. Both ends must agree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TopicClass {
-    /// The newest value only (DDS: BEST_EFFORT, KEEP_LAST(1)).
+    /// The newest value only (DDS: BEST_EFFORT, KEEP_LAST(1); Zenoh: RealTime, Drop).
     Control,
-    /// A bounded queue, best effort: what does not fit is dropped and counted.
+    /// A bounded queue, best effort: what does not fit is dropped and counted (DDS: BEST_EFFORT,
+    /// KEEP_LAST(n)). On the wire it is `Control`.
     Queue,
+    /// In order, at most once, always signed, never after its lifespan, with the outcome told to
+    /// the sender (DDS: RELIABLE, KEEP_ALL, LIFESPAN; Zenoh: InteractiveHigh, Block).
+    Command,
+    /// In order, at most once, with back-pressure, and every loss reported as a gap (DDS: RELIABLE,
+    /// KEEP_ALL; Zenoh: Data, Block).
+    Stream,
+    /// "All is well", again and again: its absence is the stop. The newest only, always signed.
+    EStop,
+}
+
+impl TopicClass {
+    /// What envelopes of such a topic carry.
+    #[must_use]
+    pub const fn on_the_wire(self) -> Class {
+        match self {
+            Self::Control | Self::Queue => Class::Control,
+            Self::Command => Class::Command,
+            Self::Stream => Class::Stream,
+            Self::EStop => Class::EStop,
+        }
+    }
+
+    /// Whether what is lost is sent again.
+    #[must_use]
+    pub const fn is_reliable(self) -> bool {
+        matches!(self, Self::Command | Self::Stream)
+    }
+
+    /// As in a configuration.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Control => "control",
+            Self::Queue => "queue",
+            Self::Command => "command",
+            Self::Stream => "stream",
+            Self::EStop => "estop",
+        }
+    }
+}
+
+/// How reliable topics ([`TopicClass::Command`], [`TopicClass::Stream`]) are carried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reliability {
+    /// Messages that the sender keeps for sending them again, 1 to 1,024; each takes 1.3 KB of locked
+    /// memory. When it is full of what a receiver still lacks, publishing says so.
+    pub capacity: u16,
+    /// For how long after it was sent a message is kept for a receiver that lacks it. A receiver that
+    /// is behind by more gets a gap, and no longer holds up the others.
+    pub linger: Nanos,
+    /// Of several receivers, for how long one that has no room or lacks what the sender would have to
+    /// forget may hold up the others; it earns this time back at a two-hundredth. Then the others go
+    /// on, and it gets a gap. A lone receiver is waited for as long as `linger`.
+    pub patience: Nanos,
+    /// How long a receiver waits for a message that others have overtaken before it asks for it: the
+    /// most that the network reorders.
+    pub reorder: Nanos,
+    /// After how long a receiver goes on without a message, and reports the gap.
+    pub gap_timeout: Nanos,
+}
+
+impl Default for Reliability {
+    fn default() -> Self {
+        Self {
+            capacity: 256,
+            linger: Nanos::from_millis(500),
+            patience: Nanos::from_millis(20),
+            reorder: Nanos::from_micros(500),
+            gap_timeout: Nanos::from_secs(1),
+        }
+    }
 }
 
 /// The threads and what they may cost.
@@ -177,6 +251,26 @@ pub struct TopicConfig {
     /// For how long after it was sent a message may be delivered, from 1 µs to 2³² − 1 µs; `None`
     /// for ever. Publishers say it in each envelope; a subscriber applies the shorter of the two.
     pub lifespan: Option<Nanos>,
+    /// How long the subscriber may be without a message before it is told, as an event.
+    pub deadline: Option<Nanos>,
+    /// How it is carried, if its class is a reliable one.
+    pub reliability: Reliability,
+}
+
+impl TopicConfig {
+    /// A signed topic without a lifespan or a deadline.
+    #[must_use]
+    pub fn new(name: impl Into<String>, schema: impl Into<String>, class: TopicClass) -> Self {
+        Self {
+            name: name.into(),
+            schema: schema.into(),
+            class,
+            auth: Auth::Signed,
+            lifespan: None,
+            deadline: None,
+            reliability: Reliability::default(),
+        }
+    }
 }
 
 /// Everything that a node is told.
@@ -311,6 +405,7 @@ impl NodeConfig {
                     "set auth = \"signed\", or node.mode = \"development\" on a bench",
                 ));
             }
+            self.validate_class(n, topic)?;
             if let Some(lifespan) = topic.lifespan
                 && !(SHORTEST_LIFESPAN..=LONGEST_LIFESPAN).contains(&lifespan)
             {
@@ -362,6 +457,57 @@ impl NodeConfig {
     }
 }
 
+impl NodeConfig {
+    /// What the class of a topic demands of its other settings.
+    fn validate_class(&self, n: usize, topic: &TopicConfig) -> Result<(), ConfigError> {
+        let key = |field| format!("topic.{n}.{field}");
+        let class = topic.class.as_str();
+        let TopicConfig { name, reliability, .. } = topic;
+        if matches!(topic.class, TopicClass::Command | TopicClass::EStop)
+            && topic.auth == Auth::Open
+        {
+            let problem = format!("`{name}` is open, and a {class} is always signed");
+            return Err(self.error(&key("auth"), problem, "remove auth, or use another class"));
+        }
+        if topic.class == TopicClass::Command && topic.lifespan.is_none() {
+            let problem = format!("`{name}` is a command and would live for ever");
+            let hint = "set lifespan_ms: an older command is never executed";
+            return Err(self.error(&key("lifespan_ms"), problem, hint));
+        }
+        if topic.class == TopicClass::EStop && topic.deadline.is_none() {
+            let problem = format!("`{name}` is an estop, and its absence would mean nothing");
+            let hint = "set deadline_ms: after so long without a message the stop is in force";
+            return Err(self.error(&key("deadline_ms"), problem, hint));
+        }
+        if RESERVED_TOPICS.contains(&name.as_str()) {
+            let problem = format!("`{name}` is what nodes use among themselves");
+            return Err(self.error(&key("name"), problem, "use another name"));
+        }
+        if !(1..=WRITER_CAPACITY_MAX).contains(&usize::from(reliability.capacity)) {
+            let problem = format!("`{name}` would keep {} messages", reliability.capacity);
+            let hint = format!("use 1 to {WRITER_CAPACITY_MAX}");
+            return Err(self.error(&key("capacity"), problem, hint));
+        }
+        let spans = [
+            ("deadline_ms", topic.deadline),
+            ("linger_ms", Some(reliability.linger)),
+            ("gap_timeout_ms", Some(reliability.gap_timeout)),
+        ];
+        for (field, span) in spans {
+            if span.is_some_and(|span| span <= Nanos::ZERO) {
+                return Err(self.error(&key(field), "no time at all", "use at least 1 ms"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The most messages that a sender keeps for sending them again.
+pub const WRITER_CAPACITY_MAX: usize = 1_024;
+
+/// The names of topics that carry reports.
+const RESERVED_TOPICS: [&str; 2] = [REPORTS, REPORTS_OPEN];
+
 /// An envelope says its lifespan in microseconds, and 0 means for ever.
 const SHORTEST_LIFESPAN: Nanos = Nanos::from_micros(1);
 const LONGEST_LIFESPAN: Nanos = Nanos::from_micros(u32::MAX as i64);
@@ -375,7 +521,7 @@ pub const MAX_PEER_NAME: usize = 15;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::housekeeping;
+    use crate::node::greeter;
     use crate::pipeline::{Drops, deliver, receive, verify};
     use sinew_rt::panel::{Panel, PanelSpec};
 
@@ -410,7 +556,7 @@ mod tests {
             ("receive", receive::REASONS),
             ("verify", verify::REASONS),
             ("deliver", deliver::REASONS),
-            ("handshake", housekeeping::REASONS),
+            ("handshake", greeter::REASONS),
         ] {
             Drops::register(&panel, stage, reasons, &peers).unwrap();
         }

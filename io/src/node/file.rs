@@ -130,6 +130,12 @@ struct Topic {
     class: TopicClass,
     auth: Option<Spanned<Auth>>,
     lifespan_ms: Option<Spanned<u32>>,
+    deadline_ms: Option<Spanned<u32>>,
+    capacity: Option<Spanned<u16>>,
+    linger_ms: Option<Spanned<u32>>,
+    patience_ms: Option<Spanned<u32>>,
+    reorder_us: Option<Spanned<u32>>,
+    gap_timeout_ms: Option<Spanned<u32>>,
 }
 
 /// Reads and checks a configuration file. Relative paths in it are relative to the file.
@@ -220,22 +226,60 @@ fn convert(file: File, lines: &mut Lines<'_>, base: &Path) -> Result<NodeConfig,
     }
     for (n, topic) in file.topic.into_iter().enumerate() {
         let topic = lines.take(format!("topic.{n}"), topic);
-        config.topics.push(TopicConfig {
-            name: lines.take(format!("topic.{n}.name"), topic.name),
-            schema: lines.take(format!("topic.{n}.schema"), topic.schema),
-            class: topic.class,
-            auth: topic
-                .auth
-                .map(|auth| lines.take(format!("topic.{n}.auth"), auth))
-                .unwrap_or_default(),
-            lifespan: topic
-                .lifespan_ms
-                .map(|ms| lines.take(format!("topic.{n}.lifespan_ms"), ms))
-                .map(|ms| Nanos::from_millis(i64::from(ms))),
-        });
+        config.topics.push(self::topic(n, topic, lines)?);
     }
     config.places = lines.places.clone();
     Ok(config)
+}
+
+fn topic(n: usize, file: Topic, lines: &mut Lines<'_>) -> Result<TopicConfig, ConfigError> {
+    let name = lines.take(format!("topic.{n}.name"), file.name);
+    let schema = lines.take(format!("topic.{n}.schema"), file.schema);
+    let mut topic = TopicConfig::new(name, schema, file.class);
+    if let Some(auth) = file.auth {
+        topic.auth = lines.take(format!("topic.{n}.auth"), auth);
+    }
+    let mut span = |field: &str, value: Option<Spanned<u32>>| {
+        value.map(|value| i64::from(lines.take(format!("topic.{n}.{field}"), value)))
+    };
+    topic.lifespan = span("lifespan_ms", file.lifespan_ms).map(Nanos::from_millis);
+    topic.deadline = span("deadline_ms", file.deadline_ms).map(Nanos::from_millis);
+    let reliable = [
+        ("linger_ms", file.linger_ms.is_some()),
+        ("patience_ms", file.patience_ms.is_some()),
+        ("reorder_us", file.reorder_us.is_some()),
+        ("gap_timeout_ms", file.gap_timeout_ms.is_some()),
+        ("capacity", file.capacity.is_some()),
+    ];
+    let reliability = &mut topic.reliability;
+    if let Some(ms) = span("linger_ms", file.linger_ms) {
+        reliability.linger = Nanos::from_millis(ms);
+    }
+    if let Some(ms) = span("patience_ms", file.patience_ms) {
+        reliability.patience = Nanos::from_millis(ms);
+    }
+    if let Some(us) = span("reorder_us", file.reorder_us) {
+        reliability.reorder = Nanos::from_micros(us);
+    }
+    if let Some(ms) = span("gap_timeout_ms", file.gap_timeout_ms) {
+        reliability.gap_timeout = Nanos::from_millis(ms);
+    }
+    if let Some(capacity) = file.capacity {
+        reliability.capacity = lines.take(format!("topic.{n}.capacity"), capacity);
+    }
+    // A setting without an effect is a misunderstanding.
+    if let Some((field, _)) = reliable.iter().find(|(_, given)| *given)
+        && !file.class.is_reliable()
+    {
+        let problem = format!(
+            "`{}` is a {} topic, which sends nothing again",
+            topic.name,
+            file.class.as_str()
+        );
+        let hint = "use class = \"command\" or \"stream\", or remove it";
+        return Err(lines.places.error(&format!("topic.{n}.{field}"), problem, hint));
+    }
+    Ok(topic)
 }
 
 fn realtime(file: RealTime, lines: &mut Lines<'_>) -> Result<RealTimeConfig, ConfigError> {

@@ -27,6 +27,8 @@ mod assemble;
 mod builder;
 mod config;
 mod file;
+mod greeter;
+mod handles;
 mod housekeeping;
 mod log;
 mod ownership;
@@ -36,20 +38,30 @@ mod process;
 mod recheck;
 mod running;
 mod seats;
+#[cfg(feature = "simulation")]
+pub(crate) mod simulated;
+mod stages;
 mod topics;
 mod who;
 
 pub use builder::{NodeBuilder, Publisher, PublisherFull};
 pub use config::{
     Auth, Budgets, DEFAULT_PRIORITY, Layout, MAX_PEER_NAME, MAX_TOPIC_NAME, Mode, NodeConfig,
-    PeerConfig, RealTimeConfig, TopicClass, TopicConfig,
+    PeerConfig, RealTimeConfig, Reliability, TopicClass, TopicConfig, WRITER_CAPACITY_MAX,
 };
 pub use file::{load, parse};
+pub use handles::{
+    AllWell, CommandPublisher, CommandReader, DecisionsFull, EStop, EStopReader, REASON_MAX,
+    StreamReader,
+};
 pub use place::ConfigError;
 pub use plan::{LanePlan, Plan, StageName};
 pub use running::{Node, StartReport};
 
+pub use crate::delivery::Outcome;
 pub use crate::pipeline::deliver::{Observed, Queued};
+pub use crate::pipeline::reliable::{Delivery, Floor, GapCause, Received};
+pub use crate::pipeline::watch::TopicEvent;
 
 use crate::security::boot::BootError;
 use crate::security::keyfile::KeyFileError;

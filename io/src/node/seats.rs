@@ -3,9 +3,10 @@
 use super::config::NodeConfig;
 use super::log::Log;
 use super::plan::{Plan, StageName};
+use super::stages::{Seat, Seats};
 use super::{ConfigError, NodeError};
 use crate::delivery::DropReason;
-use crate::pipeline::Drops;
+use crate::pipeline::resend::ReliableSend;
 use crate::transport::Endpoint;
 use crate::transport::park::SocketPark;
 use sinew_rt::clock::Nanos;
@@ -13,8 +14,8 @@ use sinew_rt::guard::{Guard, GuardSpec};
 use sinew_rt::health::Health;
 use sinew_rt::ladder::LadderConfig;
 use sinew_rt::lane::{Lane, Stage};
+use sinew_rt::log::LogSender;
 use sinew_rt::panel::Panel;
-use sinew_rt::ring::{self, Consumer, Producer};
 use sinew_rt::thread::{Policy, ThreadSpec};
 use sinew_rt::wait::Doorbell;
 use std::sync::Arc;
@@ -57,18 +58,20 @@ impl<'a> Lanes<'a> {
         (!lane.wait().holds_core()).then(|| lane.doorbell())
     }
 
-    /// A ring from one stage to another, which rings the other's lane if that is another lane.
-    pub(super) fn ring<T>(
-        &self,
-        from: StageName,
-        to: StageName,
-        capacity: usize,
-    ) -> (Producer<T>, Consumer<T>) {
-        match self.doorbell(to) {
-            Some(doorbell) if self.of(from) != self.of(to) => {
-                ring::channel_with_doorbell(capacity, doorbell)
-            }
-            _ => ring::channel(capacity),
+    /// Where the stages run, and what wakes the housekeeping thread, for the rings between them. A
+    /// lane that receives and spins makes no system call, not even to wake housekeeping, which looks
+    /// by itself every 20 ms then. The handshake's clock samples are taken on the lane, so they stay
+    /// exact.
+    pub(super) fn seats(&self, housekeeping: &Arc<Doorbell>) -> Seats {
+        use StageName::{Deliver, Receive, Send, Verify};
+        let seat = |stage| Seat { thread: self.of(stage), doorbell: self.doorbell(stage) };
+        let wakes = self.doorbell(Receive).is_some();
+        Seats {
+            stages: [Receive, Verify, Deliver, Send].map(seat),
+            greeter: Seat {
+                thread: self.lanes.len(),
+                doorbell: wakes.then(|| housekeeping.clone()),
+            },
         }
     }
 
@@ -93,16 +96,27 @@ impl<'a> Lanes<'a> {
         Ok(())
     }
 
-    /// The drop counters of a stage, which tell of the first drop of each kind.
-    pub(super) fn drops(
+    /// Where a stage tells of the first drop of each kind.
+    pub(super) fn drop_log(
         &mut self,
         on: StageName,
         reasons: &'static [DropReason],
         peers: &[String],
-    ) -> Result<Drops, NodeError> {
+    ) -> LogSender {
         let source = format!("{}/{on}", self.plan.lanes[self.of(on)].name);
-        let log = self.log.drops(&source, reasons, peers);
-        Ok(Drops::register(self.panel, &on.to_string(), reasons, peers)?.logged(log))
+        self.log.drops(&source, reasons, peers)
+    }
+
+    /// Lets a stage tell of readers that disagree about a topic.
+    pub(super) fn report_log(
+        &mut self,
+        on: StageName,
+        peers: &[String],
+        topics: Vec<String>,
+        reliable: &mut ReliableSend,
+    ) {
+        let source = format!("{}/{on}", self.plan.lanes[self.of(on)].name);
+        self.log.reports(&source, peers, topics, reliable);
     }
 }
 

@@ -1,49 +1,194 @@
 //! What the program subscribes to and publishes, as the stages see it.
 
 use super::NodeError;
-use super::builder::{Publication, Subscription};
-use super::config::{Auth, Mode, NodeConfig, TopicConfig};
+use super::builder::{Publication, Subscriber, Subscription};
+use super::config::{Auth, Mode, NodeConfig, TopicClass, TopicConfig};
 use super::who::Who;
+use crate::delivery::reader::{Reader, ReaderSpec};
+use crate::delivery::writer::{Writer, WriterSpec};
 use crate::pipeline::deliver::Route;
+use crate::pipeline::reliable::{Floor, PeerStream, ReliableRoute};
+use crate::pipeline::resend::{ReliableOutlet, ReportOutlet};
 use crate::pipeline::send::Outlet;
-use crate::pipeline::verify::TopicRule;
+use crate::pipeline::verify::{Dedup, TopicRule};
+use crate::pipeline::watch::{TopicEvent, Watch};
 use crate::security::Trust;
 use crate::wire::hello::STREAMS_MAX;
-use crate::wire::{Class, EnvelopeFields, KeyId, Sequence, TopicId};
+use crate::wire::report::{self, REPORTS, REPORTS_OPEN};
+use crate::wire::{Class, EnvelopeFields, Epoch, KeyId, SchemaId, Sequence, TopicId};
 use sinew_rt::clock::Nanos;
-use sinew_rt::panel::{Kind, Panel};
+use sinew_rt::panel::{Kind, Panel, PanelError};
+use sinew_rt::ring::Producer;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-/// The rules by which envelopes of the subscribed topics are judged, and where they go; both sorted
-/// by topic.
+/// What the stages have of the topics that the program reads, all sorted by topic.
+pub(super) struct Subscribed {
+    pub(super) rules: Vec<TopicRule>,
+    pub(super) routes: Vec<Route>,
+    pub(super) reliable: Vec<ReliableRoute>,
+    pub(super) watches: Vec<Watch>,
+}
+
+/// What the stages have of the topics that the program writes.
+pub(super) struct Published {
+    pub(super) outlets: Vec<Outlet>,
+    pub(super) reliable: Vec<ReliableOutlet>,
+}
+
+/// The rules by which envelopes of the subscribed topics are judged, and where they go.
 pub(super) fn subscriptions(
     subscriptions: Vec<Subscription>,
+    events: Vec<(usize, Producer<TopicEvent>)>,
     config: &NodeConfig,
+    who: &Who,
     panel: &Panel,
-) -> Result<(Vec<TopicRule>, Vec<Route>), NodeError> {
-    let mut rules = Vec::new();
-    let mut routes = Vec::new();
-    for Subscription { topic, schema, sink } in subscriptions {
-        let TopicConfig { name, auth, lifespan, .. } = &config.topics[topic];
+    now: Nanos,
+) -> Result<Subscribed, NodeError> {
+    let mut all = Subscribed {
+        rules: Vec::new(),
+        routes: Vec::new(),
+        reliable: Vec::new(),
+        watches: Vec::new(),
+    };
+    let mut events: Vec<_> = events.into_iter().map(|(topic, to)| (topic, Some(to))).collect();
+    for Subscription { topic: place, schema, sink, floors } in subscriptions {
+        let declared = &config.topics[place];
+        let TopicConfig { name, class, auth, lifespan, deadline, .. } = declared;
         let topic = TopicId::of(name);
+        let trust = trust(*auth, config.mode);
         // Beside `foreign_schema`, so that a mismatch shows both.
         if let Some(schema) = schema {
             panel.gauge(&format!("schema/{name}"))?.set(schema.get().cast_signed());
         }
-        rules.push(TopicRule { topic, trust: trust(*auth, config.mode), lifespan: *lifespan });
-        routes.push(Route {
+        let delivered = panel.counter(&format!("delivered/{name}"))?;
+        let foreign_schema = panel.gauge(&format!("foreign_schema/{name}"))?;
+        let age = panel.recorder(name, Kind::Age)?;
+        let mut dedup = Dedup::Window;
+        match sink {
+            Subscriber::Plain(sink) => {
+                all.routes.push(Route { topic, schema, sink, delivered, foreign_schema, age });
+            }
+            Subscriber::Ordered(sink) => {
+                let schema = schema.unwrap_or_default();
+                let streams = streams(declared, topic, schema, &floors, who);
+                dedup = Dedup::Readers(streams.iter().map(|s| s.floor.clone()).collect());
+                all.reliable.push(ReliableRoute {
+                    topic,
+                    schema,
+                    open: trust == Trust::Open,
+                    is_command: *class == TopicClass::Command,
+                    lifespan: *lifespan,
+                    sink,
+                    streams,
+                    delivered,
+                    missing: panel.counter(&format!("missing/{name}"))?,
+                    foreign_schema,
+                    age,
+                    turn: 0,
+                    due: None,
+                });
+            }
+        }
+        all.rules.push(TopicRule {
             topic,
-            schema,
-            sink,
-            delivered: panel.counter(&format!("delivered/{name}"))?,
-            foreign_schema: panel.gauge(&format!("foreign_schema/{name}"))?,
-            age: panel.recorder(name, Kind::Age)?,
+            class: class.on_the_wire(),
+            trust,
+            dedup,
+            lifespan: *lifespan,
         });
+        if let Some(deadline) = *deadline {
+            let to = events.iter_mut().find(|(of, to)| *of == place && to.is_some());
+            let to = to.and_then(|(_, to)| to.take());
+            let misses = panel.counter(&format!("missed/{name}"))?;
+            all.watches.push(Watch::new(topic, deadline, to, misses, now));
+        }
     }
-    rules.sort_unstable_by_key(|rule: &TopicRule| rule.topic);
-    routes.sort_unstable_by_key(|route: &Route| route.topic);
-    Ok((rules, routes))
+    all.rules.sort_unstable_by_key(|rule: &TopicRule| rule.topic);
+    all.routes.sort_unstable_by_key(|route: &Route| route.topic);
+    all.reliable.sort_unstable_by_key(|route: &ReliableRoute| route.topic);
+    Ok(all)
+}
+
+/// New messages after which a reader acknowledges at once: a quarter of what it can hold.
+const ACKNOWLEDGE_EVERY: u32 = 16;
+/// After how long it acknowledges fewer.
+const ACKNOWLEDGE_WITHIN: Nanos = Nanos::from_millis(1);
+/// How often it says that it is there, though nothing comes: six times in a lease.
+const REFRESH: Nanos = Nanos::from_millis(500);
+/// After how long without a word a writer gives a reader up: three Hellos.
+const LEASE: Nanos = Nanos::from_secs(3);
+/// How often a writer says what there is, while readers lack nothing.
+const HEARTBEAT: Nanos = Nanos::from_millis(100);
+/// Of what a writer sends, the part that may be sent again.
+const RESEND_SHARE_PERCENT: u8 = 50;
+
+fn streams(
+    declared: &TopicConfig,
+    topic: TopicId,
+    schema: SchemaId,
+    floors: &[Floor],
+    who: &Who,
+) -> Box<[PeerStream]> {
+    let spec = ReaderSpec {
+        topic,
+        schema,
+        class: declared.class.on_the_wire(),
+        reorder: declared.reliability.reorder,
+        gap_timeout: declared.reliability.gap_timeout,
+        acknowledge_every: ACKNOWLEDGE_EVERY,
+        acknowledge_within: ACKNOWLEDGE_WITHIN,
+        refresh: REFRESH,
+        lifespan: declared.lifespan,
+        nak_only: false,
+    };
+    let own = who.identity.public().id().get();
+    let stream = |key: KeyId| PeerStream {
+        // Readers of one stream must not ask again at the same instant, and every run of a
+        // simulation must draw the same.
+        reader: Reader::new(spec, own ^ key.get().rotate_left(17) ^ topic.get().rotate_left(31)),
+        key,
+        epoch: Epoch::NONE,
+        resume: floors.iter().copied().find(|floor| floor.from == key),
+        fresh_from: Sequence::FIRST,
+        floor: Arc::default(),
+        started: None,
+        gap: None,
+    };
+    who.peers.iter().map(|(_, peer)| stream(peer.key.id())).collect()
+}
+
+/// The rules for reports, of which every node that carries reliable topics gets some.
+pub(super) fn report_rules(mode: Mode) -> impl Iterator<Item = TopicRule> {
+    let rule = |name, trust| TopicRule {
+        topic: TopicId::of(name),
+        class: Class::Control,
+        trust,
+        dedup: Dedup::Reports,
+        lifespan: None,
+    };
+    let open = (mode == Mode::Development).then(|| rule(REPORTS_OPEN, Trust::Open));
+    [rule(REPORTS, Trust::Signed)].into_iter().chain(open)
+}
+
+/// The streams on which this node's own reports leave: about signed topics, and about open ones.
+pub(super) fn report_outlets(who: &Who) -> [ReportOutlet; 2] {
+    let outlet = |name, signed| ReportOutlet {
+        fields: EnvelopeFields {
+            source: who.identity.public().id(),
+            destination: KeyId::EVERYONE,
+            topic: TopicId::of(name),
+            schema: report::schema(),
+            epoch: who.own.epoch,
+            sequence: Sequence::FIRST,
+            sent_at: Nanos::ZERO,
+            lifespan_us: 0,
+            class: Class::Control,
+        },
+        signed,
+        next_sequence: Arc::new(AtomicU64::new(Sequence::FIRST.get())),
+    };
+    [outlet(REPORTS, true), outlet(REPORTS_OPEN, false)]
 }
 
 /// Unsigned envelopes pass only where both the topic and the mode say so.
@@ -54,42 +199,80 @@ fn trust(auth: Auth, mode: Mode) -> Trust {
     }
 }
 
+/// Streams that a node with reliable topics announces beside those of its publishers.
+const REPORT_STREAMS: usize = 2;
+
 pub(super) fn publications(
     publications: Vec<Publication>,
     config: &NodeConfig,
     who: &Who,
     panel: &Panel,
-) -> Result<Vec<Outlet>, NodeError> {
-    if publications.len() > STREAMS_MAX {
+    now: Nanos,
+) -> Result<Published, NodeError> {
+    let most = STREAMS_MAX - REPORT_STREAMS;
+    if publications.len() > most {
         let problem = format!("{} topics are published", publications.len());
-        let hint = format!("a node publishes at most {STREAMS_MAX}: split it into two nodes");
+        let hint = format!("a node publishes at most {most}: split it into two nodes");
         return Err(config.error("topic", problem, hint).into());
     }
-    let outlet = |Publication { topic, schema, source }| -> Result<Outlet, NodeError> {
-        let TopicConfig { name, auth, lifespan, .. } = &config.topics[topic];
+    let mut all = Published { outlets: Vec::new(), reliable: Vec::new() };
+    for Publication { topic, schema, source, outcomes } in publications {
+        let TopicConfig { name, class, auth, lifespan, reliability, .. } = &config.topics[topic];
         let lifespan_us = lifespan.map_or(0, |span| span.as_unsigned() / 1_000);
-        // A topic has one schema in a node, which a subscription to it has shown already.
-        let gauge = format!("schema/{name}");
-        if panel.snapshot()?.gauge(&gauge).is_none() {
-            panel.gauge(&gauge)?.set(schema.get().cast_signed());
+        match panel.gauge(&format!("schema/{name}")) {
+            Ok(gauge) => gauge.set(schema.get().cast_signed()),
+            // A topic has one schema in a node, which a subscription to it has shown already.
+            Err(PanelError::NameTaken { .. }) => {}
+            Err(error) => return Err(error.into()),
         }
-        Ok(Outlet {
+        let topic = TopicId::of(name);
+        let trust = trust(*auth, config.mode);
+        let outlet = Outlet {
             source,
             fields: EnvelopeFields {
                 source: who.identity.public().id(),
                 destination: KeyId::EVERYONE,
-                topic: TopicId::of(name),
+                topic,
                 schema,
                 epoch: who.own.epoch,
                 sequence: Sequence::FIRST,
                 sent_at: Nanos::ZERO,
                 lifespan_us: u32::try_from(lifespan_us).unwrap_or(u32::MAX),
-                class: Class::Control,
+                class: class.on_the_wire(),
             },
-            signed: trust(*auth, config.mode) == Trust::Signed,
+            signed: trust == Trust::Signed,
             next_sequence: Arc::new(AtomicU64::new(Sequence::FIRST.get())),
             sent: panel.counter(&format!("sent/{name}"))?,
-        })
-    };
-    publications.into_iter().map(outlet).collect()
+        };
+        if !class.is_reliable() {
+            all.outlets.push(outlet);
+            continue;
+        }
+        let spec = WriterSpec {
+            topic,
+            schema,
+            class: class.on_the_wire(),
+            readers: config.peers.len(),
+            capacity: usize::from(reliability.capacity),
+            lifespan: *lifespan,
+            linger: reliability.linger,
+            patience: reliability.patience,
+            lease: LEASE,
+            heartbeat: HEARTBEAT,
+            resend_share_percent: RESEND_SHARE_PERCENT,
+        };
+        all.reliable.push(ReliableOutlet {
+            outlet,
+            writer: Writer::new(spec, now),
+            open: trust == Trust::Open,
+            outcomes,
+            resent: panel.counter(&format!("resent/{name}"))?,
+            refused: panel.gauge(&format!("refused/{name}"))?,
+            outcomes_lost: panel.counter(&format!("outcomes_lost/{name}"))?,
+            readers: panel.gauge(&format!("readers/{name}"))?,
+            given_up: panel.counter(&format!("given_up/{name}"))?,
+            mismatches: panel.counter(&format!("mismatches/{name}"))?,
+        });
+    }
+    Ok(all)
 }

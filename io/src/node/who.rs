@@ -6,7 +6,7 @@ use super::config::NodeConfig;
 use super::ownership;
 use crate::security::boot::{BootCounter, BootError};
 use crate::security::hello::OwnLife;
-use crate::security::{Enrolment, Identity, Peer, PublicKey, Publishes, keyfile};
+use crate::security::{DidError, Enrolment, Identity, Peer, PublicKey, Publishes, keyfile};
 use crate::wire::{BootId, ClusterName, Epoch, LifeId, TopicId};
 use sinew_rt::clock;
 use sinew_rt::panel::ProcessIdentity;
@@ -22,6 +22,15 @@ pub(super) struct Who {
 
 impl Who {
     pub(super) fn new(builder: &mut NodeBuilder) -> Result<Self, NodeError> {
+        Self::living(builder, PublicKey::from_did, own_life)
+    }
+
+    /// The same with `admit` to read identities and `begin` to begin a life.
+    pub(super) fn living(
+        builder: &mut NodeBuilder,
+        admit: impl Fn(&str) -> Result<PublicKey, DidError>,
+        begin: impl FnOnce(&NodeConfig) -> Result<OwnLife, NodeError>,
+    ) -> Result<Self, NodeError> {
         let given = builder.identity.take();
         let config = &builder.config;
         let cluster = ClusterName::new(&config.cluster)
@@ -34,17 +43,21 @@ impl Who {
                 return Err(config.error("node.key", "the node has no identity", hint).into());
             }
         };
-        let peers = Arc::new(enrolment(config, identity.public())?);
-        let own = own_life(config)?;
+        let peers = Arc::new(enrolment(config, identity.public(), admit)?);
+        let own = begin(config)?;
         Ok(Self { identity: Arc::new(identity), peers, cluster, own })
     }
 }
 
-fn enrolment(config: &NodeConfig, own: &PublicKey) -> Result<Enrolment, NodeError> {
+fn enrolment(
+    config: &NodeConfig,
+    own: &PublicKey,
+    admit: impl Fn(&str) -> Result<PublicKey, DidError>,
+) -> Result<Enrolment, NodeError> {
     let mut peers = Vec::with_capacity(config.peers.len());
     for (n, peer) in config.peers.iter().enumerate() {
         let key = format!("peer.{n}.identity");
-        let public = PublicKey::from_did(&peer.identity).map_err(|error| {
+        let public = admit(&peer.identity).map_err(|error| {
             config.error(&key, error.to_string(), "`sinew key show FILE` prints an identity")
         })?;
         if public.id() == own.id() {

@@ -3,6 +3,7 @@
 
 use crate::delivery::DropReason;
 use crate::security::PeerIndex;
+use crate::simulation::{Fault, planted};
 use sinew_rt::clock::Nanos;
 use sinew_rt::log::{self, LogReader, LogSender, RateLimit, Severity, Template};
 use sinew_rt::panel::{Counter, Panel, PanelError};
@@ -41,8 +42,8 @@ impl Drops {
     }
 
     /// Tells the first drop for each reason and source through `log`, from [`Drops::log`].
-    pub(crate) fn logged(self, log: LogSender) -> Self {
-        Self { log: Some(log), ..self }
+    pub(crate) fn log_to(&mut self, log: LogSender) {
+        self.log = Some(log);
     }
 
     /// The ends through which first drops are told off the lane. `source` names lane and stage.
@@ -71,17 +72,32 @@ impl Drops {
         frames: u64,
         now: Nanos,
     ) {
+        if planted(Fault::DropsNotCounted) {
+            return;
+        }
         let row = source.map_or(0, |peer| peer.get() + 1);
         let column = self.reasons.iter().position(|known| *known == reason);
         debug_assert!(column.is_some(), "{reason:?} is missing from the stage's list of reasons");
         let Some(column) = column else { return };
-        let Some(counter) = self.counters.get(row).and_then(|row| row.get(column)) else { return };
+        // A node that counts by reason only has the first row.
+        let counters = self.counters.get(row).or(self.counters.first());
+        let Some(counter) = counters.and_then(|row| row.get(column)) else { return };
         if counter.value() == 0
             && let Some(log) = &mut self.log
         {
             log.send(now, &FIRST, [row as i64, (self.counters.len() + column) as i64, 0, 0]);
         }
         counter.add(frames);
+    }
+}
+
+#[cfg(feature = "simulation")]
+impl Drops {
+    /// How many frames were dropped for each reason, whoever sent them.
+    pub(crate) fn by_reason(&self) -> impl Iterator<Item = (DropReason, u64)> {
+        self.counters
+            .iter()
+            .flat_map(|row| self.reasons.iter().copied().zip(row.iter().map(Counter::value)))
     }
 }
 

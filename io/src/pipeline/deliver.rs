@@ -1,9 +1,15 @@
 //! Deliver: puts each verified envelope where its subscriber reads it.
 
+use super::link::{About, ToSend};
+use super::reliable::ReliableRoute;
 use super::verified::VerifiedFrame;
+use super::watch::Watch;
 use super::{Drops, FRAMES_PER_POLL};
 use crate::delivery::DropReason;
 use crate::message::{MAX_MESSAGE, Message};
+use crate::security::PeerLife;
+use crate::simulation::{Branch, Fault, planted, reached};
+use crate::wire::report::{self, Entry};
 use crate::wire::{Envelope, Epoch, KeyId, SchemaId, Sequence, TopicId};
 use sinew_rt::clock::Nanos;
 use sinew_rt::guard::Execution;
@@ -124,45 +130,163 @@ pub(crate) struct Route {
     pub(crate) age: Recorder,
 }
 
+/// What the node does with reports, if it carries reliable topics.
+pub(crate) struct Reports {
+    pub(crate) signed: TopicId,
+    pub(crate) open: TopicId,
+    pub(crate) to_send: Producer<ToSend>,
+    /// Lives that the verify stage adopted, each before the first frame of it.
+    pub(crate) lives: Consumer<PeerLife>,
+    /// Entries for which the send stage had no room; they come again.
+    pub(crate) late: Counter,
+}
+
 /// The third stage.
 pub(crate) struct DeliverStage {
     pub(crate) input: Consumer<VerifiedFrame>,
     /// Sorted by topic.
     pub(crate) routes: Vec<Route>,
+    /// Sorted by topic.
+    pub(crate) reliable: Vec<ReliableRoute>,
+    /// Sorted by topic.
+    pub(crate) watches: Vec<Watch>,
+    pub(crate) reports: Option<Reports>,
     pub(crate) drops: Drops,
 }
 
 /// Why the deliver stage drops envelopes.
-pub(crate) const REASONS: &[DropReason] =
-    &[DropReason::UnknownTopic, DropReason::SchemaMismatch, DropReason::QueueFull];
+pub(crate) const REASONS: &[DropReason] = &[
+    DropReason::Malformed,
+    DropReason::UnknownTopic,
+    DropReason::SchemaMismatch,
+    DropReason::QueueFull,
+    DropReason::OldEpoch,
+    DropReason::FutureEpoch,
+    DropReason::Replay,
+    DropReason::TooFarAhead,
+    DropReason::QosMismatch,
+    DropReason::NotSubscribed,
+    DropReason::UnknownKey,
+];
 
 impl Stage for DeliverStage {
     fn poll(&mut self, now: Nanos) -> Execution {
         let mut released = None;
+        self.adopt_lives(now);
         for _ in 0..FRAMES_PER_POLL {
-            let Some(envelope) = self.input.pop() else { break };
-            released.get_or_insert(envelope.received_at());
-            if let Err(reason) = deliver(&mut self.routes, &envelope, now) {
-                self.drops.count(envelope.charged_to(), reason, now);
+            let Some(frame) = self.input.pop() else { break };
+            released.get_or_insert(frame.received_at());
+            // The life that this frame may belong to was pushed before it.
+            self.adopt_lives(now);
+            let charged_to = frame.charged_to();
+            if let Err(reason) = self.deliver(frame, now) {
+                self.drops.count(charged_to, reason, now);
             }
+        }
+        if self.turn(now) {
+            released.get_or_insert(now);
         }
         released.map_or(Execution::Idle, |released| Execution::Worked { released })
     }
+
+    fn next_deadline(&self) -> Option<Nanos> {
+        let reliable = self.reliable.iter().filter_map(|route| route.due);
+        reliable.chain(self.watches.iter().filter_map(Watch::next_deadline)).min()
+    }
 }
 
-fn deliver(routes: &mut [Route], verified: &VerifiedFrame, now: Nanos) -> Result<(), DropReason> {
-    let envelope = verified.envelope().ok_or(DropReason::UnknownTopic)?;
-    let route = routes
-        .binary_search_by_key(&envelope.header.topic(), |route| route.topic)
-        .map_err(|_| DropReason::UnknownTopic)?;
-    let route = &mut routes[route];
+impl DeliverStage {
+    fn adopt_lives(&mut self, now: Nanos) {
+        let Some(reports) = &mut self.reports else { return };
+        while let Some(life) = reports.lives.pop() {
+            for route in &mut self.reliable {
+                route.hello(&life, now);
+            }
+        }
+    }
+
+    fn deliver(&mut self, frame: VerifiedFrame, now: Nanos) -> Result<(), DropReason> {
+        let envelope = frame.envelope().ok_or(DropReason::Malformed)?;
+        let topic = envelope.header.topic();
+        if let Ok(place) = self.routes.binary_search_by_key(&topic, |route| route.topic) {
+            let route = &mut self.routes[place];
+            deliver(route, &envelope, &frame, now)?;
+            self.watches.iter_mut().for_each(|watch| watch.delivered(topic, now));
+            return Ok(());
+        }
+        if let Ok(place) = self.reliable.binary_search_by_key(&topic, |route| route.topic) {
+            self.reliable[place].accept(frame, now)?;
+            self.watches.iter_mut().for_each(|watch| watch.delivered(topic, now));
+            return Ok(());
+        }
+        let Some(reports) = &mut self.reports else { return Err(DropReason::UnknownTopic) };
+        let open = topic == reports.open;
+        if !open && topic != reports.signed {
+            return Err(DropReason::UnknownTopic);
+        }
+        let (peer, epoch) = (frame.peer(), envelope.header.epoch());
+        let mut outcome = Ok(());
+        for entry in report::entries(envelope.payload).map_err(DropReason::from)? {
+            let entry = entry.map_err(DropReason::from)?;
+            let heard = match &entry {
+                Entry::Heartbeat(heartbeat) => {
+                    let topic = heartbeat.topic;
+                    match self.reliable.binary_search_by_key(&topic, |route| route.topic) {
+                        Ok(place) if self.reliable[place].open == open => {
+                            self.reliable[place].heartbeat(peer, epoch, heartbeat, now)
+                        }
+                        _ => Err(DropReason::NotSubscribed),
+                    }
+                }
+                Entry::Acknowledgement(_) | Entry::Outcomes(_) => {
+                    let heard = ToSend::Heard(epoch, About { peer, open, entry });
+                    reports.to_send.push(heard).map_err(|_| DropReason::QueueFull)
+                }
+            };
+            // The other entries are none the worse for it.
+            outcome = outcome.and(heard);
+        }
+        outcome
+    }
+
+    /// Everything that is due although nothing came. Whether a subscriber got something.
+    fn turn(&mut self, now: Nanos) -> bool {
+        for watch in &mut self.watches {
+            watch.turn(now);
+        }
+        let Some(reports) = &mut self.reports else { return false };
+        let mut worked = false;
+        for route in &mut self.reliable {
+            if route.is_due(now) {
+                worked |= route.serve(now);
+                route.report(now, |about| {
+                    let pushed = reports.to_send.push(ToSend::Due(about)).is_ok();
+                    if !pushed {
+                        reports.late.increment();
+                    }
+                    pushed
+                });
+            }
+        }
+        worked
+    }
+}
+
+fn deliver(
+    route: &mut Route,
+    envelope: &Envelope<'_>,
+    verified: &VerifiedFrame,
+    now: Nanos,
+) -> Result<(), DropReason> {
     let schema = envelope.header.schema();
-    if route.schema.is_some_and(|wanted| wanted != schema) {
+    let foreign = route.schema.is_some_and(|wanted| wanted != schema);
+    if foreign && !planted(Fault::SchemaNotChecked) {
+        reached(Branch::SchemaMismatch);
         route.foreign_schema.set(schema.get() as i64);
         return Err(DropReason::SchemaMismatch);
     }
     let times = Times { sent_at: verified.sent_at(), received_at: verified.received_at() };
-    route.sink.deliver(&envelope, times)?;
+    route.sink.deliver(envelope, times).inspect_err(|_| reached(Branch::SubscriberFull))?;
     route.delivered.increment();
     route.age.record(now - verified.sent_at(), now);
     Ok(())

@@ -10,12 +10,16 @@
 
 mod counters;
 pub(crate) mod deliver;
+pub(crate) mod link;
 pub(crate) mod receive;
+pub(crate) mod reliable;
+pub(crate) mod resend;
 pub(crate) mod send;
 #[cfg(test)]
 mod tests;
 mod verified;
 pub(crate) mod verify;
+pub(crate) mod watch;
 
 pub(crate) use counters::{Drops, STRANGER};
 

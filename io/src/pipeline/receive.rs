@@ -6,6 +6,7 @@
 use super::{Drops, FRAMES_PER_POLL};
 use crate::delivery::DropReason;
 use crate::security::{Admission, Enrolment, PeerIndex};
+use crate::simulation::{Branch, reached};
 use crate::transport::Receive;
 use crate::transport::buffer::{FramePool, FrameSlot};
 use crate::wire::{ClusterTag, FRAME_MAX, FrameKind, RawFrame};
@@ -84,6 +85,7 @@ impl Stage for ReceiveStage {
         let mut accept = |slot| filter.judge(slot, now);
         let received = transport.receive(pool, now, &mut accept, &mut starved);
         if starved > 0 {
+            reached(Branch::PoolEmpty);
             filter.frames.add(starved);
             filter.drops.add(None, DropReason::PoolEmpty, starved, now);
         }
@@ -126,7 +128,14 @@ impl Filter {
         let at_home = self.homes[peer.get()] == slot.source;
         (slot.peer, slot.at_home) = (peer, at_home);
         let source = slot.charged_to();
+        if !at_home {
+            reached(Branch::FromElsewhere);
+        }
         if !self.admission.admit(source, now) {
+            reached(match source {
+                Some(_) => Branch::RateLimitedPeer,
+                None => Branch::RateLimitedStranger,
+            });
             return Err((source, DropReason::RateLimited));
         }
         let output = match (kind, at_home) {
@@ -134,7 +143,10 @@ impl Filter {
             (_, true) => &mut self.outputs.peers[peer.get()],
             (_, false) => &mut self.outputs.strangers,
         };
-        output.push(Unverified(slot)).map_err(|_| (source, DropReason::QueueFull))
+        output.push(Unverified(slot)).map_err(|_| {
+            reached(Branch::ReceiveRingFull);
+            (source, DropReason::QueueFull)
+        })
     }
 }
 

@@ -1,9 +1,11 @@
 //! Send: numbers, dates, signs and sends what publishers put into their rings.
 //!
 //! A poll makes at most one signature, so that a burst on one topic cannot keep the lane from its
-//! other stages; unsigned envelopes go out in batches.
+//! other stages; unsigned envelopes go out in batches. Reliable topics come after the others and have a
+//! part of the stage to themselves ([`super::resend`]).
 
 use super::FRAMES_PER_POLL;
+use super::resend::ReliableSend;
 use crate::message::Message;
 use crate::security::{Identity, PeerIndex};
 use crate::transport::{BATCH, Transmit};
@@ -52,7 +54,7 @@ pub(crate) struct Outlet {
 
 impl Outlet {
     /// Writes the next envelope into `slot`, and gives the frame's length and the publishing time.
-    fn fill(
+    pub(super) fn fill(
         &mut self,
         slot: &mut Slot,
         cluster: ClusterTag,
@@ -89,6 +91,8 @@ pub(crate) struct SendStage {
     pub(crate) lens: [usize; BATCH],
     /// The outlet to look at first, so that each gets its turn.
     pub(crate) turn: usize,
+    /// Reliable topics and what is reported about them, if there are any.
+    pub(crate) reliable: Option<Box<ReliableSend>>,
 }
 
 /// Sends `frames` to every peer and counts what the transport did not take.
@@ -102,9 +106,30 @@ fn send_to_all(transport: &mut dyn Transmit, lost: &[Counter], frames: &[&[u8]])
 }
 
 impl Stage for SendStage {
-    fn poll(&mut self, _now: Nanos) -> Execution {
+    fn poll(&mut self, now: Nanos) -> Execution {
+        let (released, signed) = self.send_plain();
+        let Some(reliable) = &mut self.reliable else {
+            return released.map_or(Execution::Idle, |released| Execution::Worked { released });
+        };
+        let signer = (&*self.identity, &self.context);
+        let transport = &mut *self.transport;
+        let later = reliable.poll(now, transport, self.cluster, signer, &self.lost, signed);
+        let released = [released, later].into_iter().flatten().min();
+        released.map_or(Execution::Idle, |released| Execution::Worked { released })
+    }
+
+    fn next_deadline(&self) -> Option<Nanos> {
+        self.reliable.as_ref()?.next_deadline()
+    }
+}
+
+impl SendStage {
+    /// Sends a batch of what is not sent again. Says when the first of it was published, and whether it
+    /// took a signature.
+    fn send_plain(&mut self) -> (Option<Nanos>, bool) {
         let mut count = 0;
         let mut released = None;
+        let mut signed = false;
         let signer = (&*self.identity, &self.context);
         let outlets = self.outlets.len();
         let first = self.turn;
@@ -120,13 +145,14 @@ impl Stage for SendStage {
                 // is never empty cannot keep the others from sending.
                 self.turn = (first + n + 1) % outlets;
                 if outlet.signed {
+                    signed = true;
                     break 'outlets;
                 }
             }
         }
-        let Some(released) = released else { return Execution::Idle };
         let transport = &mut *self.transport;
         match count {
+            0 => {}
             // One message a period is the common case, and need not prepare a batch.
             1 => send_to_all(transport, &self.lost, &[&self.frames[0][..self.lens[0]]]),
             _ => {
@@ -135,7 +161,7 @@ impl Stage for SendStage {
                 send_to_all(transport, &self.lost, &frames[..count]);
             }
         }
-        Execution::Worked { released }
+        (released, signed)
     }
 }
 

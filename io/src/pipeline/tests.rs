@@ -5,7 +5,7 @@ use super::deliver::{self, DeliverStage, QueueSink, Queued, Route};
 use super::receive::{self, Filter, ReceiveOutputs, ReceiveStage, Unverified};
 use super::send::{Outgoing, Outlet, SendStage};
 use super::verified::VerifiedFrame;
-use super::verify::{self, SenderClock, TopicRule, VerifyInputs, VerifyStage};
+use super::verify::{self, Dedup, SenderClock, TopicRule, VerifyInputs, VerifyStage};
 use super::{Drops, FRAMES_PER_POLL};
 use crate::delivery::StreamTable;
 use crate::message::{Message, schema_id};
@@ -157,7 +157,13 @@ fn verify_stage_behind(
     let (_, lives_in) = ring::channel(1);
     let (output, verified) = ring::channel(room);
     let mut rules = [(OPEN, Trust::Open), (SIGNED, Trust::Signed)]
-        .map(|(topic, trust)| TopicRule { topic: TopicId::of(topic), trust, lifespan: None })
+        .map(|(topic, trust)| TopicRule {
+            topic: TopicId::of(topic),
+            class: Class::Control,
+            trust,
+            dedup: Dedup::Window,
+            lifespan: None,
+        })
         .to_vec();
     rules.sort_unstable_by_key(|rule| rule.topic);
     let topics = [OPEN, SIGNED].map(TopicId::of);
@@ -176,6 +182,8 @@ fn verify_stage_behind(
         clocks: vec![SenderClock::Unknown; peers.into()],
         rules,
         streams,
+        adopted: None,
+        duplicate_at: vec![None; peers.into()],
         checked: panel.counter("checked").unwrap(),
         drops: Drops::register(panel, "verify", verify::REASONS, &names(peers)).unwrap(),
     };
@@ -414,6 +422,9 @@ fn deliver_stage(
             foreign_schema: panel.gauge("foreign").unwrap(),
             age: panel.recorder("age", Kind::Age).unwrap(),
         }],
+        reliable: Vec::new(),
+        watches: Vec::new(),
+        reports: None,
         drops: Drops::register(panel, "deliver", deliver::REASONS, &names(peers)).unwrap(),
     }
 }
@@ -528,6 +539,7 @@ fn send_stage(
         frames: Box::new([[0; FRAME_MAX]; BATCH]),
         lens: [0; BATCH],
         turn: 0,
+        reliable: None,
     };
     (stage, rings, sent)
 }

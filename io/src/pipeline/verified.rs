@@ -3,6 +3,7 @@
 use super::receive::Unverified;
 use crate::delivery::DropReason;
 use crate::security::{PeerIndex, Verified};
+use crate::simulation::{Fault, planted};
 use crate::transport::buffer::FrameSlot;
 use crate::wire::{Envelope, Frame, decode};
 use sinew_rt::clock::Nanos;
@@ -26,7 +27,15 @@ impl VerifiedFrame {
         let Ok(Frame::Clear(envelope)) = decode(slot.frame()) else {
             return Err(DropReason::Malformed);
         };
-        let (_proof, sent_at) = judge(envelope)?;
+        let (_proof, sent_at) = match judge(envelope) {
+            Ok(judged) => judged,
+            Err(reason) => {
+                if planted(Fault::SlotsLeaked) {
+                    std::mem::forget(slot);
+                }
+                return Err(reason);
+            }
+        };
         Ok(Self { slot, sent_at })
     }
 
@@ -44,6 +53,11 @@ impl VerifiedFrame {
 
     pub(crate) fn received_at(&self) -> Nanos {
         self.slot.received_at
+    }
+
+    /// The enrolled peer whose envelope it is.
+    pub(crate) fn peer(&self) -> PeerIndex {
+        self.slot.peer
     }
 
     pub(crate) fn charged_to(&self) -> Option<PeerIndex> {

@@ -11,6 +11,7 @@ use super::{Drops, FRAMES_PER_POLL};
 use crate::delivery::{DropReason, StreamTable};
 use crate::security::{Enrolment, PeerIndex, Trust, Verified, verify_envelope};
 use crate::security::{PeerClock, PeerLife};
+use crate::simulation::{Branch, Fault, planted, reached};
 use crate::wire::{Class, Envelope, KeyId, SigningContext, TopicId};
 use sinew_rt::clock::Nanos;
 use sinew_rt::guard::Execution;
@@ -18,15 +19,39 @@ use sinew_rt::lane::Stage;
 use sinew_rt::panel::Counter;
 use sinew_rt::ring::{Consumer, Producer};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What a subscribed topic demands of its envelopes.
 #[derive(Clone, Debug)]
 pub(crate) struct TopicRule {
     pub(crate) topic: TopicId,
+    pub(crate) class: Class,
     pub(crate) trust: Trust,
+    /// How envelopes of the topic are told from those that came before.
+    pub(crate) dedup: Dedup,
     /// How old a message may be at most, whatever longer life its sender gives it.
     pub(crate) lifespan: Option<Nanos>,
 }
+
+/// Where it is known what was delivered.
+#[derive(Clone, Debug)]
+pub(crate) enum Dedup {
+    /// In this stage's windows: whatever is new goes on, in any order.
+    Window,
+    /// The same for reports, which every peer may send.
+    Reports,
+    /// In the deliver stage's readers, whose floors are here, by peer. A message of theirs counts as
+    /// delivered only when it is, so it may pass this stage more than once.
+    Readers(Vec<Arc<AtomicU64>>),
+}
+
+/// How far above a floor an envelope of a reliable topic may be: what a reader holds, and more than
+/// can be on the way between the two stages.
+const AHEAD_MAX: u64 = 4_096;
+
+/// At most one duplicate of a peer in this time costs a signature check and draws an
+/// acknowledgement: whoever repeats a recording gets no more than that.
+const DUPLICATE_EVERY: Nanos = Nanos::from_millis(1);
 
 /// What this node knows about the clock by which a peer dates its envelopes.
 #[derive(Clone, Copy, Debug)]
@@ -76,7 +101,8 @@ impl VerifyInputs {
         let mut in_turn = (self.turn..).zip(from).chain((0..).zip(before));
         match in_turn.find_map(|(peer, ring)| Some((peer, ring.pop()?))) {
             Some((peer, frame)) => {
-                self.turn = (peer + 1) % self.peers.len();
+                let next = if planted(Fault::PeersTurnsOff) { 0 } else { peer + 1 };
+                self.turn = next % self.peers.len();
                 Some(frame)
             }
             None => self.strangers.pop(),
@@ -103,6 +129,10 @@ pub(crate) struct VerifyStage {
     /// Sorted by topic.
     pub(crate) rules: Vec<TopicRule>,
     pub(crate) streams: StreamTable,
+    /// For the deliver stage, if the node carries reliable topics: the lives that this stage adopts.
+    pub(crate) adopted: Option<Producer<PeerLife>>,
+    /// When the last duplicate of each peer was passed on.
+    pub(crate) duplicate_at: Vec<Option<Nanos>>,
     pub(crate) checked: Counter,
     pub(crate) drops: Drops,
 }
@@ -116,6 +146,7 @@ pub(crate) const REASONS: &[DropReason] = &[
     DropReason::UnknownKey,
     DropReason::NotForUs,
     DropReason::ClassNotServed,
+    DropReason::ClassMismatch,
     DropReason::UnknownTopic,
     DropReason::NotSigned,
     DropReason::NoLife,
@@ -136,7 +167,7 @@ impl Stage for VerifyStage {
         for _ in 0..LIVES_PER_POLL {
             let Some(life) = self.lives.pop() else { break };
             released.get_or_insert(now);
-            self.begin_life(&life);
+            self.begin_life(&life, now);
         }
         for _ in 0..FRAMES_PER_POLL {
             let Some(frame) = self.inputs.next() else { break };
@@ -158,13 +189,34 @@ enum Cost {
 
 impl VerifyStage {
     /// Adopts what a Hello that answers this receiver proved.
-    fn begin_life(&mut self, life: &PeerLife) {
+    fn begin_life(&mut self, life: &PeerLife, now: Nanos) {
+        // The deliver stage must have it before any frame that this stage lets pass for it. If it is
+        // behind, the next Hello, a second later, says it again.
+        if let Some(adopted) = &mut self.adopted
+            && adopted.push(*life).is_err()
+        {
+            return self.drops.count(Some(life.peer), DropReason::QueueFull, now);
+        }
+        if life.epoch > self.streams.epoch(life.peer) {
+            self.reset_floors(life);
+        }
         self.streams.hello(life);
         if let Some(clock) = self.clocks.get_mut(life.peer.get()) {
             *clock = match life.same_boot {
                 true => SenderClock::Ours,
                 false => SenderClock::Theirs(life.clock),
             };
+        }
+    }
+
+    /// Floors of a life that ended say nothing about the one that begins.
+    fn reset_floors(&self, life: &PeerLife) {
+        for rule in &self.rules {
+            if let Dedup::Readers(floors) = &rule.dedup
+                && let Some(floor) = floors.get(life.peer.get())
+            {
+                floor.store(0, Ordering::Relaxed);
+            }
         }
     }
 
@@ -182,7 +234,10 @@ impl VerifyStage {
         let verified = VerifiedFrame::prove(frame, |envelope| {
             self.check(envelope, claimed, received_at, now, cost)
         })?;
-        self.output.push(verified).map_err(|_| DropReason::QueueFull)
+        self.output.push(verified).map_err(|_| {
+            reached(Branch::VerifiedRingFull);
+            DropReason::QueueFull
+        })
     }
 
     /// The proof that an envelope in the name of `claimed` is genuine, new and permitted, and when it
@@ -197,10 +252,12 @@ impl VerifyStage {
     ) -> Result<(Verified<'a>, Nanos), DropReason> {
         let header = envelope.header;
         let destination = header.destination();
-        if destination != KeyId::EVERYONE && destination != self.own_key {
+        let ours = destination == KeyId::EVERYONE || destination == self.own_key;
+        if !ours && !planted(Fault::DestinationNotChecked) {
+            reached(Branch::NotForUs);
             return Err(DropReason::NotForUs);
         }
-        if header.class() != Some(Class::Control) {
+        if header.class() == Some(Class::Durable) {
             return Err(DropReason::ClassNotServed);
         }
         let topic = self
@@ -208,23 +265,61 @@ impl VerifyStage {
             .binary_search_by_key(&header.topic(), |rule| rule.topic)
             .map_err(|_| DropReason::UnknownTopic)?;
         let rule = &self.rules[topic];
+        if header.class() != Some(rule.class) {
+            return Err(DropReason::ClassMismatch);
+        }
         let peer = self.peers.get(claimed).ok_or(DropReason::UnknownKey)?;
-        if rule.trust == Trust::Signed && envelope.signature.is_none() {
+        let unsigned = envelope.signature.is_none() && !planted(Fault::UnsignedAccepted);
+        if rule.trust == Trust::Signed && unsigned {
+            reached(Branch::NotSigned);
             return Err(DropReason::NotSigned);
         }
-        let pending = self.streams.peek(claimed, rule.topic, header.epoch(), header.sequence())?;
+        let sequence = header.sequence();
+        let pending = match &rule.dedup {
+            Dedup::Window | Dedup::Reports => {
+                Some(self.streams.peek(claimed, rule.topic, header.epoch(), sequence)?)
+            }
+            Dedup::Readers(floors) => {
+                self.streams.peek_life(claimed, rule.topic, header.epoch())?;
+                let floor = floors.get(claimed.get()).ok_or(DropReason::UnknownKey)?;
+                let floor = floor.load(Ordering::Relaxed);
+                if sequence.get().saturating_sub(floor) > AHEAD_MAX {
+                    return Err(DropReason::TooFarAhead);
+                }
+                let last = &mut self.duplicate_at[claimed.get()];
+                if sequence.get() <= floor {
+                    if last.is_some_and(|last| now - last < DUPLICATE_EVERY) {
+                        return Err(DropReason::Replay);
+                    }
+                    *last = Some(now);
+                }
+                None
+            }
+        };
+        if planted(Fault::WindowBeforeAuthentication) && pending.is_some() {
+            let early = self.streams.peek(claimed, rule.topic, header.epoch(), sequence)?;
+            self.streams.commit(early)?;
+        }
         if envelope.signature.is_some() {
             *cost = Cost::Signature;
             self.checked.increment();
         }
-        let verified = verify_envelope(rule.trust, &self.context, &peer.key, envelope)?;
-        self.streams.commit(pending)?;
-        if !peer.may_publish(rule.topic) {
+        let verified = verify_envelope(rule.trust, &self.context, &peer.key, envelope)
+            .inspect_err(|_| reached(Branch::BadSignature))?;
+        if let Some(pending) = pending {
+            self.streams.commit(pending)?;
+        }
+        if !matches!(rule.dedup, Dedup::Reports) && !peer.may_publish(rule.topic) {
+            reached(Branch::NotPermitted);
             return Err(DropReason::NotPermitted);
         }
         let sent_at = self.clocks[claimed.get()].to_ours(header.sent_at(), received_at, now);
         let lifespan = [header.lifespan(), rule.lifespan].into_iter().flatten().min();
-        if lifespan.is_some_and(|lifespan| now - sent_at > lifespan) {
+        let expired = lifespan.is_some_and(|lifespan| now - sent_at > lifespan);
+        // A reader goes on without a message that is too old, and says so; it must know of it.
+        let judged_later = matches!(rule.dedup, Dedup::Readers(_));
+        if expired && !judged_later && !planted(Fault::LifespanIgnored) {
+            reached(Branch::Expired);
             return Err(DropReason::Expired);
         }
         Ok((verified, sent_at))

@@ -26,6 +26,7 @@ use super::identity::{Identity, PublicKey};
 use super::peer_clock::PeerClock;
 use super::verify::verify;
 use crate::delivery::DropReason;
+use crate::simulation::{Branch, Fault, planted, reached};
 use crate::wire::hello::{
     HandshakeBytes, HelloFields, STREAMS_MAX, encode_challenge, encode_hello,
 };
@@ -208,6 +209,7 @@ impl Handshake {
         let index = PeerIndex::new(due as u16);
         let to = self.enrolment.get(index)?.key.id();
         let peer = self.peers.get_mut(due)?;
+        reached(Branch::ChallengeSent);
         let mut nonce = Nonce::default();
         random(&mut nonce.0);
         peer.outstanding = Some((nonce, now));
@@ -276,16 +278,20 @@ impl Handshake {
         let peer = self.peers.get_mut(index.get()).ok_or(DropReason::UnknownKey)?;
         let asked = (challenge.epoch_hint(), challenge.sent_at());
         if asked.0 < peer.epoch {
+            reached(Branch::ChallengeOfOldLife);
             return Err(DropReason::OldEpoch);
         }
-        if peer.asked.is_some_and(|last| asked <= last) {
+        if peer.asked.is_some_and(|last| asked <= last) && !planted(Fault::StaleChallengeAnswered) {
+            reached(Branch::ChallengeStale);
             return Err(DropReason::ChallengeStale);
         }
         verify(key, &[self.challenges.as_bytes(), frame.signed_bytes()], frame.signature)
+            .inspect_err(|_| reached(Branch::ChallengeForged))
             .map_err(|_| DropReason::BadSignature)?;
         let first_of_its_life = peer.asked.is_none_or(|(epoch, _)| asked.0 > epoch);
         peer.asked = Some(asked);
         if asked.0 > peer.epoch && first_of_its_life {
+            reached(Branch::UnknownLifeSeen);
             // A life that we do not know: ask at once, but never more often than the first interval,
             // and only once. A Challenge for each of the peer's would replace the nonce before an
             // answer that takes longer than that interval could come back.
@@ -293,9 +299,12 @@ impl Handshake {
             peer.challenge_due = peer.challenge_due.min(earliest.max(now));
             peer.retry = RETRY_FIRST;
         }
-        match peer.answers.take(now) {
+        match peer.answers.take(now) || planted(Fault::AnswersUnlimited) {
             true => Ok(()),
-            false => Err(DropReason::ChallengeLimited),
+            false => {
+                reached(Branch::ChallengeLimited);
+                Err(DropReason::ChallengeLimited)
+            }
         }
     }
 
@@ -306,6 +315,7 @@ impl Handshake {
         now: Nanos,
         streams: &[StreamStart],
     ) -> HandshakeBytes {
+        reached(Branch::ChallengeAnswered);
         let fields = HelloFields {
             from: self.identity.public().id(),
             epoch: self.own.epoch,
@@ -332,24 +342,32 @@ impl Handshake {
         }
         let peer = self.peers.get_mut(index.get()).ok_or(DropReason::UnknownKey)?;
         let echoed = (hello.nonce(), hello.challenge_sent_at());
-        if peer.outstanding != Some(echoed) {
+        if peer.outstanding != Some(echoed) && !planted(Fault::NonceNotChecked) {
+            reached(Branch::HelloUnasked);
             return Err(DropReason::HelloUnasked);
         }
         verify(key, &[self.hellos.as_bytes(), frame.signed_bytes()], frame.signature)
+            .inspect_err(|_| reached(Branch::HelloForged))
+            .or_else(|bad| if planted(Fault::HelloNotChecked) { Ok(()) } else { Err(bad) })
             .map_err(|_| DropReason::BadSignature)?;
-        let is_new = hello.epoch() > peer.epoch;
-        if hello.epoch() < peer.epoch || hello.epoch() == Epoch::NONE {
+        let returns = planted(Fault::OldEpochAccepted) && hello.epoch() < peer.epoch;
+        let is_new = hello.epoch() > peer.epoch || returns;
+        if hello.epoch() < peer.epoch && !returns || hello.epoch() == Epoch::NONE {
+            reached(Branch::HelloOfOldLife);
             return Err(DropReason::OldEpoch);
         }
-        if !is_new && hello.life() != peer.life {
+        if !is_new && hello.life() != peer.life && !planted(Fault::LifeConflictAccepted) {
+            reached(Branch::LifeConflict);
             return Err(DropReason::LifeConflict);
         }
         let measured = PeerClock::measure(echoed.1, hello.received_at(), hello.sent_at(), at)
-            .ok_or(DropReason::BadTimestamps)?;
+            .ok_or(DropReason::BadTimestamps)
+            .inspect_err(|_| reached(Branch::TimestampsRefused))?;
         let clock = match peer.clock {
             Some(known) if !is_new => known.better(measured, at),
             _ => measured,
         };
+        reached(if is_new { Branch::HelloOfNewLife } else { Branch::HelloOfSameLife });
         peer.outstanding = None;
         peer.epoch = hello.epoch();
         peer.life = hello.life();

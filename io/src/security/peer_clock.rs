@@ -7,6 +7,8 @@
 
 use sinew_rt::clock::Nanos;
 
+use crate::simulation::{Fault, planted};
+
 /// How fast two clocks may drift apart: 200 µs per second, twice what a crystal may be off.
 const DRIFT_PPM: i64 = 200;
 
@@ -49,6 +51,9 @@ impl PeerClock {
     /// Our clock when the peer's showed `theirs`.
     #[must_use]
     pub fn to_ours(&self, theirs: Nanos) -> Nanos {
+        if planted(Fault::ForeignClockBelieved) {
+            return theirs;
+        }
         theirs - self.offset
     }
 

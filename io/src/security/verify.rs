@@ -9,6 +9,7 @@ use thiserror::Error;
 use super::identity::{Identity, PublicKey};
 use super::placement::{self, placed};
 use crate::delivery::DropReason;
+use crate::simulation::{Fault, cheap_signature, planted};
 use crate::wire::{Envelope, EnvelopeHeader, SIGNATURE_LEN, SigningContext};
 
 /// The longest message, over all its parts, that [`verify`] accepts, in bytes. The longest that the
@@ -47,6 +48,9 @@ pub fn verify(
         };
         room.copy_from_slice(part);
         len += part.len();
+    }
+    if let Some(cheap) = cheap_signature(key, &[&message[..len]]) {
+        return if cheap == *signature { Ok(()) } else { Err(BadSignature::Invalid) };
     }
     let signature = Signature::from_bytes(signature);
     match placed(|| strict(key, &message[..len], &signature)) {
@@ -147,9 +151,11 @@ pub fn verify_envelope<'a>(
     match (envelope.signature, trust) {
         (Some(signature), _) => {
             verify(key, &[context.as_bytes(), envelope.signed_bytes()], signature)
+                .or_else(|bad| if planted(Fault::SignatureNotChecked) { Ok(()) } else { Err(bad) })
                 .map_err(|_| DropReason::BadSignature)?;
         }
         (None, Trust::Open) => {}
+        (None, Trust::Signed) if planted(Fault::UnsignedAccepted) => {}
         (None, Trust::Signed) => return Err(DropReason::NotSigned),
     }
     Ok(Verified { envelope })

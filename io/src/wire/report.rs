@@ -56,14 +56,14 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use super::PAYLOAD_MAX;
 use super::envelope::Class;
 use super::frame::Malformed;
-use super::names::{Epoch, SchemaId, Sequence, TopicId};
+use super::names::{Epoch, SchemaId, Sequence, TopicId, hash64};
 
 /// The reserved topic of reports about signed topics.
 pub const REPORTS: &str = "sinew/report";
 /// The reserved topic of reports about open topics.
 pub const REPORTS_OPEN: &str = "sinew/report/open";
-/// The name of the type of a report.
-pub const REPORT_SCHEMA: &str = "Report@1";
+/// The type of a report.
+const SCHEMA: &str = "Report@1";
 /// Bytes of an entry.
 pub const ENTRY_LEN: usize = 64;
 /// The most entries of one report.
@@ -304,6 +304,12 @@ impl Entry {
             got => Err(Malformed::UnknownMessage { got }),
         }
     }
+}
+
+/// The identity of the type of reports.
+#[must_use]
+pub fn schema() -> SchemaId {
+    SchemaId::from_raw(hash64(blake3::Hasher::new().update(SCHEMA.as_bytes())))
 }
 
 /// The entries of a report; refused as a whole unless its length is one to [`ENTRIES_MAX`] entries.

@@ -45,6 +45,12 @@ impl<const WORDS: usize> Text<WORDS> {
         }
     }
 
+    /// Whether this is exactly `text`, without making a string: a panel with thousands of entries compares
+    /// each new name with all of them.
+    pub(crate) fn is(&self, text: &[u64; WORDS]) -> bool {
+        self.0.iter().zip(text).all(|(word, wanted)| word.load(Ordering::Relaxed) == *wanted)
+    }
+
     pub(crate) fn load(&self) -> String {
         decode(self.0.iter().map(|word| word.load(Ordering::Relaxed)))
     }

@@ -97,7 +97,8 @@ impl Panel {
         let _registering = self.lock();
         let shared = &*self.shared;
         let probes = shared.geometry.probes(&shared.mapping);
-        let index = self.free(Table::Probes, name, |i| probes[i].name.load() == name)?;
+        let text = layout::encode(name);
+        let index = self.free(Table::Probes, name, |i| probes[i].name.is(&text))?;
         let execution = self.add_recorder(name, Kind::Execution)?;
         let release = self.add_recorder(name, Kind::ReleaseLatency)?;
         let cell = &probes[index];
@@ -257,9 +258,10 @@ impl Panel {
         fn cells(shared: &Shared) -> &[HistogramCell] {
             shared.geometry.histograms(&shared.mapping)
         }
+        let text = layout::encode(name);
         let index = self.free(Table::Histograms, name, |i| {
             let cell = &cells(&self.shared)[i];
-            cell.kind.load(Ordering::Relaxed) == kind as u32 && cell.name.load() == name
+            cell.kind.load(Ordering::Relaxed) == kind as u32 && cell.name.is(&text)
         })?;
         let cell = &cells(&self.shared)[index];
         cell.name.store(name);
@@ -274,8 +276,8 @@ impl Panel {
         }
         files::check_label("counter or gauge", name, Text::<6>::BYTES)?;
         let _registering = self.lock();
-        let index =
-            self.free(Table::Values, name, |i| cells(&self.shared)[i].name.load() == name)?;
+        let text = layout::encode(name);
+        let index = self.free(Table::Values, name, |i| cells(&self.shared)[i].name.is(&text))?;
         let cell = &cells(&self.shared)[index];
         cell.name.store(name);
         cell.kind.store(kind as u32, Ordering::Relaxed);

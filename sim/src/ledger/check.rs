@@ -51,8 +51,10 @@ struct Sent {
     messages: Vec<Option<(u64, i64)>>,
     /// Who got it, as ledgers of receivers.
     told: Vec<(String, usize, u64, Told)>,
-    /// Who says that it got which.
+    /// Which somebody says that it got.
     got: BTreeSet<u64>,
+    /// What somebody says that it decided.
+    decided: BTreeMap<u64, Told>,
     began_at: i64,
     /// The life ended in good order and is the sender's last.
     ended: bool,
@@ -221,8 +223,9 @@ impl Checker {
             let mut before = BTreeSet::new();
             for (ledger, line, sequence, told) in &sent.told {
                 let was_got = sent.got.contains(sequence);
+                let decided = sent.decided.get(sequence);
                 let contradicts = match told {
-                    Told::Accepted | Told::Rejected => !was_got,
+                    Told::Accepted | Told::Rejected => !was_got || decided != Some(told),
                     Told::Expired | Told::NeverArrived => was_got && one_reader,
                     Told::Unknown => false,
                 };
@@ -345,7 +348,16 @@ impl Receiver {
                 self.epoch(place, *from, *epoch, checker);
                 self.gap(place, &stream, *first, *last, checker);
             }
-            Record::NewLife { from, epoch, .. } => self.epoch(place, *from, *epoch, checker),
+            Record::NewLife { from, epoch, topic, first } => {
+                self.epoch(place, *from, *epoch, checker);
+                self.begin(place, &(*from, *epoch, topic.clone()), *first, checker);
+            }
+            Record::Decided { from, epoch, topic, sequence, told } => {
+                let stream = (*from, *epoch, topic.clone());
+                if let Some(sent) = checker.streams.get_mut(&stream) {
+                    sent.decided.insert(*sequence, *told);
+                }
+            }
             _ => {}
         }
     }
@@ -403,12 +415,38 @@ impl Receiver {
                 let (first, last) = (floor + 1, sequence - 1);
                 checker.violation(Violation::SilentGap { ledger, line, topic, epoch, first, last });
             }
-            None if sequence > 1 => {
-                self.join(place, stream, sequence, checker);
-            }
-            _ => {}
+            None => self.join(place, stream, sequence, checker),
+            Some(_) => {}
         }
         self.floors.insert(stream.clone(), sequence);
+    }
+
+    /// A stream begins, or begins anew, with a message that the receiver was told.
+    fn begin(&mut self, place: Place<'_>, stream: &StreamKey, first: u64, checker: &mut Checker) {
+        let upto = first.saturating_sub(1);
+        let (ledger, line) = (place.name(), place.line);
+        let (topic, epoch) = (stream.2.clone(), stream.1);
+        match self.floors.get(stream).copied() {
+            None => self.join(place, stream, first, checker),
+            Some(floor) if upto > floor => {
+                let (first, last) = (floor + 1, upto);
+                checker.violation(Violation::SilentGap { ledger, line, topic, epoch, first, last });
+            }
+            Some(floor) if upto < floor => {
+                let sequence = first;
+                checker.violation(Violation::OutOfOrder {
+                    ledger,
+                    line,
+                    topic,
+                    epoch,
+                    sequence,
+                    floor,
+                });
+                return;
+            }
+            Some(_) => {}
+        }
+        self.floors.insert(stream.clone(), upto);
     }
 
     /// A stream that is not heard from its beginning, in this life of the receiver.

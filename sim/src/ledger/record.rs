@@ -112,7 +112,20 @@ pub enum Record {
         /// The last that is missing.
         last: u64,
     },
-    /// It was told that a sender began a life.
+    /// It is about to tell a sender what it decided about a command that it got.
+    Decided {
+        /// Who sent it.
+        from: u64,
+        /// In which life.
+        epoch: u64,
+        /// The topic.
+        topic: String,
+        /// The message.
+        sequence: u64,
+        /// What it decided.
+        told: Told,
+    },
+    /// It was told that a life of a sender begins for it.
     NewLife {
         /// Who.
         from: u64,
@@ -120,6 +133,8 @@ pub enum Record {
         epoch: u64,
         /// The topic.
         topic: String,
+        /// The first message that it will get.
+        first: u64,
     },
     /// It ended in good order: everything that it had was written down.
     End {
@@ -280,9 +295,19 @@ impl Fields<'_> {
                 first: self.number()?,
                 last: self.number()?,
             },
-            "new-life" => {
-                Record::NewLife { from: self.hex()?, epoch: self.number()?, topic: self.word()? }
-            }
+            "new-life" => Record::NewLife {
+                from: self.hex()?,
+                epoch: self.number()?,
+                topic: self.word()?,
+                first: self.number()?,
+            },
+            "decided" => Record::Decided {
+                from: self.hex()?,
+                epoch: self.number()?,
+                topic: self.word()?,
+                sequence: self.number()?,
+                told: self.told()?,
+            },
             "end" => Record::End { at: self.number()? },
             _ => return None,
         })
@@ -312,8 +337,12 @@ impl fmt::Display for Record {
             Self::Gap { from, epoch, topic, first, last } => {
                 write!(f, "gap {from:016x} {epoch} {} {first} {last}", Word(topic))
             }
-            Self::NewLife { from, epoch, topic } => {
-                write!(f, "new-life {from:016x} {epoch} {}", Word(topic))
+            Self::NewLife { from, epoch, topic, first } => {
+                write!(f, "new-life {from:016x} {epoch} {} {first}", Word(topic))
+            }
+            Self::Decided { from, epoch, topic, sequence, told } => {
+                let (topic, told) = (Word(topic), told.name());
+                write!(f, "decided {from:016x} {epoch} {topic} {sequence} {told}")
             }
             Self::End { at } => write!(f, "end {at}"),
         }
@@ -336,7 +365,8 @@ mod tests {
             Record::Refused { topic: topic.clone(), sequence },
             Record::Got { from, epoch, topic: topic.clone(), sequence, digest, at: 13 },
             Record::Gap { from, epoch, topic: topic.clone(), first: 4, last: 9 },
-            Record::NewLife { from, epoch, topic: topic.clone() },
+            Record::NewLife { from, epoch, topic: topic.clone(), first: 3 },
+            Record::Decided { from, epoch, topic: topic.clone(), sequence, told: Told::Rejected },
             Record::End { at: 20 },
         ];
         all.extend(Told::ALL.map(|(told, _)| Record::Outcome {

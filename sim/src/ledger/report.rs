@@ -181,7 +181,7 @@ impl fmt::Display for Violation {
             Self::Outcome { ledger, line, topic, epoch, sequence, told, twice } => {
                 let why = match (twice, told) {
                     (true, _) => "it had an outcome already",
-                    (_, Told::Accepted | Told::Rejected) => "nobody got it",
+                    (_, Told::Accepted | Told::Rejected) => "nobody got it and decided so",
                     _ => "it was delivered",
                 };
                 write!(

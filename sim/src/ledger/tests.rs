@@ -62,6 +62,14 @@ impl Book {
         self.push(Record::Gap { from: ARM, epoch, topic: topic(), first, last })
     }
 
+    fn decides(self, epoch: u64, sequence: u64, told: Told) -> Self {
+        self.push(Record::Decided { from: ARM, epoch, topic: topic(), sequence, told })
+    }
+
+    fn begins(self, epoch: u64, first: u64) -> Self {
+        self.push(Record::NewLife { from: ARM, epoch, topic: topic(), first })
+    }
+
     fn told(self, sequence: u64, told: Told) -> Self {
         self.push(Record::Outcome { topic: topic(), sequence, told })
     }
@@ -205,6 +213,21 @@ fn a_gap_that_is_not_true_is_found() {
 }
 
 #[test]
+fn a_stream_begins_where_the_receiver_was_told() {
+    assert_eq!(compare(&[&arm(), &brain().begins(1, 1).gets(1, 1..=10)]).violations, 0);
+    let found = only(&[&arm(), &brain().begins(1, 3).gets(1, 5..=10)]);
+    assert!(matches!(found, Violation::SilentGap { first: 3, last: 4, .. }), "{found}");
+    let found = only(&[&arm(), &brain().begins(1, 3).gets(1, [2])]);
+    assert!(matches!(found, Violation::OutOfOrder { sequence: 2, floor: 2, .. }), "{found}");
+    // Once more in the same life: only where the receiver stands.
+    assert_eq!(compare(&[&arm(), &brain().gets(1, 1..=4).begins(1, 5).gets(1, [5])]).violations, 0);
+    let found = only(&[&arm(), &brain().gets(1, 1..=4).begins(1, 7).gets(1, [7])]);
+    assert!(matches!(found, Violation::SilentGap { first: 5, last: 6, .. }), "{found}");
+    let found = only(&[&arm(), &brain().gets(1, 1..=4).begins(1, 4)]);
+    assert!(matches!(found, Violation::OutOfOrder { sequence: 4, floor: 4, .. }), "{found}");
+}
+
+#[test]
 fn a_message_that_nobody_sent_is_found_and_so_is_one_that_was_changed() {
     let found = only(&[&arm(), &brain().gets(1, 1..=11)]);
     assert!(matches!(found, Violation::NeverSent { sequence: 11, no_ledger: false, .. }));
@@ -260,10 +283,16 @@ fn an_outcome_that_is_not_so_is_found() {
     let command = |told| arm().told(3, told);
     let (with, without) = (brain().gets(1, 1..=3), brain().gets(1, 1..=2));
     for told in [Told::Accepted, Told::Rejected] {
-        assert_eq!(compare(&[&command(told), &with]).violations, 0);
-        let found = only(&[&command(told), &without]);
-        assert!(matches!(found, Violation::Outcome { sequence: 3, twice: false, .. }), "{found}");
+        let decided = brain().gets(1, 1..=3).decides(1, 3, told);
+        assert_eq!(compare(&[&command(told), &decided]).violations, 0);
+        for wrong in [&without, &with] {
+            let found = only(&[&command(told), wrong]);
+            assert!(matches!(found, Violation::Outcome { sequence: 3, twice: false, .. }));
+        }
     }
+    let refused = brain().gets(1, 1..=3).decides(1, 3, Told::Rejected);
+    let found = only(&[&command(Told::Accepted), &refused]);
+    assert!(matches!(found, Violation::Outcome { sequence: 3, .. }), "{found}");
     for told in [Told::Expired, Told::NeverArrived] {
         assert_eq!(compare(&[&command(told), &without]).violations, 0);
         assert!(matches!(only(&[&command(told), &with]), Violation::Outcome { sequence: 3, .. }));
@@ -272,7 +301,8 @@ fn an_outcome_that_is_not_so_is_found() {
         assert_eq!(compare(&[&command(Told::Unknown), receiver]).violations, 0);
     }
     let twice = command(Told::Accepted).told(3, Told::Accepted);
-    assert!(matches!(only(&[&twice, &with]), Violation::Outcome { twice: true, .. }));
+    let decided = brain().gets(1, 1..=3).decides(1, 3, Told::Accepted);
+    assert!(matches!(only(&[&twice, &decided]), Violation::Outcome { twice: true, .. }));
 }
 
 #[test]

@@ -1,7 +1,11 @@
 //! Which topics a node without a program of its own subscribes to, and with which message type.
 
 use sinew_io::message::Message;
-use sinew_io::node::{NodeBuilder, NodeConfig, NodeError, Queued, TopicClass};
+use sinew_io::node::{
+    CommandReader, Delivery, EStopReader, NodeBuilder, NodeConfig, NodeError, Queued, REASON_MAX,
+    StreamReader, TopicClass,
+};
+use sinew_rt::clock;
 use sinew_rt::latest::LatestReader;
 use sinew_rt::ring::Consumer;
 
@@ -31,6 +35,36 @@ impl<T: Message> Subscribed for Consumer<Queued<T>> {
     }
 }
 
+impl<T: Message> Subscribed for StreamReader<T> {
+    fn drain(&mut self) {
+        for _ in 0..QUEUE {
+            if self.next().is_none() {
+                break;
+            }
+        }
+    }
+}
+
+impl Subscribed for EStopReader {
+    fn drain(&mut self) {}
+}
+
+/// This program carries out no command, and says so.
+impl<T: Message> Subscribed for CommandReader<T> {
+    fn drain(&mut self) {
+        for _ in 0..QUEUE {
+            match self.next(clock::now()) {
+                Some(Delivery::Message(command)) => {
+                    // Untold, the sender takes the outcome as unknown, which is no lie.
+                    let _ = self.reject(&command, REASON_MAX);
+                }
+                Some(_) => {}
+                None => break,
+            }
+        }
+    }
+}
+
 pub(crate) fn subscribe<T: Message>(
     node: &mut NodeBuilder,
     topic: &str,
@@ -39,6 +73,13 @@ pub(crate) fn subscribe<T: Message>(
     Ok(match class {
         TopicClass::Control => Box::new(node.latest::<T>(topic)?),
         TopicClass::Queue => Box::new(node.queue::<T>(topic, QUEUE)?),
+        TopicClass::Stream => Box::new(node.stream::<T>(topic, QUEUE)?),
+        TopicClass::Command => Box::new(node.commands::<T>(topic, QUEUE)?),
+        TopicClass::EStop => {
+            let declared = node.config().topics.iter().find(|declared| declared.name == topic);
+            let deadline = declared.and_then(|declared| declared.deadline);
+            Box::new(node.estop(topic, deadline.unwrap_or_default())?)
+        }
     })
 }
 

@@ -209,6 +209,7 @@ fn what_to_do(reason: &str) -> Option<&'static str> {
         "bad_signature" => "not signed with the key of that identity",
         "expired" => "older than their lifespan on arrival: a slow way, or a short lifespan_ms",
         "class_not_served" => "of a later version",
+        "class_mismatch" => "the publisher declares the topic with another class",
         "malformed" => "of another version",
         "life_conflict" => "a second node runs with the same key",
         "old_epoch" => "its boot counter went back: was its state_dir lost?",

@@ -146,6 +146,7 @@ fn live(args: &PeerArgs) -> Result<(), Failure> {
         let due = pace.due(clock::now());
         for outbox in &mut outboxes {
             outbox.publish(identity, due, &mut ledger).map_err(cannot)?;
+            outbox.hear(PER_TURN, &mut ledger).map_err(cannot)?;
         }
         for inbox in &mut inboxes {
             inbox.drain(PER_TURN, &mut ledger).map_err(cannot)?;
@@ -161,6 +162,7 @@ fn live(args: &PeerArgs) -> Result<(), Failure> {
         inbox.drain(u64::MAX, &mut ledger).map_err(cannot)?;
     }
     for outbox in &mut outboxes {
+        outbox.hear(u64::MAX, &mut ledger).map_err(cannot)?;
         outbox.finish(&mut ledger).map_err(cannot)?;
     }
     ended.map_err(Failure::Panic)?;

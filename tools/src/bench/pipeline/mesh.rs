@@ -118,14 +118,15 @@ impl Mesh {
         }
         for topic in [PING, PONG] {
             node = node.topic(TopicConfig {
-                name: topic.to_owned(),
-                schema: Load::NAME.to_owned(),
-                class: if topic == PING { TopicClass::Queue } else { TopicClass::Control },
                 auth: match protection {
                     Protection::Open => Auth::Open,
                     Protection::Signed => Auth::Signed,
                 },
-                lifespan: None,
+                ..TopicConfig::new(
+                    topic,
+                    Load::NAME,
+                    if topic == PING { TopicClass::Queue } else { TopicClass::Control },
+                )
             });
         }
         let start = Arc::new(AtomicI64::new(0));

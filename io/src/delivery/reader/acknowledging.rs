@@ -1,0 +1,86 @@
+//! When the next acknowledgement is due.
+//!
+//! Whatever happens can only bring it nearer; sending it puts it off by the refresh interval.
+
+use sinew_rt::clock::Nanos;
+
+/// Acknowledgements that duplicates ask for: at most one in this time.
+const DUPLICATE_SPACING: Nanos = Nanos::from_millis(1);
+
+#[derive(Debug)]
+pub(super) struct Acknowledging {
+    every: u32,
+    within: Nanos,
+    refresh: Nanos,
+    /// Whether new messages make acknowledgements due; with very many readers they do not.
+    routine: bool,
+    due_at: Nanos,
+    sent_at: Nanos,
+    /// New messages since the last acknowledgement.
+    fresh: u32,
+}
+
+impl Acknowledging {
+    pub(super) fn new(every: u32, within: Nanos, refresh: Nanos, routine: bool) -> Self {
+        Self {
+            every: every.max(1),
+            within,
+            // Two acknowledgements at one instant would have no end.
+            refresh: refresh.max(DUPLICATE_SPACING),
+            routine,
+            due_at: Nanos::MAX,
+            sent_at: Nanos::MIN,
+            fresh: 0,
+        }
+    }
+
+    pub(super) const fn due_at(&self) -> Nanos {
+        self.due_at
+    }
+
+    /// A life begins: the first acknowledgement announces the reader.
+    pub(super) const fn restart(&mut self, now: Nanos) {
+        self.due_at = now;
+        self.sent_at = Nanos::MIN;
+        self.fresh = 0;
+    }
+
+    /// A new message came.
+    pub(super) fn message(&mut self, now: Nanos) {
+        self.fresh = self.fresh.saturating_add(1);
+        if self.routine && self.fresh >= self.every {
+            self.at_once(now);
+        } else {
+            self.soon(now);
+        }
+    }
+
+    /// Something changed that can wait a little.
+    pub(super) fn soon(&mut self, now: Nanos) {
+        if self.routine {
+            self.due_at = self.due_at.min(now + self.within);
+        }
+    }
+
+    pub(super) fn at_once(&mut self, now: Nanos) {
+        self.due_at = self.due_at.min(now);
+    }
+
+    /// A message came again: the acknowledgement of it was lost, or is still under way.
+    pub(super) fn duplicate(&mut self, now: Nanos) {
+        self.at_once(now.max(self.sent_at + DUPLICATE_SPACING));
+    }
+
+    /// A report goes out anyway: what waits goes with it.
+    pub(super) fn ride_along(&mut self, now: Nanos) {
+        if self.fresh > 0 {
+            self.at_once(now);
+        }
+    }
+
+    pub(super) fn sent(&mut self, now: Nanos) {
+        self.due_at = now + self.refresh;
+        self.sent_at = now;
+        self.fresh = 0;
+    }
+}

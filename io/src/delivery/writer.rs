@@ -1,0 +1,553 @@
+//! The sending end of one reliable stream: what it keeps, who has it, and what to send again.
+//!
+//! Pure: it takes `now`, finished frames and what readers report, and says which frame or heartbeat
+//! goes to whom. Nothing allocates after [`Writer::new`]; a call takes time in proportion to the
+//! readers, to 64 messages, or to the logarithm of the ring.
+//!
+//! A reader is *matched* from its first acknowledgement until it is silent for its lease. A matched
+//! reader holds what it lacks in the ring until it has it, until the message expires, or until
+//! `linger` has passed: then the reader is *lagging*, and neither its lacks nor its room bind the
+//! publisher, until it reports a floor beyond what was given up.
+
+mod commands;
+mod events;
+mod matched;
+mod patience;
+mod ring;
+mod round_trip;
+mod share;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use events::{Mismatch, WriterEvent};
+
+use crate::delivery::Outcome;
+use crate::security::PeerIndex;
+use crate::wire::report::{Acknowledgement, Heartbeat, Outcomes};
+use crate::wire::{Class, Epoch, SchemaId, Sequence, TopicId};
+use commands::Commands;
+use events::Events;
+use matched::{REACH, Reader};
+use patience::Patience;
+use ring::Ring;
+use share::{READER_FLOOR_BYTES, Share};
+use sinew_rt::clock::Nanos;
+
+/// The most slots of a retransmit ring.
+pub(crate) const CAPACITY_MAX: usize = 1_024;
+/// With more matched readers than this the writer sends nothing again unasked.
+const PROBED_READERS_MAX: usize = 8;
+/// How far behind the newest a lagging reader is taken up again: half of what it can hold out of
+/// order, so that new messages still reach it while it catches up.
+const TAKEN_UP_BEHIND: u64 = REACH / 2;
+
+/// What a writer is made for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WriterSpec {
+    /// The topic.
+    pub(crate) topic: TopicId,
+    /// The type of its messages.
+    pub(crate) schema: SchemaId,
+    /// Its class: `Command` or `Stream`.
+    pub(crate) class: Class,
+    /// Peers that can read it.
+    pub(crate) readers: usize,
+    /// Slots of the retransmit ring, 1 to [`CAPACITY_MAX`]; what lies outside is brought inside.
+    pub(crate) capacity: usize,
+    /// The age, from `sent_at`, at which a message is not sent any more.
+    pub(crate) lifespan: Option<Nanos>,
+    /// How long after its sending a message is kept for a reader that lacks it.
+    pub(crate) linger: Nanos,
+    /// For how long one reader may hold up the publisher while another could go on.
+    pub(crate) patience: Nanos,
+    /// The silence after which a reader is lost.
+    pub(crate) lease: Nanos,
+    /// Between two heartbeats to one reader.
+    pub(crate) heartbeat: Nanos,
+    /// Bytes sent again for each hundred bytes sent, over a sliding second; at least 64 KiB.
+    pub(crate) resend_share_percent: u8,
+}
+
+/// The sending end of one reliable stream.
+pub(crate) struct Writer {
+    spec: WriterSpec,
+    ring: Ring,
+    readers: Box<[Reader]>,
+    /// How many of them are matched.
+    matched: usize,
+    /// The reader to look at first when something can be sent again, so that each has its turn.
+    turn: usize,
+    share: Share,
+    commands: Option<Commands>,
+    events: Events,
+    /// Nothing ends by itself before this.
+    attend_at: Nanos,
+    /// When a reader that holds up the others has to let go.
+    held_until: Option<Nanos>,
+    /// When the share may admit what it refused.
+    blocked_until: Option<Nanos>,
+    /// The latest `now` that a caller gave.
+    now: Nanos,
+    refused: u64,
+}
+
+impl Writer {
+    /// A writer without readers. Allocates `capacity` × 1.3 KB and about 1.6 KB for each reader.
+    pub(crate) fn new(spec: WriterSpec, now: Nanos) -> Self {
+        Self {
+            spec,
+            ring: Ring::new(spec.capacity.clamp(1, CAPACITY_MAX)),
+            readers: vec![Reader::new(); spec.readers].into(),
+            matched: 0,
+            turn: 0,
+            share: Share::new(spec.resend_share_percent),
+            commands: (spec.class == Class::Command).then(Commands::new),
+            events: Events::new(),
+            attend_at: now,
+            held_until: None,
+            blocked_until: None,
+            now,
+            refused: 0,
+        }
+    }
+
+    /// The sequence of the next message.
+    #[cfg(test)]
+    pub(crate) fn next(&self) -> Sequence {
+        Sequence::new(self.ring.next())
+    }
+
+    /// Whether `peer` gets new messages.
+    pub(crate) fn is_matched(&self, peer: PeerIndex) -> bool {
+        self.readers.get(peer.get()).is_some_and(|reader| reader.matched)
+    }
+
+    /// Acknowledgements and outcomes that contradict what was sent, or are about another life.
+    pub(crate) fn refused(&self) -> u64 {
+        self.refused
+    }
+
+    /// Events that were not told, for want of room.
+    pub(crate) fn events_lost(&self) -> u64 {
+        self.events.lost()
+    }
+
+    /// Whether the next message may be sent; if not, the publisher would block. A reader that is
+    /// silent makes it `false` for no longer than `linger`.
+    pub(crate) fn room(&mut self, now: Nanos) -> bool {
+        self.attend(now);
+        let next = self.ring.next();
+        if next == u64::MAX {
+            return false;
+        }
+        let overwritten = self.ring.overwritten_next().filter(|old| !self.is_expired(*old, now));
+        let binds = |reader: &Reader| {
+            let over_its_room = next > reader.limit();
+            let holds = |old: u64| old >= reader.lacks() && !reader.has(old);
+            over_its_room || overwritten.is_some_and(holds)
+        };
+        if self.is_held_up(binds, now) {
+            return false;
+        }
+        // As many commands as can wait for a word do; each of them gets one, or its time is over.
+        self.matched == 0 || !self.commands.as_ref().is_some_and(Commands::is_full)
+    }
+
+    /// Whether readers that bind hold the publisher up. All together they do; one of several only as
+    /// long as its patience lasts, and then it is lagging.
+    fn is_held_up(&mut self, binds: impl Fn(&Reader) -> bool, now: Nanos) -> bool {
+        self.held_until = None;
+        let waited_for = |reader: &Reader| reader.matched && !reader.lagging;
+        let others = self.readers.iter().any(|reader| waited_for(reader) && !binds(reader));
+        let mut held_up = false;
+        for reader in self.readers.iter_mut().filter(|reader| waited_for(reader)) {
+            if !binds(reader) {
+                reader.patience.lets_go(now);
+            } else if !others {
+                held_up = true;
+            } else if reader.patience.holds(self.spec.patience, now) {
+                held_up = true;
+                self.held_until =
+                    [self.held_until, reader.patience.until()].into_iter().flatten().min();
+            } else {
+                reader.patience.lets_go(now);
+                reader.lagging = true;
+                reader.heartbeat_at = reader.heartbeat_at.min(now);
+            }
+        }
+        held_up
+    }
+
+    /// Keeps the finished frame of the sequence [`Writer::next`], which the caller sends to all
+    /// matched readers now. Call it only after [`Writer::room`]. A frame that is longer than
+    /// [`FRAME_MAX`](crate::wire::FRAME_MAX) cannot be sent again.
+    pub(crate) fn retain(&mut self, now: Nanos, sent_at: Nanos, frame: &[u8]) {
+        self.attend(now);
+        let sequence = self.ring.next();
+        self.ring.push(now, sent_at, frame);
+        self.share.sent(frame.len() as u64 * self.matched as u64, now);
+        self.attend_by(now + self.spec.linger);
+        if let Some(commands) = &mut self.commands {
+            let deadline = now + self.spec.lifespan.unwrap_or(Nanos::ZERO) + self.spec.linger;
+            if let Some((sequence, outcome)) = commands.sent(deadline) {
+                let sequence = Sequence::new(sequence);
+                self.events.push(WriterEvent::Resolved { sequence, outcome });
+            }
+            self.attend_by(deadline);
+        }
+        let probed = self.matched <= PROBED_READERS_MAX;
+        for reader in &mut self.readers {
+            reader.denied.clear(sequence);
+            if reader.matched {
+                reader.probe_at = probed.then(|| now + reader.trip.timeout(reader.probes));
+                let regular = reader.heartbeat_sent + self.spec.heartbeat;
+                reader.heartbeat_at = (now + self.spec.heartbeat / 8).min(regular);
+            }
+        }
+    }
+
+    /// Takes what a reader says it has. `own_epoch` is this node's life; entries about another one,
+    /// or that claim what was never sent, are counted and change nothing.
+    pub(crate) fn acknowledge(
+        &mut self,
+        peer: PeerIndex,
+        own_epoch: Epoch,
+        entry: &Acknowledgement,
+        now: Nanos,
+    ) -> Result<(), Mismatch> {
+        self.attend(now);
+        let Some(reader) = self.readers.get_mut(peer.get()) else { return Ok(()) };
+        if entry.topic != self.spec.topic || entry.epoch != own_epoch {
+            self.refused += 1;
+            return Ok(());
+        }
+        if entry.schema != self.spec.schema || entry.class != self.spec.class {
+            let mismatch = Mismatch {
+                peer,
+                topic: self.spec.topic,
+                our_schema: self.spec.schema,
+                their_schema: entry.schema,
+                our_class: self.spec.class,
+                their_class: entry.class,
+            };
+            if !std::mem::replace(&mut reader.mismatch_told, true) {
+                self.events.push(WriterEvent::Mismatch(mismatch));
+            }
+            return Err(mismatch);
+        }
+        if !claims_only_what_was_sent(entry, self.ring.last()) {
+            self.refused += 1;
+            return Ok(());
+        }
+        let floor = entry.floor.get();
+        if !reader.matched {
+            reader.join(floor, self.ring.next(), now);
+            reader.patience = Patience::full(self.spec.patience, now);
+            self.matched += 1;
+            self.events.push(WriterEvent::Matched { peer });
+            // What left the ring before it came is lost to it, and it holds up nobody with that.
+            let oldest = self.ring.oldest();
+            if reader.lacks() < oldest {
+                let (first, last) = (Sequence::new(reader.lacks()), Sequence::new(oldest - 1));
+                reader.given_up = oldest - 1;
+                self.events.push(WriterEvent::Lagging { peer, first, last });
+            }
+        }
+        self.blocked_until = None;
+        reader.heard_at = now;
+        if let Some(news) = reader.take(entry) {
+            let held = Nanos::from_micros(i64::from(entry.held_us));
+            if let Some(sent) = entry.echo.and_then(|echo| self.ring.echoed(echo)) {
+                reader.trip.sample(now - sent, held);
+            }
+            if news {
+                reader.trip.held_back(held);
+            }
+            reader.ask(entry, &self.ring, now);
+            reader.probes = 0;
+            let complete = reader.has(self.ring.last());
+            reader.probe_at = (!complete && self.matched <= PROBED_READERS_MAX)
+                .then(|| now + reader.trip.timeout(0));
+            if floor >= reader.given_up && floor.saturating_add(1) >= self.ring.oldest() {
+                reader.lagging = false;
+            }
+        }
+        self.attend_by(now + self.spec.lease.min(self.spec.linger));
+        Ok(())
+    }
+
+    /// Takes what a matched reader says became of commands. Words about commands that do not wait,
+    /// codes without a meaning and entries about another life change nothing.
+    pub(crate) fn outcomes(
+        &mut self,
+        peer: PeerIndex,
+        own_epoch: Epoch,
+        entry: &Outcomes,
+        now: Nanos,
+    ) {
+        self.attend(now);
+        if entry.topic != self.spec.topic || entry.epoch != own_epoch || !self.is_matched(peer) {
+            self.refused += 1;
+            return;
+        }
+        let Some(commands) = &mut self.commands else { return };
+        for (n, code) in entry.codes.iter().take(usize::from(entry.count)).enumerate() {
+            let Some(sequence) = entry.base.get().checked_add(n as u64) else { return };
+            let Some(outcome) = Outcome::from_code(*code) else { continue };
+            if !commands.is_waiting(sequence) {
+                continue;
+            }
+            if outcome.is_decided_by_application() {
+                commands.decide(sequence, outcome);
+                continue;
+            }
+            self.readers[peer.get()].denied.set(sequence);
+            let may_execute = |reader: &Reader| {
+                reader.matched && reader.joined < sequence && !reader.denied.get(sequence)
+            };
+            if !self.readers.iter().any(may_execute) {
+                commands.decide(sequence, outcome);
+            }
+        }
+    }
+
+    /// The peer began a new life: it is unmatched until it acknowledges again.
+    pub(crate) fn reader_restarted(&mut self, peer: PeerIndex) {
+        self.unmatch(peer.get());
+    }
+
+    /// The next message that is to be sent again, to whom; call it until `None`, or until the poll has
+    /// done enough. What it gives counts as sent at `now`.
+    pub(crate) fn resend(&mut self, now: Nanos) -> Option<(PeerIndex, Sequence, &[u8])> {
+        self.attend(now);
+        self.blocked_until = None;
+        let count = self.readers.len();
+        for n in 0..count {
+            let place = (self.turn + n) % count;
+            let Some((sequence, unasked)) = self.candidate(place, now) else { continue };
+            let bytes = self.ring.frame(sequence).map_or(0, <[u8]>::len) as u64;
+            if !self.admits(place, bytes, now) {
+                continue;
+            }
+            let copies = self.share.is_ample(now);
+            let reader = &mut self.readers[place];
+            if unasked {
+                reader.probes = reader.probes.saturating_add(1);
+            }
+            // Whatever was sent, the reader now has something to acknowledge.
+            reader.probe_at = reader.probe_at.map(|_| now + reader.trip.timeout(reader.probes));
+            reader.resent(sequence, bytes, copies, now);
+            self.share.resent(bytes, now);
+            self.ring.note_resent(sequence);
+            self.turn = (place + 1) % count;
+            let peer = PeerIndex::new(u16::try_from(place).ok()?);
+            return Some((peer, Sequence::new(sequence), self.ring.frame(sequence)?));
+        }
+        None
+    }
+
+    /// The next heartbeat that is due, and to whom.
+    pub(crate) fn heartbeat(&mut self, now: Nanos) -> Option<(PeerIndex, Heartbeat)> {
+        self.attend(now);
+        let due = |reader: &Reader| reader.matched && reader.heartbeat_at <= now;
+        let place = self.readers.iter().position(due)?;
+        let peer = PeerIndex::new(u16::try_from(place).ok()?);
+        let last = self.ring.last();
+        if self.readers[place].lagging {
+            // It moves on only with a heartbeat that says so: a reader that chased a moving range
+            // would never catch up.
+            self.give_up(place, last.saturating_sub(TAKEN_UP_BEHIND));
+        }
+        let first = self.first_for(place, now);
+        let reader = &mut self.readers[place];
+        reader.heartbeat_sent = now;
+        reader.heartbeat_at = now + self.spec.heartbeat.max(Nanos::new(1));
+        let unresolved = self.commands.as_ref().and_then(Commands::first_waiting);
+        let heartbeat = Heartbeat {
+            topic: self.spec.topic,
+            schema: self.spec.schema,
+            class: self.spec.class,
+            first: Sequence::new(first),
+            last: Sequence::new(last),
+            unresolved: unresolved.map(Sequence::new),
+        };
+        Some((peer, heartbeat))
+    }
+
+    /// The next thing that the publisher should know; the outcome of a command exactly once.
+    pub(crate) fn event(&mut self) -> Option<WriterEvent> {
+        self.events.pop().or_else(|| {
+            let (sequence, outcome) = self.commands.as_mut()?.tell()?;
+            Some(WriterEvent::Resolved { sequence: Sequence::new(sequence), outcome })
+        })
+    }
+
+    /// When something becomes due without any further input; in the past when it is due.
+    pub(crate) fn next_deadline(&self) -> Option<Nanos> {
+        let mut next = self.held_until.unwrap_or(Nanos::MAX);
+        for reader in self.readers.iter().filter(|reader| reader.matched) {
+            next = next.min(reader.heartbeat_at);
+            let resend = match reader.asked {
+                0 => match (reader.probe_at, reader.repeat_at) {
+                    (Some(probe), Some(repeat)) => Some(probe.min(repeat)),
+                    (probe, repeat) => probe.or(repeat),
+                },
+                _ => Some(self.now),
+            };
+            if let Some(resend) = resend {
+                next = next.min(self.blocked_until.map_or(resend, |until| resend.max(until)));
+            }
+        }
+        let waiting = self.commands.as_ref().is_some_and(|all| all.first_waiting().is_some());
+        if self.matched > 0 || waiting {
+            next = next.min(self.attend_at);
+        }
+        (next < Nanos::MAX).then_some(next)
+    }
+
+    /// Ends what has ended: leases, lingering, the wait for a word on commands.
+    fn attend(&mut self, now: Nanos) {
+        self.now = self.now.max(now);
+        if now < self.attend_at {
+            return;
+        }
+        let lingered = self.ring.retained_until(now - self.spec.linger);
+        let mut next = Nanos::MAX;
+        for place in 0..self.readers.len() {
+            let reader = &self.readers[place];
+            if !reader.matched {
+                continue;
+            }
+            if reader.heard_at + self.spec.lease <= now {
+                self.unmatch(place);
+                continue;
+            }
+            // To a reader that came late everything counts as sent when it came.
+            let since = reader.matched_at;
+            if since + self.spec.linger <= now {
+                self.give_up(place, lingered);
+            }
+            let reader = &self.readers[place];
+            next = next.min(reader.heard_at + self.spec.lease);
+            if let Some(sent) = self.ring.retained_at(reader.lacks().max(self.ring.oldest())) {
+                next = next.min(sent.max(since) + self.spec.linger);
+            }
+        }
+        if let Some(commands) = &mut self.commands {
+            commands.expire(now);
+            next = next.min(commands.next_deadline().unwrap_or(Nanos::MAX));
+        }
+        self.attend_at = next;
+    }
+
+    fn attend_by(&mut self, at: Nanos) {
+        self.attend_at = self.attend_at.min(at);
+    }
+
+    /// What a reader lacks up to `until` is not sent to it any more.
+    fn give_up(&mut self, place: usize, until: u64) {
+        let reader = &mut self.readers[place];
+        let first = reader.lacks();
+        if until < first {
+            return;
+        }
+        reader.given_up = until;
+        // The reader should hear of it soon, but not of each message that goes by.
+        let soon = self.now.max(reader.heartbeat_sent + self.spec.heartbeat / 8);
+        reader.heartbeat_at = reader.heartbeat_at.min(soon);
+        reader.lagging = true;
+        let peer = PeerIndex::new(place as u16);
+        let (first, last) = (Sequence::new(first), Sequence::new(until));
+        self.events.push(WriterEvent::Lagging { peer, first, last });
+    }
+
+    fn unmatch(&mut self, place: usize) {
+        let Some(reader) = self.readers.get_mut(place).filter(|reader| reader.matched) else {
+            return;
+        };
+        reader.matched = false;
+        reader.asked = 0;
+        reader.probe_at = None;
+        self.matched -= 1;
+        self.events.push(WriterEvent::Lost { peer: PeerIndex::new(place as u16) });
+        if let Some(commands) = &mut self.commands {
+            commands.doubt_all();
+            if self.matched == 0 {
+                commands.give_up_all();
+            }
+        }
+    }
+
+    /// The lowest sequence that can still be sent again to this reader; `last + 1`: none.
+    fn first_for(&self, place: usize, now: Nanos) -> u64 {
+        let expired = self.spec.lifespan.map_or(0, |lifespan| self.ring.sent_until(now - lifespan));
+        let given_up = self.readers[place].given_up.max(expired).saturating_add(1);
+        given_up.max(self.ring.oldest()).min(self.ring.next())
+    }
+
+    fn is_expired(&self, sequence: u64, now: Nanos) -> bool {
+        let age = self.ring.sent_at(sequence).map(|sent_at| now - sent_at);
+        matches!((age, self.spec.lifespan), (Some(age), Some(lifespan)) if age >= lifespan)
+    }
+
+    /// What this reader should get next, and whether it did not ask for it.
+    fn candidate(&mut self, place: usize, now: Nanos) -> Option<(u64, bool)> {
+        let reader = &mut self.readers[place];
+        if reader.matched {
+            reader.repeat(now);
+        }
+        let probing = reader.probe_at.is_some_and(|at| at <= now);
+        if !reader.matched || (reader.asked == 0 && !probing) {
+            return None;
+        }
+        let first = self.first_for(place, now);
+        while let Some(sequence) = self.readers[place].next_asked(first) {
+            if self.can_be_sent(sequence, now) {
+                return Some((sequence, false));
+            }
+            self.readers[place].withdraw(sequence);
+        }
+        if !probing {
+            return None;
+        }
+        let reader = &mut self.readers[place];
+        let last = self.ring.last();
+        let lowest = reader.lacks().max(first);
+        // Beyond its reach the reader would throw the last one away.
+        let probe = match last.saturating_sub(reader.floor) <= REACH && !reader.has(last) {
+            true => last.max(first),
+            false => lowest,
+        };
+        if probe > last || !self.can_be_sent(probe, now) {
+            self.readers[place].probe_at = None;
+            return None;
+        }
+        Some((probe, true))
+    }
+
+    fn can_be_sent(&self, sequence: u64, now: Nanos) -> bool {
+        self.ring.frame(sequence).is_some() && !self.is_expired(sequence, now)
+    }
+
+    /// Whether the share of all, and this reader's part of it, has room for so many bytes.
+    fn admits(&mut self, place: usize, bytes: u64, now: Nanos) -> bool {
+        let part = self.share.allowed(now) / self.matched.max(1) as u64;
+        let resent = &mut self.readers[place].resent;
+        let until = if resent.bytes(now).saturating_add(bytes) > part.max(READER_FLOOR_BYTES) {
+            resent.rolls_at()
+        } else if !self.share.admits(bytes, now) {
+            self.share.rolls_at()
+        } else {
+            return true;
+        };
+        self.blocked_until = Some(self.blocked_until.map_or(until, |other| other.min(until)));
+        false
+    }
+}
+
+/// No honest reader is done with, or holds, what was never sent.
+fn claims_only_what_was_sent(entry: &Acknowledgement, last: u64) -> bool {
+    let Some(beyond) = last.checked_sub(entry.floor.get()) else { return false };
+    // Bit `n` is `floor + 1 + n`: so many bits as were sent beyond the floor may be set.
+    u64::from(64 - entry.held.leading_zeros()) <= beyond
+}

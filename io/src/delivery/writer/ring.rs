@@ -1,0 +1,151 @@
+//! The retransmit ring: the newest frames of a stream, in slots that are allocated once.
+
+use crate::wire::FRAME_MAX;
+use sinew_rt::clock::Nanos;
+
+/// Messages that share one date are told apart among so many.
+const SAME_DATE_MAX: u64 = 64;
+
+#[derive(Clone)]
+struct Slot {
+    frame: [u8; FRAME_MAX],
+    len: u16,
+    /// As its envelope says: when it was published.
+    sent_at: Nanos,
+    /// When it first went out.
+    retained_at: Nanos,
+    /// Sent again to anyone: an echo of it tells nothing about the round trip (Karn).
+    resent: bool,
+}
+
+/// The frames `oldest()..next()`; the sequence finds the slot.
+pub(super) struct Ring {
+    slots: Box<[Slot]>,
+    next: u64,
+}
+
+impl Ring {
+    /// Allocates `capacity` slots of [`FRAME_MAX`] bytes.
+    pub(super) fn new(capacity: usize) -> Self {
+        let slot = Slot {
+            frame: [0; FRAME_MAX],
+            len: 0,
+            sent_at: Nanos::ZERO,
+            retained_at: Nanos::ZERO,
+            resent: false,
+        };
+        Self { slots: vec![slot; capacity.max(1)].into(), next: 1 }
+    }
+
+    /// The sequence that the next frame gets.
+    pub(super) fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// The last sequence that was sent; 0: none.
+    pub(super) fn last(&self) -> u64 {
+        self.next - 1
+    }
+
+    /// The lowest sequence whose frame is still here; `next()` when there is none.
+    pub(super) fn oldest(&self) -> u64 {
+        self.next.saturating_sub(self.slots.len() as u64).max(1)
+    }
+
+    /// The sequence whose frame the next one overwrites.
+    pub(super) fn overwritten_next(&self) -> Option<u64> {
+        self.next.checked_sub(self.slots.len() as u64).filter(|sequence| *sequence > 0)
+    }
+
+    /// Stores the next frame. Bytes beyond [`FRAME_MAX`] make it one that cannot be sent again.
+    pub(super) fn push(&mut self, now: Nanos, sent_at: Nanos, frame: &[u8]) {
+        let at = self.place(self.next);
+        let slot = &mut self.slots[at];
+        slot.len = 0;
+        if let Some(room) = slot.frame.get_mut(..frame.len()) {
+            room.copy_from_slice(frame);
+            slot.len = frame.len() as u16;
+        }
+        slot.sent_at = sent_at;
+        slot.retained_at = now;
+        slot.resent = false;
+        self.next = self.next.saturating_add(1);
+    }
+
+    /// The frame of `sequence`, while it is here.
+    pub(super) fn frame(&self, sequence: u64) -> Option<&[u8]> {
+        let slot = self.slot(sequence)?;
+        Some(&slot.frame[..usize::from(slot.len)]).filter(|frame| !frame.is_empty())
+    }
+
+    /// When it was published.
+    pub(super) fn sent_at(&self, sequence: u64) -> Option<Nanos> {
+        self.slot(sequence).map(|slot| slot.sent_at)
+    }
+
+    /// When it first went out.
+    pub(super) fn retained_at(&self, sequence: u64) -> Option<Nanos> {
+        self.slot(sequence).map(|slot| slot.retained_at)
+    }
+
+    /// Notes that `sequence` was sent again.
+    pub(super) fn note_resent(&mut self, sequence: u64) {
+        if self.holds(sequence) {
+            let at = self.place(sequence);
+            self.slots[at].resent = true;
+        }
+    }
+
+    /// The highest sequence that first went out at `until` or before, or the one before `oldest()`.
+    pub(super) fn retained_until(&self, until: Nanos) -> u64 {
+        self.partition(|slot| slot.retained_at <= until) - 1
+    }
+
+    /// The highest sequence that was published at `until` or before, or the one before `oldest()`.
+    pub(super) fn sent_until(&self, until: Nanos) -> u64 {
+        self.partition(|slot| slot.sent_at <= until) - 1
+    }
+
+    /// When the one message that its envelope dates `echo` went out; `None` for a date that we did
+    /// not write, and where a retransmission could be what is echoed.
+    pub(super) fn echoed(&self, echo: Nanos) -> Option<Nanos> {
+        let first = self.partition(|slot| slot.sent_at < echo);
+        let mut newest = None;
+        for sequence in first..self.next.min(first.saturating_add(SAME_DATE_MAX)) {
+            let slot = self.slot(sequence).filter(|slot| slot.sent_at == echo);
+            let Some(slot) = slot else { return newest };
+            if slot.resent {
+                return None;
+            }
+            newest = Some(slot.retained_at);
+        }
+        newest.filter(|_| self.next - first < SAME_DATE_MAX)
+    }
+
+    fn holds(&self, sequence: u64) -> bool {
+        (self.oldest()..self.next).contains(&sequence)
+    }
+
+    fn slot(&self, sequence: u64) -> Option<&Slot> {
+        self.holds(sequence).then(|| &self.slots[self.place(sequence)])
+    }
+
+    fn place(&self, sequence: u64) -> usize {
+        (sequence % self.slots.len() as u64) as usize
+    }
+
+    /// The first sequence for which `before` does not hold, or `next()`. Dates go up with sequences,
+    /// so that it takes at most eleven looks; where a publisher's dates go back, the answer is still
+    /// one of the sequences here.
+    fn partition(&self, before: impl Fn(&Slot) -> bool) -> u64 {
+        let (mut low, mut high) = (self.oldest(), self.next);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match before(&self.slots[self.place(middle)]) {
+                true => low = middle + 1,
+                false => high = middle,
+            }
+        }
+        low
+    }
+}

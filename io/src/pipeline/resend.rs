@@ -1,0 +1,389 @@
+//! The send stage's part of reliable topics: new messages as far as receivers have room, lost ones
+//! again, and the reports to each peer.
+//!
+//! What is due goes out in this order: what peers said is taken in, then a bounded number of messages
+//! again, then new ones, then one report. Of all that at most one takes a signature.
+
+use super::link::{About, LINK_RING, ToSend};
+use super::send::Outlet;
+use crate::delivery::Outcome;
+use crate::delivery::writer::{Writer, WriterEvent};
+use crate::security::{Identity, PeerIndex};
+use crate::transport::{BATCH, Transmit};
+use crate::wire::envelope::{encode_in_place, payload_mut};
+use crate::wire::report::{ENTRIES_MAX, ENTRY_LEN, Entry};
+use crate::wire::{
+    Class, ClusterTag, EnvelopeFields, Epoch, FRAME_MAX, KeyId, Sequence, SigningContext, Slot,
+};
+use sinew_rt::clock::Nanos;
+use sinew_rt::log::{self, LogReader, LogSender, RateLimit, Severity, Template};
+use sinew_rt::panel::{Counter, Gauge};
+use sinew_rt::ring::{Consumer, Producer};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Messages that one poll sends again at most.
+const RESENDS_PER_POLL: usize = 8;
+/// Things that one poll takes in at most.
+const HEARD_PER_POLL: usize = 32;
+/// Heartbeats that one poll makes at most.
+const HEARTBEATS_PER_POLL: usize = 16;
+/// Events of a writer that one poll acts on at most.
+const EVENTS_PER_POLL: usize = 16;
+
+static OTHER_CLASS: Template = Template::new(
+    Severity::Warn,
+    "{name} reads {name} as class {name}, but here it is class {name}: declare the same at both ends",
+);
+static OTHER_SCHEMA: Template = Template::new(
+    Severity::Warn,
+    "{name} reads {name} with another message type; build both ends from the same one",
+);
+
+/// Kinds of lines that may wait for housekeeping, one for each peer and topic.
+const LOG: usize = 32;
+
+/// One published reliable topic.
+pub(crate) struct ReliableOutlet {
+    pub(crate) outlet: Outlet,
+    pub(crate) writer: Writer,
+    /// Whether its envelopes and the reports about it are unsigned.
+    pub(crate) open: bool,
+    /// Where the outcomes of commands go.
+    pub(crate) outcomes: Option<Producer<(Sequence, Outcome)>>,
+    /// Messages sent again.
+    pub(crate) resent: Counter,
+    /// Acknowledgements and outcomes that contradict what was sent.
+    pub(crate) refused: Gauge,
+    /// Outcomes that the program did not read in time, and other events that found no room.
+    pub(crate) outcomes_lost: Counter,
+    /// Peers that read it now.
+    pub(crate) readers: Gauge,
+    /// Messages that were given up for a reader that lacked them for too long.
+    pub(crate) given_up: Counter,
+    /// Peers whose class or message type is another one: how often they were refused.
+    pub(crate) mismatches: Counter,
+}
+
+/// The entries that wait for one peer, of signed or of open topics.
+struct Waiting {
+    entries: [[u8; ENTRY_LEN]; ENTRIES_MAX],
+    count: usize,
+}
+
+impl Waiting {
+    const EMPTY: Self = Self { entries: [[0; ENTRY_LEN]; ENTRIES_MAX], count: 0 };
+
+    /// Takes an entry; without room it is left out, and its author says it again.
+    fn push(&mut self, entry: &Entry) -> bool {
+        let Some(slot) = self.entries.get_mut(self.count) else { return false };
+        *slot = entry.to_bytes();
+        self.count += 1;
+        true
+    }
+}
+
+/// The stream on which reports about signed, or open, topics leave.
+pub(crate) struct ReportOutlet {
+    /// Header of every report but for destination, number and date.
+    pub(crate) fields: EnvelopeFields,
+    pub(crate) signed: bool,
+    pub(crate) next_sequence: Arc<AtomicU64>,
+}
+
+/// Reliable topics, and the reports about those that this node publishes and reads.
+pub(crate) struct ReliableSend {
+    pub(crate) outlets: Vec<ReliableOutlet>,
+    heard: Consumer<ToSend>,
+    /// The life of each peer as its reports had it.
+    epochs: Vec<Epoch>,
+    keys: Vec<KeyId>,
+    /// For each peer what waits about signed topics, then about open ones.
+    waiting: Vec<[Waiting; 2]>,
+    /// Signed, then open.
+    reports: [ReportOutlet; 2],
+    frames: Box<[Slot; BATCH]>,
+    lens: [usize; BATCH],
+    /// The outlet, and the peer, to look at first.
+    turn: usize,
+    peer_turn: usize,
+    /// Entries for which no report had room.
+    late: Counter,
+    log: Option<LogSender>,
+}
+
+impl ReliableSend {
+    /// The part of a node whose peers have these keys. Allocates everything.
+    pub(crate) fn new(
+        outlets: Vec<ReliableOutlet>,
+        heard: Consumer<ToSend>,
+        keys: Vec<KeyId>,
+        reports: [ReportOutlet; 2],
+        late: Counter,
+    ) -> Self {
+        Self {
+            outlets,
+            heard,
+            epochs: vec![Epoch::NONE; keys.len()],
+            waiting: keys.iter().map(|_| [Waiting::EMPTY; 2]).collect(),
+            keys,
+            reports,
+            frames: Box::new([[0; FRAME_MAX]; BATCH]),
+            lens: [0; BATCH],
+            turn: 0,
+            peer_turn: 0,
+            late,
+            log: None,
+        }
+    }
+
+    /// The ends through which disagreements with readers are told off the lane. `topics` are the names of
+    /// the outlets.
+    pub(crate) fn make_log(
+        &mut self,
+        source: &str,
+        limit: RateLimit,
+        peers: &[String],
+        topics: Vec<String>,
+    ) -> LogReader {
+        let (sender, reader) = log::channel(source, LOG, limit);
+        self.log = Some(sender);
+        let classes = Class::NAMES.map(str::to_owned);
+        reader.with_names(peers.iter().cloned().chain(topics).chain(classes).collect())
+    }
+
+    /// When something is due although nothing comes.
+    pub(crate) fn next_deadline(&self) -> Option<Nanos> {
+        self.outlets.iter().filter_map(|outlet| outlet.writer.next_deadline()).min()
+    }
+
+    /// Does what is due. `signed` says that this poll has made its signature already. Gives the time
+    /// from which the oldest of it waited, or `None` when there was nothing to do.
+    pub(crate) fn poll(
+        &mut self,
+        now: Nanos,
+        transport: &mut dyn Transmit,
+        cluster: ClusterTag,
+        signer: (&Identity, &SigningContext),
+        lost: &[Counter],
+        signed: bool,
+    ) -> Option<Nanos> {
+        let mut worked = self.take_in(now);
+        worked |= self.send_again(now, transport, lost);
+        let (published, signed_now) = self.send_new(now, transport, cluster, signer, lost, signed);
+        self.act_on_events(now);
+        self.take_heartbeats(now);
+        worked |= self.send_report(now, transport, cluster, signer, lost, signed || signed_now);
+        published.or(worked.then_some(now))
+    }
+
+    fn take_in(&mut self, now: Nanos) -> bool {
+        for n in 0..HEARD_PER_POLL {
+            let Some(next) = self.heard.pop() else { return n > 0 };
+            match next {
+                ToSend::Due(about) => self.wait(&about),
+                ToSend::Heard(epoch, about) => self.hear(epoch, &about, now),
+            }
+        }
+        true
+    }
+
+    fn wait(&mut self, about: &About) {
+        let waiting = self.waiting.get_mut(about.peer.get());
+        let taken =
+            waiting.is_some_and(|waiting| waiting[usize::from(about.open)].push(&about.entry));
+        if !taken {
+            self.late.increment();
+        }
+    }
+
+    fn hear(&mut self, epoch: Epoch, about: &About, now: Nanos) {
+        let About { peer, open, entry } = about;
+        let Some(known) = self.epochs.get_mut(peer.get()) else { return };
+        if epoch > *known {
+            *known = epoch;
+            for outlet in &mut self.outlets {
+                outlet.writer.reader_restarted(*peer);
+            }
+        }
+        let topic = entry.topic();
+        let Some(outlet) =
+            self.outlets.iter_mut().find(|outlet| outlet.outlet.fields.topic == topic)
+        else {
+            return;
+        };
+        // What is said without a signature counts for nothing on a signed topic.
+        if outlet.open != *open {
+            return;
+        }
+        let own_epoch = outlet.outlet.fields.epoch;
+        match entry {
+            Entry::Acknowledgement(entry) => {
+                if outlet.writer.acknowledge(*peer, own_epoch, entry, now).is_err() {
+                    outlet.mismatches.increment();
+                }
+            }
+            Entry::Outcomes(entry) => outlet.writer.outcomes(*peer, own_epoch, entry, now),
+            Entry::Heartbeat(_) => {}
+        }
+    }
+
+    fn send_again(&mut self, now: Nanos, transport: &mut dyn Transmit, lost: &[Counter]) -> bool {
+        let mut sent = 0;
+        for outlet in &mut self.outlets {
+            while sent < RESENDS_PER_POLL {
+                let Some((peer, _, frame)) = outlet.writer.resend(now) else { break };
+                send(transport, lost, peer, &[frame]);
+                outlet.resent.increment();
+                sent += 1;
+            }
+        }
+        sent > 0
+    }
+
+    /// Sends new messages of one topic, as far as its readers have room.
+    fn send_new(
+        &mut self,
+        now: Nanos,
+        transport: &mut dyn Transmit,
+        cluster: ClusterTag,
+        signer: (&Identity, &SigningContext),
+        lost: &[Counter],
+        signed: bool,
+    ) -> (Option<Nanos>, bool) {
+        let outlets = self.outlets.len();
+        for n in 0..outlets {
+            let place = (self.turn + n) % outlets;
+            let ReliableOutlet { outlet, writer, .. } = &mut self.outlets[place];
+            if outlet.signed && signed {
+                continue;
+            }
+            let batch = if outlet.signed { 1 } else { BATCH };
+            let (mut count, mut released) = (0, None);
+            while count < batch && writer.room(now) {
+                let slot = &mut self.frames[count];
+                let Some((len, at)) = outlet.fill(slot, cluster, signer) else { break };
+                writer.retain(now, at, &slot[..len]);
+                self.lens[count] = len;
+                count += 1;
+                released.get_or_insert(at);
+            }
+            if count == 0 {
+                continue;
+            }
+            let frames: [&[u8]; BATCH] = std::array::from_fn(|n| &self.frames[n][..self.lens[n]]);
+            for peer in 0..self.keys.len() {
+                let peer = PeerIndex::new(peer as u16);
+                if writer.is_matched(peer) {
+                    send(transport, lost, peer, &frames[..count]);
+                }
+            }
+            self.turn = (place + 1) % outlets;
+            return (released, outlet.signed);
+        }
+        (None, false)
+    }
+
+    fn act_on_events(&mut self, now: Nanos) {
+        let (peers, outlets) = (self.keys.len(), self.outlets.len());
+        for (place, outlet) in self.outlets.iter_mut().enumerate() {
+            outlet.refused.set(outlet.writer.refused().cast_signed());
+            for _ in 0..EVENTS_PER_POLL {
+                let Some(event) = outlet.writer.event() else { break };
+                match event {
+                    WriterEvent::Matched { .. } => outlet.readers.set(outlet.readers.value() + 1),
+                    WriterEvent::Lost { .. } => outlet.readers.set(outlet.readers.value() - 1),
+                    WriterEvent::Resolved { sequence, outcome } => {
+                        let told = outlet.outcomes.as_mut().map(|to| to.push((sequence, outcome)));
+                        if matches!(told, Some(Err(_))) {
+                            outlet.outcomes_lost.increment();
+                        }
+                    }
+                    WriterEvent::Lagging { first, last, .. } => {
+                        outlet.given_up.add(last.get().saturating_sub(first.get()) + 1);
+                    }
+                    WriterEvent::Mismatch(mismatch) => {
+                        let Some(log) = &mut self.log else { continue };
+                        let (peer, topic) = (mismatch.peer.get() as i64, (peers + place) as i64);
+                        // Numbers of classes begin with 1.
+                        let class = |class: Class| (peers + outlets + class as usize - 1) as i64;
+                        let (theirs, ours) = (mismatch.their_class, mismatch.our_class);
+                        match theirs == ours {
+                            true => log.send(now, &OTHER_SCHEMA, [peer, topic, 0, 0]),
+                            false => {
+                                let classes = [class(theirs), class(ours)];
+                                log.send(now, &OTHER_CLASS, [peer, topic, classes[0], classes[1]])
+                            }
+                        };
+                    }
+                }
+            }
+        }
+    }
+
+    fn take_heartbeats(&mut self, now: Nanos) {
+        let mut made = 0;
+        for outlet in &mut self.outlets {
+            while made < HEARTBEATS_PER_POLL {
+                let Some((peer, heartbeat)) = outlet.writer.heartbeat(now) else { break };
+                made += 1;
+                let waiting = self.waiting.get_mut(peer.get());
+                let entry = Entry::Heartbeat(heartbeat);
+                if !waiting.is_some_and(|waiting| waiting[usize::from(outlet.open)].push(&entry)) {
+                    self.late.increment();
+                }
+            }
+        }
+    }
+
+    /// Sends one report: of the next peer for which entries wait.
+    fn send_report(
+        &mut self,
+        now: Nanos,
+        transport: &mut dyn Transmit,
+        cluster: ClusterTag,
+        signer: (&Identity, &SigningContext),
+        lost: &[Counter],
+        signed: bool,
+    ) -> bool {
+        let queues = self.waiting.len() * 2;
+        let next = (0..queues).map(|n| (self.peer_turn + n) % queues).find(|queue| {
+            let may = !(signed && self.reports[queue % 2].signed);
+            may && self.waiting[queue / 2][queue % 2].count > 0
+        });
+        let Some(queue) = next else { return false };
+        self.peer_turn = (queue + 1) % queues;
+        let (peer, report) = (queue / 2, &mut self.reports[queue % 2]);
+        let waiting = &mut self.waiting[peer][queue % 2];
+        let slot = &mut self.frames[0];
+        let payload = waiting.entries[..waiting.count].as_flattened();
+        payload_mut(slot)[..payload.len()].copy_from_slice(payload);
+        let sequence = report.next_sequence.load(Ordering::Relaxed);
+        report.next_sequence.store(sequence + 1, Ordering::Relaxed);
+        report.fields.sequence = Sequence::new(sequence);
+        report.fields.sent_at = now;
+        report.fields.destination = self.keys[peer];
+        let length = payload.len();
+        waiting.count = 0;
+        let Ok(mut len) = encode_in_place(slot, cluster, &report.fields, length) else {
+            return true;
+        };
+        if report.signed {
+            let (identity, context) = signer;
+            let Ok(whole) = identity.sign_envelope(context, slot) else { return true };
+            len = whole;
+        }
+        send(transport, lost, PeerIndex::new(peer as u16), &[&self.frames[0][..len]]);
+        true
+    }
+}
+
+/// Sends `frames` to one peer and counts what the transport did not take.
+fn send(transport: &mut dyn Transmit, lost: &[Counter], peer: PeerIndex, frames: &[&[u8]]) {
+    let sent = transport.send(peer, frames);
+    if let (true, Some(lost)) = (sent < frames.len(), lost.get(peer.get())) {
+        lost.add((frames.len() - sent) as u64);
+    }
+}
+
+const _: () = assert!(HEARD_PER_POLL <= LINK_RING);

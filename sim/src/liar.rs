@@ -1,0 +1,374 @@
+//! The member that lies, and the stranger: frames that no honest node sends.
+//!
+//! The liar has a key that all its peers know, records everything that passes, and can put any address on what
+//! it sends. What it signs is in its own name, or worthless.
+
+use sinew_io::wire::envelope::encode;
+use sinew_io::wire::hello::{encode_challenge, encode_hello};
+use sinew_io::wire::report::{
+    Acknowledgement, Entry, Heartbeat, OUTCOMES_MAX, Outcomes, REPORT_SCHEMA, REPORTS,
+};
+use sinew_io::wire::{
+    BootId, Challenge, Class, Domain, EnvelopeFields, Epoch, FRAME_MAX, Hello, KeyId, LifeId,
+    Nonce, SchemaId, Sequence, StreamStart, TopicId,
+};
+use sinew_rt::clock::Nanos;
+use zerocopy::IntoBytes;
+
+use crate::host::{Address, Host, Payload};
+use crate::network::corrupt;
+use crate::plan::{FORBIDDEN, Kind, Plan, TOPICS};
+use crate::random::Random;
+
+const RECENT: usize = 128;
+const OLDER: usize = 512;
+/// One frame of so many is kept longer.
+const OLDER_EVERY: u64 = 61;
+const PURPOSE: u64 = 0x6c69_6172;
+
+/// A frame that passed.
+#[derive(Clone, Debug, Default)]
+struct Recorded {
+    from: Address,
+    to: Address,
+    bytes: Vec<u8>,
+}
+
+/// What somebody who listens has: the last frames, and some of long ago.
+#[derive(Debug, Default)]
+pub struct Recordings {
+    recent: Vec<Recorded>,
+    older: Vec<Recorded>,
+    seen: u64,
+}
+
+impl Recordings {
+    /// Keeps a frame.
+    #[inline]
+    pub fn record(&mut self, from: Address, to: Address, bytes: &[u8]) {
+        let place = (self.seen % RECENT as u64) as usize;
+        keep(&mut self.recent, place, from, to, bytes);
+        if self.seen % OLDER_EVERY == 0 {
+            let place = (self.seen / OLDER_EVERY % OLDER as u64) as usize;
+            keep(&mut self.older, place, from, to, bytes);
+        }
+        self.seen += 1;
+    }
+
+    fn draw(&self, random: &mut Random) -> Option<&Recorded> {
+        let list = if random.chance(500_000) { &self.recent } else { &self.older };
+        list.get(random.index(list.len()))
+    }
+}
+
+fn keep(list: &mut Vec<Recorded>, place: usize, from: Address, to: Address, bytes: &[u8]) {
+    if list.len() <= place {
+        list.push(Recorded::default());
+    }
+    if let Some(recorded) = list.get_mut(place) {
+        (recorded.from, recorded.to) = (from, to);
+        recorded.bytes.clear();
+        recorded.bytes.extend_from_slice(bytes);
+    }
+}
+
+/// The mind of the liar, and of the stranger.
+#[derive(Debug)]
+pub struct Liar {
+    random: Random,
+    /// Numbers for messages of its own that its honest part did not send.
+    numbers: u64,
+}
+
+/// A frame with the address that it claims to come from.
+#[derive(Debug)]
+pub struct Lie {
+    /// The address on it.
+    pub from: Address,
+    /// To whom.
+    pub to: u16,
+    /// The frame.
+    pub bytes: Vec<u8>,
+}
+
+const KINDS: u64 = 14;
+
+impl Liar {
+    /// A liar for the run of `seed`.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Self { random: Random::new(seed, PURPOSE), numbers: 0 }
+    }
+
+    /// One lie of the node `me` about anything, mostly to `to`.
+    pub fn lie<H: Host>(
+        &mut self,
+        host: &H,
+        recordings: &Recordings,
+        plan: &Plan,
+        (me, to): (u16, u16),
+        now: Nanos,
+    ) -> Lie {
+        let kind = self.random.below(KINDS);
+        let random = &mut self.random;
+        let lie = match kind {
+            // Recordings, as they were or changed, from where they came or in its own address.
+            0..=3 => recordings.draw(random).map(|recorded| {
+                let mut bytes = recorded.bytes.clone();
+                if kind >= 2 {
+                    corrupt(&mut bytes, random.bits());
+                }
+                let at_home = kind % 2 == 0;
+                let original = if plan.is_present(recorded.to) { recorded.to } else { to };
+                let from = if at_home { recorded.from } else { me };
+                Lie { from, to: if at_home { original } else { to }, bytes }
+            }),
+            4 => self.in_another_name::<H>(host, plan, me, to, now),
+            5 => self.data(host, to, me, now, |fields, random| {
+                let jump = [1, 3, 64, 1_000, 1 << 20, 1 << 33, u64::MAX / 2][random.index(7)];
+                fields.sequence = Sequence::new(fields.sequence.get().saturating_add(jump));
+            }),
+            6 => self.data(host, to, me, now, |fields, random| {
+                let epoch = fields.epoch.get();
+                let other = [epoch.wrapping_sub(1), epoch + 1, 0, u64::MAX][random.index(4)];
+                fields.epoch = Epoch::new(other);
+            }),
+            7 => self.data(host, to, me, now, |fields, _| fields.topic = TopicId::of(FORBIDDEN)),
+            8 => self.data(host, to, me, now, |fields, random| match random.below(5) {
+                0 => fields.class = Class::Durable,
+                1 => fields.schema = SchemaId::from_raw(random.bits()),
+                2 => fields.sent_at = Nanos::MAX,
+                3 => fields.sent_at = Nanos::MIN,
+                _ => fields.destination = KeyId::from_raw(random.bits()),
+            }),
+            9 => self.heartbeat(host, to, me, now),
+            10 | 11 => self.acknowledgement(host, to, me, now),
+            12 => self.outcomes(host, to, me, now),
+            _ => self.handshake(host, to, me, now),
+        };
+        lie.unwrap_or(Lie { from: me, to, bytes: Vec::new() })
+    }
+
+    /// An envelope with the name of another and its own signature.
+    fn in_another_name<H: Host>(
+        &mut self,
+        host: &H,
+        plan: &Plan,
+        me: u16,
+        to: u16,
+        now: Nanos,
+    ) -> Option<Lie> {
+        let others: Vec<u16> = plan.peers(to).filter(|n| *n != me).collect();
+        let other = *others.get(self.random.index(others.len()))?;
+        let lie = self.data(host, to, me, now, |fields, random| {
+            fields.source = KeyId::from_raw(H::key_id(other));
+            fields.epoch = Epoch::new(1 + random.below(4));
+            fields.sequence = Sequence::new(1 + random.below(2_000));
+        })?;
+        let from = if self.random.chance(500_000) { other } else { me };
+        Some(Lie { from, ..lie })
+    }
+
+    fn fields<H: Host>(&mut self, host: &H, me: u16, now: Nanos, topic: &str) -> EnvelopeFields {
+        self.numbers += 1;
+        EnvelopeFields {
+            source: KeyId::from_raw(H::key_id(me)),
+            destination: KeyId::EVERYONE,
+            topic: TopicId::of(topic),
+            schema: sinew_io::message::schema_id::<Payload>(),
+            epoch: Epoch::new(host.epoch()),
+            sequence: Sequence::new(self.numbers),
+            sent_at: now,
+            lifespan_us: 0,
+            class: Class::Control,
+        }
+    }
+
+    /// A message of its own that it should not send, as `change` says.
+    fn data<H: Host>(
+        &mut self,
+        host: &H,
+        to: u16,
+        me: u16,
+        now: Nanos,
+        change: impl FnOnce(&mut EnvelopeFields, &mut Random),
+    ) -> Option<Lie> {
+        let topic = self.random.index(TOPICS.len());
+        let mut fields = self.fields(host, me, now, TOPICS[topic].name);
+        fields.class = class(TOPICS[topic].kind);
+        change(&mut fields, &mut self.random);
+        // What is signed in another's name must be seen if anybody believes it.
+        let in_own_name = fields.source.get() == H::key_id(me);
+        let named = if in_own_name { me } else { u16::MAX };
+        let payload = self.payload(named, topic as u8);
+        Some(Lie { from: me, to, bytes: signed(host, &fields, payload.as_bytes())? })
+    }
+
+    /// Noise in its own name: the checker must be able to tell it from what others published.
+    fn payload(&mut self, me: u16, topic: u8) -> Payload {
+        let mut payload = Payload::new(self.random.bits(), me, 0, topic, self.numbers);
+        payload.life = u32::MAX;
+        payload
+    }
+
+    fn report<H: Host>(
+        &mut self,
+        host: &H,
+        to: u16,
+        me: u16,
+        now: Nanos,
+        entry: &Entry,
+    ) -> Option<Lie> {
+        let mut fields = self.fields(host, me, now, REPORTS);
+        // Ahead of what its honest part sends, but within the window: both are heard.
+        fields.sequence = Sequence::new(self.random.below(40_000));
+        fields.schema = SchemaId::of(REPORT_SCHEMA);
+        fields.destination = KeyId::from_raw(H::key_id(to));
+        Some(Lie { from: me, to, bytes: signed(host, &fields, &entry.to_bytes())? })
+    }
+
+    fn number(&mut self) -> u64 {
+        let random = &mut self.random;
+        match random.below(5) {
+            0 => 0,
+            1 => u64::MAX,
+            2 => random.bits(),
+            _ => random.below(600),
+        }
+    }
+
+    fn reliable(&mut self) -> (TopicId, Class) {
+        let reliable: Vec<_> = TOPICS.iter().filter(|topic| topic.kind.is_reliable()).collect();
+        let topic = reliable[self.random.index(reliable.len())];
+        (TopicId::of(topic.name), class(topic.kind))
+    }
+
+    fn heartbeat<H: Host>(&mut self, host: &H, to: u16, me: u16, now: Nanos) -> Option<Lie> {
+        let (topic, class) = self.reliable();
+        let entry = Entry::Heartbeat(Heartbeat {
+            topic,
+            schema: sinew_io::message::schema_id::<Payload>(),
+            class,
+            first: Sequence::new(self.number()),
+            last: Sequence::new(self.number()),
+            unresolved: Some(self.number()).filter(|n| *n != 0).map(Sequence::new),
+        });
+        self.report(host, to, me, now, &entry)
+    }
+
+    fn acknowledgement<H: Host>(&mut self, host: &H, to: u16, me: u16, now: Nanos) -> Option<Lie> {
+        let (topic, class) = self.reliable();
+        let entry = Entry::Acknowledgement(Acknowledgement {
+            topic,
+            schema: sinew_io::message::schema_id::<Payload>(),
+            class,
+            epoch: Epoch::new(1 + self.random.below(3)),
+            floor: Sequence::new(self.number()),
+            held: self.number() & !1,
+            limit: Sequence::new(self.number()),
+            wanted: self.random.chance(700_000),
+            echo: Some(Nanos::new(self.number().cast_signed())).filter(|at| *at != Nanos::ZERO),
+            held_us: self.random.bits() as u32,
+        });
+        self.report(host, to, me, now, &entry)
+    }
+
+    fn outcomes<H: Host>(&mut self, host: &H, to: u16, me: u16, now: Nanos) -> Option<Lie> {
+        let command = TOPICS.iter().find(|topic| topic.kind == Kind::Command)?;
+        let count = 1 + self.random.index(OUTCOMES_MAX);
+        let mut codes = [0; OUTCOMES_MAX];
+        codes[..count].fill_with(|| self.random.below(256) as u8);
+        let entry = Entry::Outcomes(Outcomes {
+            topic: TopicId::of(command.name),
+            epoch: Epoch::new(1 + self.random.below(3)),
+            base: Sequence::new(self.number()),
+            count: count as u8,
+            codes,
+        });
+        self.report(host, to, me, now, &entry)
+    }
+
+    fn handshake<H: Host>(&mut self, host: &H, to: u16, me: u16, now: Nanos) -> Option<Lie> {
+        let (mine, theirs) = (KeyId::from_raw(H::key_id(me)), KeyId::from_raw(H::key_id(to)));
+        let mut nonce = Nonce::default();
+        self.random.fill(&mut nonce.0);
+        let epoch = host.epoch() + self.random.below(2);
+        let later = Nanos::from_millis(self.random.within(-50, 50));
+        let challenge = Challenge::new(mine, theirs, nonce, Epoch::new(epoch), now + later);
+        let none = [0; sinew_io::wire::SIGNATURE_LEN];
+        let bytes = match self.random.below(2) {
+            0 => encode_challenge(H::cluster(), &challenge, |body| {
+                host.sign_body(Domain::Challenge, body).unwrap_or(none)
+            }),
+            _ => {
+                let streams = [StreamStart {
+                    topic: TopicId::of(TOPICS[0].name),
+                    next: Sequence::new(self.number()),
+                }];
+                let asked = Challenge::new(theirs, mine, nonce, Epoch::new(1), now);
+                let hello = Hello::answer(
+                    &asked,
+                    &sinew_io::wire::hello::HelloFields {
+                        from: mine,
+                        epoch: Epoch::new(epoch + 1),
+                        life: LifeId(nonce.0),
+                        boot: BootId(nonce.0),
+                        received_at: now,
+                        sent_at: now,
+                        streams: &streams,
+                    },
+                );
+                encode_hello(H::cluster(), &hello, |body| {
+                    host.sign_body(Domain::Hello, body).unwrap_or(none)
+                })
+            }
+        };
+        Some(Lie { from: me, to, bytes: bytes.to_vec() })
+    }
+}
+
+const fn class(kind: Kind) -> Class {
+    match kind {
+        Kind::Control | Kind::Queue => Class::Control,
+        Kind::Command => Class::Command,
+        Kind::Stream => Class::Stream,
+        Kind::EStop => Class::EStop,
+    }
+}
+
+fn signed<H: Host>(host: &H, fields: &EnvelopeFields, payload: &[u8]) -> Option<Vec<u8>> {
+    let mut slot = [0; FRAME_MAX];
+    encode(&mut slot, H::cluster(), fields, payload).ok()?;
+    let len = host.sign(&mut slot)?;
+    slot.get(..len).map(<[u8]>::to_vec)
+}
+
+/// One of very many genuine messages of a member that sends more than it may.
+pub fn flood_frame<H: Host>(liar: &mut Liar, host: &H, me: u16, now: Nanos) -> Option<Vec<u8>> {
+    let topic = TOPICS.iter().position(|topic| topic.kind == Kind::Queue)?;
+    let mut fields = liar.fields(host, me, now, TOPICS[topic].name);
+    fields.sequence = Sequence::new(1_000_000 + liar.numbers);
+    let payload = liar.payload(me, topic as u8);
+    signed(host, &fields, payload.as_bytes())
+}
+
+/// What a stranger sends: noise, recordings, parts of recordings.
+pub fn stranger_frame(liar: &mut Liar, recordings: &Recordings) -> Vec<u8> {
+    let random = &mut liar.random;
+    let recorded =
+        recordings.draw(random).map(|recorded| recorded.bytes.clone()).unwrap_or_default();
+    match random.below(4) {
+        0 => {
+            let mut noise = vec![0; random.index(FRAME_MAX + 40)];
+            random.fill(&mut noise);
+            noise
+        }
+        1 => recorded,
+        2 => recorded[..random.index(recorded.len() + 1)].to_vec(),
+        _ => {
+            let mut changed = recorded;
+            corrupt(&mut changed, random.bits());
+            changed
+        }
+    }
+}

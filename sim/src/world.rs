@@ -1,0 +1,749 @@
+//! One run: nodes, network, disks, clocks, programs and faults in virtual time.
+
+use std::marker::PhantomData;
+
+use sinew_io::wire::{BootId, LifeId};
+use sinew_rt::clock::Nanos;
+
+use crate::checker::{Checker, CheckerCounts, Rule, Violation};
+use crate::clock::{DRIFT_PPM_MAX, MachineClock};
+use crate::disk::{Disk, DiskError, STEPS};
+use crate::fault::{Fault, FaultKind};
+use crate::host::{Address, Birth, Heard, Host, Payload, STRANGERS};
+use crate::liar::{Liar, Recordings, flood_frame, stranger_frame};
+use crate::memory;
+use crate::network::{Network, NetworkCounts, corrupt};
+use crate::plan::{Plan, TOPICS};
+use crate::queue::EventQueue;
+use crate::random::Random;
+use crate::timeline::{Mark, Timeline};
+use crate::trace::TraceHash;
+
+/// How often a node is run in a row before others get their turn.
+const POLLS_MAX: usize = 256;
+/// The least time between two turns of a node that asked for the second itself.
+const TURN_LEAST: Nanos = Nanos::from_micros(50);
+/// The same for a node that always finds something to do.
+const BUSY_TURN: Nanos = Nanos::from_micros(20);
+/// Turns in a row that a node may ask for without having anything to do.
+const IDLE_TURNS_MAX: u32 = 2_000;
+const TICK: Nanos = Nanos::from_millis(100);
+/// Between two frames of somebody who lies, floods, or is a stranger.
+const LIE_PERIOD: Nanos = Nanos::from_millis(15);
+const FLOOD_PERIOD: Nanos = Nanos::from_millis(1);
+/// Frames of one turn of a flood: together ten times what a peer may send.
+const FLOOD_FRAMES: usize = 8;
+/// Bytes by which a node's memory may differ from what it was after its start.
+const MEMORY_SLACK: i64 = 4_096;
+
+#[derive(Debug)]
+enum Event {
+    /// A frame arrives.
+    Arrive {
+        frame: u32,
+    },
+    /// A node wants to be run.
+    Wake {
+        node: u16,
+    },
+    /// A program publishes.
+    Publish {
+        node: u16,
+        topic: u8,
+    },
+    Begin {
+        fault: u16,
+    },
+    End {
+        fault: u16,
+    },
+    /// A node starts, unless it runs.
+    Start {
+        node: u16,
+        killed: u8,
+    },
+    Lie {
+        fault: u16,
+    },
+    Healed,
+    Tick,
+    Over,
+}
+
+/// A frame on its way.
+#[derive(Debug, Default)]
+struct Frame {
+    from: Address,
+    /// Who really sent it: another than `from` when somebody lies about that.
+    by: Address,
+    to: u16,
+    intact: bool,
+    bytes: Vec<u8>,
+}
+
+/// Frames on their way, in places that are used again.
+#[derive(Debug, Default)]
+struct Frames {
+    places: Vec<Frame>,
+    free: Vec<u32>,
+}
+
+impl Frames {
+    fn put(&mut self, from: Address, by: Address, to: u16, bytes: &[u8]) -> u32 {
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.places.push(Frame::default());
+            self.places.len() as u32 - 1
+        });
+        let frame = &mut self.places[place as usize];
+        (frame.from, frame.by, frame.to, frame.intact) = (from, by, to, true);
+        frame.bytes.clear();
+        frame.bytes.extend_from_slice(bytes);
+        place
+    }
+
+    fn take(&mut self, place: u32) -> Frame {
+        self.free.push(place);
+        std::mem::take(&mut self.places[place as usize])
+    }
+
+    /// Gives the bytes of a taken frame back, to be used again.
+    fn give_back(&mut self, place: u32, frame: Frame) {
+        self.places[place as usize] = frame;
+    }
+}
+
+#[derive(Debug)]
+struct Node<H> {
+    host: Option<H>,
+    lives: u32,
+    disk: Disk,
+    machine: usize,
+    /// When it is run next, as far as that is decided.
+    wake: Nanos,
+    stalls: u16,
+    /// Whether frames waited for the node to run again.
+    was_stalled: bool,
+    slow: u16,
+    idle_turns: u32,
+    /// Bytes of memory that the present life has taken since its start.
+    memory: i64,
+    random: Random,
+}
+
+#[derive(Debug)]
+struct Machine {
+    clock: MachineClock,
+    boot: u64,
+}
+
+/// What a run was.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The seed.
+    pub seed: u64,
+    /// The hash over every event.
+    pub trace: u64,
+    /// The broken promise that ended it.
+    pub violation: Option<Violation>,
+    /// How far it came.
+    pub reached: Nanos,
+    /// Nodes that took part.
+    pub nodes: usize,
+    /// Events.
+    pub events: u64,
+    /// Faults that took effect, by kind.
+    pub faults: [u64; FaultKind::COUNT],
+    /// What the checker counted.
+    pub counts: CheckerCounts,
+    /// What the network counted.
+    pub network: NetworkCounts,
+    /// What the nodes dropped, by reason.
+    pub drops: Vec<u64>,
+    /// Branches of the protocol, with how often nodes came by.
+    pub branches: Vec<(&'static str, u64)>,
+    /// What happened when, if that was asked for.
+    pub timeline: Option<Timeline>,
+}
+
+impl Outcome {
+    /// A run of `plan` that never began.
+    #[must_use]
+    pub fn empty(plan: &Plan) -> Self {
+        Self {
+            seed: plan.seed,
+            trace: 0,
+            violation: None,
+            reached: Nanos::ZERO,
+            nodes: plan.nodes - plan.absent.len(),
+            events: 0,
+            faults: [0; FaultKind::COUNT],
+            counts: CheckerCounts::default(),
+            network: NetworkCounts::default(),
+            drops: vec![0; sinew_io::delivery::DropReason::COUNT],
+            branches: Vec::new(),
+            timeline: None,
+        }
+    }
+}
+
+/// The run.
+#[derive(Debug)]
+pub struct World<'p, H> {
+    plan: &'p Plan,
+    now: Nanos,
+    queue: EventQueue<Event>,
+    nodes: Vec<Node<H>>,
+    machines: Vec<Machine>,
+    network: Network,
+    frames: Frames,
+    checker: Checker,
+    trace: TraceHash,
+    events: u64,
+    active: Vec<u16>,
+    faults: [u64; FaultKind::COUNT],
+    liar: Liar,
+    recordings: Recordings,
+    drops: Vec<u64>,
+    timeline: Option<Timeline>,
+    random: Random,
+    over: bool,
+    host: PhantomData<H>,
+}
+
+/// Runs what `plan` describes, and says what it was.
+#[must_use]
+pub fn run<H: Host>(plan: &Plan, with_timeline: bool) -> Outcome {
+    let mut world = World::<H>::new(plan, with_timeline);
+    world.run();
+    world.outcome()
+}
+
+const PURPOSE: u64 = 0x776f_726c_64;
+
+impl<'p, H: Host> World<'p, H> {
+    fn new(plan: &'p Plan, with_timeline: bool) -> Self {
+        let mut random = Random::new(plan.seed, PURPOSE);
+        let machines = (0..plan.nodes as u64)
+            .map(|machine| {
+                let mut random = Random::new(plan.seed, PURPOSE ^ 1 << 20 ^ machine << 24);
+                Machine { clock: MachineClock::draw(&mut random, Nanos::ZERO), boot: random.bits() }
+            })
+            .collect();
+        let node = |node: usize| Node {
+            host: None,
+            lives: 0,
+            disk: Disk::default(),
+            machine: usize::from(plan.machines[node]),
+            wake: Nanos::MAX,
+            stalls: 0,
+            was_stalled: false,
+            slow: 0,
+            idle_turns: 0,
+            memory: 0,
+            random: Random::new(plan.seed, PURPOSE ^ 2 << 20 ^ (node as u64) << 24),
+        };
+        let mut world = Self {
+            plan,
+            now: Nanos::ZERO,
+            queue: EventQueue::with_room(4_096),
+            nodes: (0..plan.nodes).map(node).collect(),
+            machines,
+            network: Network::new(plan.seed, plan.nodes),
+            frames: Frames::default(),
+            checker: Checker::new(plan, H::key_id),
+            trace: TraceHash::default(),
+            events: 0,
+            active: Vec::new(),
+            faults: [0; FaultKind::COUNT],
+            liar: Liar::new(plan.seed),
+            recordings: Recordings::default(),
+            drops: vec![0; sinew_io::delivery::DropReason::COUNT],
+            timeline: with_timeline.then(|| Timeline::new(plan)),
+            random: random.clone(),
+            over: false,
+            host: PhantomData,
+        };
+        for node in 0..plan.nodes as u16 {
+            let at = Nanos::from_micros(random.within(0, 400_000));
+            if plan.is_present(node) {
+                world.queue.push(at, Event::Start { node, killed: 0 });
+            }
+            for topic in 0..TOPICS.len() as u8 {
+                let at = at + Nanos::from_micros(random.within(0, 500_000));
+                if plan.is_present(node) && plan.topics.contains(&topic) {
+                    world.queue.push(at, Event::Publish { node, topic });
+                }
+            }
+        }
+        for (place, fault) in plan.faults.iter().enumerate() {
+            world.queue.push(fault.from, Event::Begin { fault: place as u16 });
+            world.queue.push(fault.until, Event::End { fault: place as u16 });
+        }
+        world.queue.push(plan.healed, Event::Healed);
+        world.queue.push(TICK, Event::Tick);
+        world.queue.push(plan.end, Event::Over);
+        world
+    }
+
+    fn run(&mut self) {
+        while let Some((at, event)) = self.queue.pop() {
+            debug_assert!(at >= self.now, "time does not go back");
+            self.now = at;
+            self.events += 1;
+            self.trace.word(at.as_nanos().cast_unsigned());
+            self.happen(event);
+            if self.over || self.checker.violation().is_some() {
+                break;
+            }
+        }
+    }
+
+    fn outcome(mut self) -> Outcome {
+        for node in &mut self.nodes {
+            if let Some(host) = node.host.take() {
+                host.add_drops(&mut self.drops);
+            }
+        }
+        let violation = self.checker.violation().cloned();
+        if let (Some(timeline), Some(violation)) = (&mut self.timeline, &violation) {
+            timeline.violation(violation);
+        }
+        Outcome {
+            seed: self.plan.seed,
+            trace: self.trace.get(),
+            violation,
+            reached: self.now,
+            nodes: self.plan.nodes - self.plan.absent.len(),
+            events: self.events,
+            faults: self.faults,
+            counts: self.checker.counts,
+            network: self.network.counts,
+            drops: self.drops,
+            branches: H::take_branches(),
+            timeline: self.timeline,
+        }
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Arrive { frame } => self.arrive(frame),
+            Event::Wake { node } => {
+                // Only the wake that was asked for last counts.
+                if self.node(node).wake == self.now {
+                    self.node(node).wake = Nanos::MAX;
+                    self.serve(node, true);
+                }
+            }
+            Event::Publish { node, topic } => self.publish(node, topic),
+            Event::Begin { fault } => self.begin(fault),
+            Event::End { fault } => self.end(fault),
+            Event::Start { node, killed } => self.start(node, killed),
+            Event::Lie { fault } => self.lie(fault),
+            Event::Healed => self.heal(),
+            Event::Tick => {
+                self.checker.tick(self.now, self.plan);
+                self.queue.push(self.now + TICK, Event::Tick);
+            }
+            Event::Over => {
+                self.checker.end(self.now, self.plan);
+                self.over = true;
+            }
+        }
+    }
+
+    fn node(&mut self, node: u16) -> &mut Node<H> {
+        &mut self.nodes[usize::from(node)]
+    }
+
+    fn mark(&mut self, node: u16, mark: Mark) {
+        if let Some(timeline) = &mut self.timeline {
+            timeline.mark(self.now, node, mark);
+        }
+    }
+
+    fn local(&self, node: u16) -> Nanos {
+        self.machines[self.nodes[usize::from(node)].machine].clock.show(self.now)
+    }
+
+    fn start(&mut self, node: u16, killed: u8) {
+        if self.node(node).host.is_some() || self.over {
+            return;
+        }
+        let this = &mut self.nodes[usize::from(node)];
+        let killed_after = (killed > 0).then(|| this.random.index(STEPS.len()));
+        let epoch = match this.disk.advance(killed_after, crate::host::syncs()) {
+            Ok(epoch) => epoch,
+            Err(DiskError::Killed) => {
+                this.disk.crash(&mut this.random);
+                let again = self.now + Nanos::from_micros(this.random.within(1_000, 60_000));
+                self.queue.push(again, Event::Start { node, killed: killed - 1 });
+                return;
+            }
+            Err(error) => {
+                return self.checker.accuse(self.now, node, Rule::Start, || error.to_string());
+            }
+        };
+        let mut life_id = LifeId::default();
+        this.random.fill(&mut life_id.0);
+        let mut boot = BootId::default();
+        let machine = &self.machines[this.machine];
+        Random::new(machine.boot, 0).fill(&mut boot.0);
+        let birth = Birth {
+            plan: self.plan,
+            node,
+            life: this.lives,
+            epoch,
+            life_id,
+            boot,
+            seed: this.random.bits(),
+            now: machine.clock.show(self.now),
+        };
+        match H::start(&birth) {
+            Ok(host) => {
+                this.host = Some(host);
+                this.lives += 1;
+                this.memory = 0;
+            }
+            Err(error) => return self.checker.accuse(self.now, node, Rule::Start, || error),
+        }
+        self.trace.word(0x5354_4152_54 ^ u64::from(node) << 48 ^ epoch);
+        self.checker.born(self.now, node, epoch);
+        self.mark(node, Mark::Start);
+        self.serve(node, false);
+    }
+
+    fn kill(&mut self, node: u16) -> bool {
+        let Some(host) = self.node(node).host.take() else { return false };
+        host.add_drops(&mut self.drops);
+        drop(host);
+        self.node(node).wake = Nanos::MAX;
+        self.trace.word(0x4b49_4c4c ^ u64::from(node) << 48);
+        self.checker.died(node);
+        self.mark(node, Mark::Kill);
+        true
+    }
+
+    fn wake_at(&mut self, node: u16, at: Nanos) {
+        let this = self.node(node);
+        if at < this.wake {
+            this.wake = at;
+            self.queue.push(at, Event::Wake { node });
+        }
+    }
+
+    /// Runs a node until it has nothing more to do, and takes what it sends and says.
+    fn serve(&mut self, node: u16, asked: bool) {
+        let now = self.now;
+        let n = usize::from(node);
+        let this = &mut self.nodes[n];
+        if this.stalls > 0 {
+            this.was_stalled = true;
+            return;
+        }
+        let Some(mut host) = this.host.take() else { return };
+        this.was_stalled = false;
+        let reads_all = this.slow == 0;
+        let clock = self.machines[this.machine].clock;
+        let local = clock.show(now);
+        let before = memory::held();
+        // What the simulator itself takes meanwhile.
+        let mut own = 0;
+        let mut busy = true;
+        let mut worked = false;
+        for _ in 0..POLLS_MAX {
+            busy = host.poll(local);
+            worked |= busy;
+            let Self { network, frames, queue, checker, trace, recordings, .. } = self;
+            host.sent(&mut |to, bytes| {
+                let before = memory::held();
+                checker.on_wire(now, node, to, bytes);
+                trace.word(u64::from(node) << 32 | u64::from(to));
+                trace.bytes(bytes);
+                recordings.record(node, to, bytes);
+                carry(network, frames, queue, now, (node, node, to), bytes);
+                own += memory::held() - before;
+            });
+            if !busy {
+                break;
+            }
+        }
+        let held = memory::held() - before - own;
+        let Self { checker, trace, timeline, .. } = self;
+        host.hear(local, reads_all, &mut |heard| {
+            note(trace, node, &heard);
+            checker.heard(now, node, &heard);
+            if let Some(timeline) = timeline {
+                timeline.heard(now, node, &heard);
+            }
+        });
+        let next = if busy { Some(local) } else { host.next_deadline() };
+        let this = &mut self.nodes[n];
+        this.memory += held;
+        this.host = Some(host);
+        this.idle_turns = if worked || !asked { 0 } else { this.idle_turns + 1 };
+        if this.idle_turns > IDLE_TURNS_MAX {
+            let text = || format!("asked {IDLE_TURNS_MAX} times in a row to be run, for nothing");
+            self.checker.accuse(now, node, Rule::Restless, text);
+        }
+        let this = &self.nodes[n];
+        if memory::is_counted() && this.memory > MEMORY_SLACK {
+            let grown = this.memory;
+            self.checker.accuse(now, node, Rule::Memory, || {
+                format!("{grown} bytes more than at its start")
+            });
+        }
+        if let Some(next) = next {
+            let least = if busy { BUSY_TURN } else { TURN_LEAST };
+            let at = clock.when(next).max(now + least);
+            self.wake_at(node, at);
+        }
+        self.checker.rests(now, node);
+    }
+
+    fn arrive(&mut self, place: u32) {
+        let frame = self.frames.take(place);
+        let (node, now) = (frame.to, self.now);
+        let this = &mut self.nodes[usize::from(node)];
+        let runs = this.stalls == 0 && !this.was_stalled;
+        let before = memory::held();
+        if let Some(host) = &mut this.host {
+            host.receive(frame.from, &frame.bytes);
+            this.memory += memory::held() - before;
+            self.trace.word(0x4152_5249_5645 ^ u64::from(node) << 48 ^ frame.bytes.len() as u64);
+            if frame.from >= STRANGERS {
+                self.checker.from_stranger(node, frame.from, frame.bytes.len());
+            } else if runs
+                && frame.intact
+                && frame.from == frame.by
+                && Some(frame.by) != self.plan.liar
+            {
+                self.checker.arrives(now, node, frame.from, &frame.bytes);
+            }
+        }
+        self.frames.give_back(place, frame);
+        self.serve(node, false);
+    }
+
+    fn publish(&mut self, node: u16, topic: u8) {
+        if self.now >= self.plan.quiet {
+            return;
+        }
+        let plan = &TOPICS[usize::from(topic)];
+        let this = &mut self.nodes[usize::from(node)];
+        let period = plan.period.as_nanos();
+        let again = self.now + Nanos::new(this.random.within(period / 2, period / 2 * 3));
+        let burst = 1 + this.random.below(u64::from(plan.burst));
+        self.queue.push(again, Event::Publish { node, topic });
+        if this.host.is_none() || this.stalls > 0 {
+            return;
+        }
+        let local = self.local(node);
+        for _ in 0..burst {
+            let payload = self.checker.next_payload(node, topic);
+            let this = &mut self.nodes[usize::from(node)];
+            let Some(host) = &mut this.host else { return };
+            match host.publish(topic, &payload, local) {
+                Ok(()) => self.checker.published(self.now, node, topic),
+                Err(_) => {
+                    self.checker.refused(self.now, node, topic);
+                    break;
+                }
+            }
+        }
+        self.serve(node, false);
+    }
+
+    fn set_weather(&mut self) {
+        let healed = self.now >= self.plan.healed;
+        let faults = self.active.iter().map(|fault| &self.plan.faults[usize::from(*fault)]);
+        self.network.set_weather(healed, faults);
+    }
+
+    fn begin(&mut self, place: u16) {
+        let fault = self.plan.faults[usize::from(place)];
+        if !self.plan.is_present(fault.node)
+            || fault.other.is_some_and(|n| !self.plan.is_present(n))
+        {
+            return;
+        }
+        self.active.push(place);
+        let mut effective = true;
+        match fault.kind {
+            kind if kind.is_of_link() => self.set_weather(),
+            FaultKind::Crash => effective = self.kill_until(&fault, 0),
+            FaultKind::Torn => {
+                effective = self.kill_until(&fault, 1 + (fault.strength / 400_000) as u8);
+                let this = self.node(fault.node);
+                this.disk.crash(&mut this.random);
+            }
+            FaultKind::Reboot => self.reboot(&fault),
+            FaultKind::Stall => self.node(fault.node).stalls += 1,
+            FaultKind::Clock => self.turn_clock(fault.node),
+            FaultKind::SlowReader => self.node(fault.node).slow += 1,
+            FaultKind::Lie | FaultKind::Flood | FaultKind::Stranger => {
+                self.queue.push(self.now, Event::Lie { fault: place });
+            }
+            _ => {}
+        }
+        self.faults[fault.kind as usize] += u64::from(effective);
+    }
+
+    fn end(&mut self, place: u16) {
+        let Some(active) = self.active.iter().position(|fault| *fault == place) else { return };
+        self.active.swap_remove(active);
+        let fault = self.plan.faults[usize::from(place)];
+        match fault.kind {
+            kind if kind.is_of_link() => self.set_weather(),
+            FaultKind::Stall => {
+                self.node(fault.node).stalls -= 1;
+                self.serve(fault.node, false);
+            }
+            FaultKind::Clock => self.turn_clock(fault.node),
+            FaultKind::SlowReader => {
+                self.node(fault.node).slow -= 1;
+                self.serve(fault.node, false);
+            }
+            _ => {}
+        }
+    }
+
+    fn kill_until(&mut self, fault: &Fault, killed: u8) -> bool {
+        let effective = self.kill(fault.node);
+        self.queue.push(fault.until, Event::Start { node: fault.node, killed });
+        effective
+    }
+
+    fn reboot(&mut self, fault: &Fault) {
+        let machine = self.node(fault.node).machine;
+        for node in 0..self.plan.nodes as u16 {
+            if self.node(node).machine == machine && self.plan.is_present(node) {
+                self.kill_until(&Fault { node, ..*fault }, 0);
+                let this = self.node(node);
+                this.disk.crash(&mut this.random);
+            }
+        }
+        let machine = &mut self.machines[machine];
+        machine.boot = self.random.bits();
+        machine.clock = MachineClock::draw(&mut self.random, self.now);
+    }
+
+    fn turn_clock(&mut self, node: u16) {
+        let machine = self.node(node).machine;
+        let drift = self.random.within(-DRIFT_PPM_MAX, DRIFT_PPM_MAX);
+        let step = Nanos::from_millis(self.random.within(-3_600_000, 3_600_000));
+        self.machines[machine].clock.turn(self.now, drift);
+        for node in 0..self.plan.nodes as u16 {
+            if self.node(node).machine == machine {
+                if let Some(host) = &mut self.node(node).host {
+                    host.step_wall_clock(step);
+                }
+                // What it asked for was reckoned by the old rate.
+                self.serve(node, false);
+            }
+        }
+    }
+
+    fn heal(&mut self) {
+        self.set_weather();
+        for node in 0..self.plan.nodes as u16 {
+            if self.plan.is_present(node) {
+                self.start(node, 0);
+            }
+        }
+    }
+
+    fn lie(&mut self, place: u16) {
+        if !self.active.contains(&place) {
+            return;
+        }
+        let fault = self.plan.faults[usize::from(place)];
+        let period = if fault.kind == FaultKind::Flood { FLOOD_PERIOD } else { LIE_PERIOD };
+        let again = self.now + Nanos::new(self.random.within(1, period.as_nanos() * 2));
+        self.queue.push(again, Event::Lie { fault: place });
+        let node = fault.node;
+        if fault.kind == FaultKind::Stranger {
+            let from = STRANGERS + fault.number;
+            let bytes = stranger_frame(&mut self.liar, &self.recordings);
+            return self.inject(from, from, node, &bytes);
+        }
+        let peers: Vec<u16> = self.plan.peers(node).filter(|n| self.plan.is_present(*n)).collect();
+        let (false, Some(host)) = (peers.is_empty(), &self.nodes[usize::from(node)].host) else {
+            return;
+        };
+        let local = self.local(node);
+        if fault.kind == FaultKind::Flood {
+            let to = peers[usize::from(fault.number) % peers.len()];
+            let flood: Vec<_> = (0..FLOOD_FRAMES)
+                .filter_map(|_| flood_frame(&mut self.liar, host, node, local))
+                .collect();
+            return flood.iter().for_each(|bytes| self.inject(node, node, to, bytes));
+        }
+        let to = peers[self.random.index(peers.len())];
+        let lie = self.liar.lie(host, &self.recordings, self.plan, (node, to), local);
+        self.inject(lie.from, node, lie.to, &lie.bytes);
+    }
+
+    /// Puts a frame on the network that no node's own stages sent.
+    fn inject(&mut self, from: Address, by: Address, to: u16, bytes: &[u8]) {
+        if !self.plan.is_present(to) || bytes.is_empty() {
+            return;
+        }
+        let Self { network, frames, queue, trace, now, .. } = self;
+        trace.bytes(bytes);
+        carry(network, frames, queue, *now, (from, by, to), bytes);
+    }
+}
+
+/// Puts a frame on its way.
+fn carry(
+    network: &mut Network,
+    frames: &mut Frames,
+    queue: &mut EventQueue<Event>,
+    now: Nanos,
+    (from, by, to): (Address, Address, Address),
+    bytes: &[u8],
+) {
+    if to >= STRANGERS {
+        return;
+    }
+    let fate = network.send(now, if from >= STRANGERS { from } else { by }, to, bytes.len());
+    for arrival in [fate.arrival, fate.copy].into_iter().flatten() {
+        let frame = frames.put(from, by, to, bytes);
+        if let Some(draw) = fate.corruption {
+            let frame = &mut frames.places[frame as usize];
+            corrupt(&mut frame.bytes, draw);
+            frame.intact = false;
+        }
+        queue.push(arrival, Event::Arrive { frame });
+    }
+}
+
+/// Adds what a program heard to the hash.
+fn note(trace: &mut TraceHash, node: u16, heard: &Heard) {
+    let of = |payload: &Payload| payload.noise[0] ^ payload.number;
+    let words = match heard {
+        Heard::Value { topic, payload } => [1, u64::from(*topic), of(payload), 0],
+        Heard::Queued { topic, payload } => [2, u64::from(*topic), of(payload), 0],
+        Heard::Message { topic, from, epoch, sequence, payload } => {
+            [3 | u64::from(*from) << 8 | epoch << 32, u64::from(*topic), *sequence, of(payload)]
+        }
+        Heard::Gap { topic, from, epoch, first, last } => {
+            [4 | u64::from(*from) << 8 | epoch << 32, u64::from(*topic), *first, *last]
+        }
+        Heard::NewLife { topic, from, epoch } => [5, u64::from(*topic), u64::from(*from), *epoch],
+        Heard::Outcome { topic, sequence, outcome } => {
+            let number = match outcome {
+                crate::host::Outcome::Accepted => 0,
+                crate::host::Outcome::Rejected(reason) => 256 + u64::from(*reason),
+                crate::host::Outcome::Expired => 1,
+                crate::host::Outcome::NeverArrived => 2,
+                crate::host::Outcome::Unknown => 3,
+            };
+            [6, u64::from(*topic), *sequence, number]
+        }
+        Heard::Forbidden { payload } => [8, of(payload), 0, 0],
+        Heard::Well { topic, well } => [7, u64::from(*topic), u64::from(*well), 0],
+    };
+    trace.word(u64::from(node));
+    words.iter().for_each(|word| trace.word(*word));
+}
