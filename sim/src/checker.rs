@@ -270,7 +270,9 @@ impl Checker {
         let n = usize::from(node);
         let last = self.lives[n].last().map_or(0, |life| life.epoch);
         if epoch <= last {
-            self.accuse(now, node, Rule::Epoch, || format!("epoch {epoch} begins after epoch {last}"));
+            self.accuse(now, node, Rule::Epoch, || {
+                format!("epoch {epoch} begins after epoch {last}")
+            });
         }
         self.lives[n].push(Life {
             epoch,
@@ -351,7 +353,10 @@ impl Checker {
         let published = self.published_at(payload).filter(|_| expected == *payload);
         if published.is_none() {
             self.accuse(now, node, Rule::Forged, || {
-                format!("{} heard {payload:?}, which nobody published", TOPICS[usize::from(topic)].name)
+                format!(
+                    "{} heard {payload:?}, which nobody published",
+                    TOPICS[usize::from(topic)].name
+                )
             });
         }
         published
@@ -364,7 +369,9 @@ impl Checker {
             self.accuse(now, node, Rule::Late, || {
                 let Payload { node, life, number, .. } = payload;
                 let name = TOPICS[usize::from(topic)].name;
-                format!("{name} {number} of n{node} (life {life}) is {age} old, its lifespan {lifespan}")
+                format!(
+                    "{name} {number} of n{node} (life {life}) is {age} old, its lifespan {lifespan}"
+                )
             });
         }
     }
@@ -387,7 +394,9 @@ impl Checker {
                 self.outcome(now, node, topic, sequence, outcome);
             }
             Heard::Forbidden { payload } => {
-                self.accuse(now, node, Rule::Forbidden, || format!("{payload:?} on a closed topic"));
+                self.accuse(now, node, Rule::Forbidden, || {
+                    format!("{payload:?} on a closed topic")
+                });
             }
             Heard::Well { topic, well } => self.well(now, node, topic, well),
         }
@@ -448,13 +457,22 @@ impl Checker {
                 ear.newest = payload.number;
             }
             if !ear.see(payload.number) {
-                self.accuse(now, node, Rule::Duplicate, || format!("{payload:?} is delivered again"));
+                self.accuse(now, node, Rule::Duplicate, || {
+                    format!("{payload:?} is delivered again")
+                });
             }
         }
         self.hears(now, node, payload.node);
     }
 
-    fn new_life(&mut self, now: Nanos, node: u16, topic: u8, (from, epoch): (u16, u64), first: u64) {
+    fn new_life(
+        &mut self,
+        now: Nanos,
+        node: u16,
+        topic: u8,
+        (from, epoch): (u16, u64),
+        first: u64,
+    ) {
         let Some(life) = self.life_of(from, epoch) else {
             let text = || format!("epoch {epoch} of n{from} never was");
             return self.accuse(now, node, Rule::Forged, text);
@@ -472,7 +490,9 @@ impl Checker {
         ear.expected = first;
         if (first == 0 || first > published + 1) && !liar {
             self.accuse(now, node, Rule::SilentLoss, || {
-                format!("life {life} of n{from} is to begin at {first}, and {published} were published")
+                format!(
+                    "life {life} of n{from} is to begin at {first}, and {published} were published"
+                )
             });
         }
     }
@@ -491,7 +511,9 @@ impl Checker {
         let (open, known) = (ear.open, ear.life);
         if !open || life > known {
             ear.begin(life);
-            self.accuse(now, node, Rule::Epoch, || format!("life {life} of n{from} was not announced"));
+            self.accuse(now, node, Rule::Epoch, || {
+                format!("life {life} of n{from} was not announced")
+            });
             return false;
         }
         if life < known {
@@ -529,7 +551,9 @@ impl Checker {
         let first_time = ear.see(sequence);
         ear.expected = sequence.saturating_add(1).max(expected);
         if !first_time {
-            self.accuse(now, node, Rule::Duplicate, || format!("{name} {sequence} of n{from} comes again"));
+            self.accuse(now, node, Rule::Duplicate, || {
+                format!("{name} {sequence} of n{from} comes again")
+            });
         } else if sequence < expected {
             self.accuse(now, node, Rule::Order, || {
                 format!("{name} {sequence} of n{from} after {}", expected - 1)
@@ -542,7 +566,14 @@ impl Checker {
         self.hears(now, node, from);
     }
 
-    fn gap(&mut self, now: Nanos, node: u16, topic: u8, (from, epoch): (u16, u64), (first, last): (u64, u64)) {
+    fn gap(
+        &mut self,
+        now: Nanos,
+        node: u16,
+        topic: u8,
+        (from, epoch): (u16, u64),
+        (first, last): (u64, u64),
+    ) {
         self.counts.gaps += 1;
         self.counts.missing += last.saturating_sub(first).saturating_add(1);
         if !self.enter(now, node, topic, from, epoch) {
@@ -616,7 +647,8 @@ impl Checker {
             Outcome::Rejected(reason) => !rejected || u64::from(reason) != sequence % 200,
             _ => false,
         };
-        let liar_may_have_said_it = self.liar.is_some_and(|liar| self.peers[usize::from(node)].contains(&liar));
+        let liar_may_have_said_it =
+            self.liar.is_some_and(|liar| self.peers[usize::from(node)].contains(&liar));
         if wrong && !liar_may_have_said_it {
             self.accuse(now, node, Rule::Outcome, || {
                 format!("command {sequence} is said to be {outcome:?}, which no program decided")
@@ -636,7 +668,9 @@ impl Checker {
             own.resolved[word] |= bit;
             own.resolved_count += 1;
             if again {
-                self.accuse(now, node, Rule::Outcome, || format!("a second outcome of command {sequence}: {outcome:?}"));
+                self.accuse(now, node, Rule::Outcome, || {
+                    format!("a second outcome of command {sequence}: {outcome:?}")
+                });
             }
         }
         let taken = |receiver: usize| {
@@ -683,7 +717,8 @@ impl Checker {
         let (epoch, sent) = (life.epoch, header.epoch().get());
         let number = self.lives[usize::from(from)].len() as u32 - 1;
         if sent != epoch {
-            return self.accuse(now, from, Rule::Wire, || format!("sends as epoch {sent} in {epoch}"));
+            return self
+                .accuse(now, from, Rule::Wire, || format!("sends as epoch {sent} in {epoch}"));
         }
         let Some(topic) = self.topics.iter().position(|topic| *topic == header.topic()) else {
             return;
@@ -708,12 +743,16 @@ impl Checker {
         let again = sequence <= *sent;
         *sent = sequence.max(*sent);
         self.counts.repeated += u64::from(again && kind.is_reliable());
-        if let (true, Some(lifespan), Some(published)) = (kind.is_reliable() && again, lifespan, published)
+        if let (true, Some(lifespan), Some(published)) =
+            (kind.is_reliable() && again, lifespan, published)
             && now - published > tolerated(lifespan)
         {
             let age = now - published;
             self.accuse(now, from, Rule::Repeated, || {
-                format!("{} {sequence} is sent again {age} after it was published", TOPICS[topic].name)
+                format!(
+                    "{} {sequence} is sent again {age} after it was published",
+                    TOPICS[topic].name
+                )
             });
         }
     }
@@ -754,7 +793,8 @@ impl Checker {
         let (sequence, epoch) = (envelope.header.sequence().get(), envelope.header.epoch().get());
         let Some(life) = self.life_of(from, epoch) else { return };
         let payload = Payload::new(self.seed, from, life, topic as u8, sequence);
-        let (Some(published), Some(lifespan)) = (self.published_at(&payload), TOPICS[topic].lifespan)
+        let (Some(published), Some(lifespan)) =
+            (self.published_at(&payload), TOPICS[topic].lifespan)
         else {
             return;
         };
@@ -774,7 +814,10 @@ impl Checker {
             let ear = self.ear(node, from, topic);
             if ear.life == life && !ear.has_seen(sequence) {
                 self.accuse(now, node, Rule::LostInside, || {
-                    format!("{} {sequence} of n{from} arrived intact and was not delivered", TOPICS[usize::from(topic)].name)
+                    format!(
+                        "{} {sequence} of n{from} arrived intact and was not delivered",
+                        TOPICS[usize::from(topic)].name
+                    )
                 });
             }
         }
@@ -793,7 +836,9 @@ impl Checker {
                 let last = self.heard_at[usize::from(node) * self.nodes + usize::from(sender)];
                 let since = now - last.max(self.healed);
                 if since > UNHEARD_MAX {
-                    self.accuse(now, node, Rule::Unheard, || format!("nothing from n{sender} for {since}"));
+                    self.accuse(now, node, Rule::Unheard, || {
+                        format!("nothing from n{sender} for {since}")
+                    });
                 }
             }
         }

@@ -134,8 +134,9 @@ impl Writer {
         self.events.lost()
     }
 
-    /// Whether the next message may be sent; if not, the publisher would block. A reader that is
-    /// silent makes it `false` for no longer than `linger`.
+    /// Whether the next message, which waits, may be sent; if not, the publisher would block. A reader
+    /// that is silent makes it `false` for no longer than `linger`, or than its patience if another
+    /// could go on.
     pub(crate) fn room(&mut self, now: Nanos) -> bool {
         self.attend(now);
         let next = self.ring.next();
@@ -403,6 +404,7 @@ impl Writer {
     /// Ends what has ended: leases, lingering, the wait for a word on commands.
     fn attend(&mut self, now: Nanos) {
         self.now = self.now.max(now);
+        self.held_until = self.held_until.filter(|until| *until > now);
         if now < self.attend_at {
             return;
         }

@@ -7,14 +7,16 @@ use std::rc::Rc;
 use sinew_io::delivery::DropReason;
 use sinew_io::message::Message;
 use sinew_io::node::{
-    AllWell, CommandPublisher, CommandReader, Delivery, EStop, EStopReader, NodeBuilder, PeerConfig, Publisher,
-    Queued, Received, Reliability, StreamReader, TopicClass, TopicConfig,
+    AllWell, CommandPublisher, CommandReader, Delivery, EStop, EStopReader, NodeBuilder,
+    PeerConfig, Publisher, Queued, Received, Reliability, StreamReader, TopicClass, TopicConfig,
 };
 use sinew_io::security::{AdmissionLimits, Identity};
 use sinew_io::simulation::{
     Branch, Fault, SimLife, SimNode, branches, cheap_signatures, clear_branches, plant,
 };
-use sinew_io::wire::{ClusterName, ClusterTag, Domain, Epoch, KeyId, SIGNATURE_LEN, SigningContext, Slot};
+use sinew_io::wire::{
+    ClusterName, ClusterTag, Domain, Epoch, KeyId, SIGNATURE_LEN, SigningContext, Slot,
+};
 use sinew_rt::clock::Nanos;
 use sinew_rt::latest::LatestReader;
 use sinew_rt::ring::Consumer;
@@ -32,8 +34,12 @@ const CAPACITY: usize = 64;
 pub const REJECTED_EVERY: u64 = 5;
 
 /// Signature checks for each sender: some five times what an honest peer needs, and a tenth of a flood.
-const ADMISSION: AdmissionLimits =
-    AdmissionLimits { peer_per_s: 1_000, peer_burst: 256, strangers_per_s: 100, strangers_burst: 16 };
+const ADMISSION: AdmissionLimits = AdmissionLimits {
+    peer_per_s: 1_000,
+    peer_burst: 256,
+    strangers_per_s: 100,
+    strangers_burst: 16,
+};
 
 /// A key with everything that follows from it.
 struct Member {
@@ -316,7 +322,11 @@ impl Host for Real {
         for (topic, writing) in (0..).zip(&mut self.writings) {
             if let Writing::Commands(publisher) = writing {
                 while let Some((sequence, became)) = publisher.outcome() {
-                    take(Heard::Outcome { topic, sequence: sequence.get(), outcome: outcome(became) });
+                    take(Heard::Outcome {
+                        topic,
+                        sequence: sequence.get(),
+                        outcome: outcome(became),
+                    });
                 }
             }
         }
@@ -358,7 +368,8 @@ impl Host for Real {
     }
 
     fn prepare(planted: Option<&str>) -> Result<(), String> {
-        let fault = planted.map(str::parse::<Fault>).transpose().map_err(|error| error.to_string())?;
+        let fault =
+            planted.map(str::parse::<Fault>).transpose().map_err(|error| error.to_string())?;
         cheap_signatures(true);
         clear_branches();
         plant(fault);
@@ -372,7 +383,10 @@ impl Host for Real {
     fn take_branches() -> Vec<(&'static str, u64)> {
         let reached = branches();
         clear_branches();
-        Branch::ALL.iter().map(|branch| (branch.as_str(), u64::from(reached.contains(*branch)))).collect()
+        Branch::ALL
+            .iter()
+            .map(|branch| (branch.as_str(), u64::from(reached.contains(*branch))))
+            .collect()
     }
 }
 

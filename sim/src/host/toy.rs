@@ -9,7 +9,8 @@ use sinew_io::delivery::{Verdict, Window};
 use sinew_io::wire::envelope::encode;
 use sinew_io::wire::report::{Acknowledgement, ENTRY_LEN, Entry, Heartbeat, REPORTS};
 use sinew_io::wire::{
-    Class, ClusterTag, EnvelopeFields, Epoch, FRAME_MAX, Frame, KeyId, SchemaId, Sequence, TopicId, decode,
+    Class, ClusterTag, EnvelopeFields, Epoch, FRAME_MAX, Frame, KeyId, SchemaId, Sequence, TopicId,
+    decode,
 };
 use sinew_rt::clock::Nanos;
 use zerocopy::{FromBytes, IntoBytes};
@@ -119,7 +120,14 @@ pub struct Toy {
 }
 
 impl Toy {
-    fn frame(&self, to: KeyId, topic: (TopicId, Class), sequence: u64, at: Nanos, body: &[u8]) -> Vec<u8> {
+    fn frame(
+        &self,
+        to: KeyId,
+        topic: (TopicId, Class),
+        sequence: u64,
+        at: Nanos,
+        body: &[u8],
+    ) -> Vec<u8> {
         let fields = EnvelopeFields {
             source: key(self.node),
             destination: to,
@@ -157,7 +165,8 @@ impl Toy {
     fn take_in(&mut self, frame: &[u8]) -> Option<()> {
         let Ok(Frame::Clear(envelope)) = decode(frame) else { return None };
         let header = envelope.header;
-        let (body, given) = envelope.payload.split_at_checked(envelope.payload.len().checked_sub(CHECK)?)?;
+        let (body, given) =
+            envelope.payload.split_at_checked(envelope.payload.len().checked_sub(CHECK)?)?;
         let sequence = header.sequence().get();
         if check(header.epoch().get(), sequence, header.topic(), body) != given {
             return None;
@@ -166,7 +175,9 @@ impl Toy {
         let peer = self.peers.iter().position(|known| *known == from)?;
         let epoch = header.epoch().get();
         let reader = &mut self.readers[peer];
-        if epoch < reader.epoch || (is_broken(Broken::ForgetsPeers) && reader.epoch > 0 && sequence > 60) {
+        if epoch < reader.epoch
+            || (is_broken(Broken::ForgetsPeers) && reader.epoch > 0 && sequence > 60)
+        {
             return None;
         }
         if epoch > reader.epoch {
@@ -210,7 +221,13 @@ impl Toy {
         let skips = is_broken(Broken::SkipsInSilence) && sequence > expected;
         if expected != 0 && (sequence == expected || skips) {
             reader.expected[topic] = sequence + 1;
-            self.heard.push_back(Heard::Message { topic: topic as u8, from, epoch, sequence, payload });
+            self.heard.push_back(Heard::Message {
+                topic: topic as u8,
+                from,
+                epoch,
+                sequence,
+                payload,
+            });
         }
         self.acknowledge(peer, topic);
         Some(())
@@ -250,7 +267,12 @@ impl Toy {
                 let topic_number = topic as u8;
                 if expected == 0 {
                     reader.expected[topic] = first;
-                    self.heard.push_back(Heard::NewLife { topic: topic_number, from, epoch, first });
+                    self.heard.push_back(Heard::NewLife {
+                        topic: topic_number,
+                        from,
+                        epoch,
+                        first,
+                    });
                 } else if first > expected {
                     reader.expected[topic] = first;
                     self.heard.push_back(Heard::Gap {
