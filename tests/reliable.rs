@@ -11,6 +11,7 @@ use sinew::io::node::{
 };
 use sinew::rt::clock::{self, Nanos};
 use std::collections::BTreeMap;
+use std::sync::mpsc;
 use support::arena::{ROBOT, UNLIMITED};
 use support::forge::identity;
 use support::{Pair, Sample, counter, fresh_address, until};
@@ -228,7 +229,10 @@ fn a_command_without_a_receiver_is_unknown_in_time() {
 #[test]
 fn two_ends_that_disagree_about_the_class_both_say_so() {
     let (robot, controller) = Pair::on_loopback().builders("class");
-    let mut robot = robot.topic(topic("state", TopicClass::Stream));
+    let (to, lines) = mpsc::channel();
+    let mut robot = robot
+        .topic(topic("state", TopicClass::Stream))
+        .log(move |line| to.send(line.to_string()).unwrap_or_default());
     let mut controller = controller.topic(TopicConfig {
         lifespan: Some(Nanos::from_secs(1)),
         ..topic("state", TopicClass::Command)
@@ -240,6 +244,10 @@ fn two_ends_that_disagree_about_the_class_both_say_so() {
     until("the publisher refuses the reader", || {
         (counter(&robot, "mismatches/state") > 0).then_some(())
     });
+    let said = until("the log names both", || {
+        lines.try_iter().find(|line| line.contains("reads state"))
+    });
+    assert!(said.contains("controller reads state as class command, but here it is class stream"));
     assert_eq!(counter(&controller, "delivered/state"), 0);
     drop(reader);
     robot.stop().unwrap();

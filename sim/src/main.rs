@@ -47,6 +47,12 @@ enum Command {
     Run(Box<Run>),
     /// Lists the kinds of faults, the promises, and what can be planted.
     List,
+    #[command(about = "Stand between real processes, and treat their traffic as a scenario says")]
+    Relay(sinew_sim::relay::command::RelayArgs),
+    #[command(about = "Run a real node that publishes at a rate and keeps a ledger")]
+    Peer(sinew_sim::relay::peer::PeerArgs),
+    #[command(about = "Compare the ledgers of real nodes, and say which promises were broken")]
+    Check(sinew_sim::ledger::command::CheckArgs),
 }
 
 #[derive(Debug, Args)]
@@ -123,6 +129,9 @@ fn main() -> ExitCode {
             list();
             ExitCode::SUCCESS
         }
+        Command::Relay(options) => sinew_sim::relay::command::run(&options),
+        Command::Peer(options) => sinew_sim::relay::peer::run(&options),
+        Command::Check(options) => sinew_sim::ledger::command::run(&options),
     }
 }
 

@@ -15,7 +15,9 @@ use super::stages::{Parts, Room, Stages};
 use super::who::Who;
 use crate::pipeline::{deliver, receive, verify};
 use crate::security;
+use crate::transport::udp::Coalescing;
 use crate::transport::{self, Endpoint};
+use crate::wire::TopicId;
 use sinew_rt::clock;
 use sinew_rt::health::Health;
 use sinew_rt::keep_awake::KeepAwake;
@@ -106,7 +108,12 @@ pub(super) fn start(mut builder: NodeBuilder) -> Result<Node, NodeError> {
 fn bind(builder: &NodeBuilder, peers: &[SocketAddr]) -> Result<Endpoint, NodeError> {
     match (&builder.memory, builder.config.bind) {
         (Some((network, address)), _) => Ok(network.bind(*address, peers)?),
-        (None, Some(address)) => Ok(transport::udp::bind(address, peers)?),
+        (None, Some(address)) => {
+            // Streams come in bursts; a set-point comes alone.
+            let reliable = builder.config.topics.iter().any(|topic| topic.class.is_reliable());
+            let coalescing = if reliable { Coalescing::On } else { Coalescing::Off };
+            Ok(transport::udp::bind(address, peers, coalescing)?)
+        }
         (None, None) => {
             let hint = "set transport.bind, for example to \"127.0.0.1:7400\"";
             Err(builder.config.error("transport", "the node has no address", hint).into())
@@ -135,7 +142,7 @@ fn panel(builder: &NodeBuilder) -> Result<Panel, NodeError> {
     spec.probes = (4 + builder.stages.len()) as u32 + LOOP_PROBES * loops;
     spec.histograms = 2 * spec.probes + topics as u32 + LOOP_HISTOGRAMS * loops;
     let reliable = builder.config.topics.iter().filter(|topic| topic.class.is_reliable()).count();
-    spec.values = (sources * (reasons + 5) + 5 * topics + 5 * reliable + 64) as u32;
+    spec.values = (sources * (reasons + 5) + 5 * topics + 8 * reliable + 64) as u32;
     Ok(Panel::create(&spec)?)
 }
 
@@ -170,7 +177,7 @@ fn wire_up(
     let mut lanes = Lanes::new(config, builder.observer, plan, &mut endpoint, panel, health, log)?;
     let spins = lanes.doorbell(Receive).is_none();
     let one_lane = lanes.of(Verify) == lanes.of(Deliver);
-    let Stages { mut receive, mut verify, mut deliver, send, mut greeter } = Parts {
+    let Stages { mut receive, mut verify, mut deliver, mut send, mut greeter } = Parts {
         config,
         who,
         subscriptions: builder.subscriptions,
@@ -194,6 +201,12 @@ fn wire_up(
     let own_probes = 4 + builder.stages.len();
     for (name, guard, stage) in builder.stages {
         lanes.seat(Send, &name, guard, stage)?;
+    }
+    if let Some(reliable) = &mut send.reliable {
+        let topic = |id| config.topics.iter().find(|topic| TopicId::of(&topic.name) == id);
+        let topics = reliable.outlets.iter().filter_map(|it| topic(it.outlet.fields.topic));
+        let topics = topics.map(|topic| topic.name.clone()).collect();
+        lanes.report_log(Send, &names, topics, reliable);
     }
     lanes.seat(Send, "send", pipeline_guard(config.budgets.send), Box::new(send))?;
     if let Some(doorbell) = lanes.doorbell(Send) {

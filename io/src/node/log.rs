@@ -5,6 +5,7 @@
 
 use crate::delivery::DropReason;
 use crate::pipeline::Drops;
+use crate::pipeline::resend::ReliableSend;
 use sinew_rt::clock::Nanos;
 use sinew_rt::lane;
 use sinew_rt::log::{self, Line, LogReader, LogSender, RateLimit};
@@ -28,7 +29,7 @@ pub(super) type Sink = Box<dyn FnMut(Line) + Send>;
 pub(super) struct Log {
     /// By stage: its probe in the panel, and what its lane tells of it.
     stages: Vec<(String, LogReader)>,
-    /// By stage that drops.
+    /// Of stages that drop, and of the one that sends.
     drops: Vec<LogReader>,
     sink: Sink,
 }
@@ -55,6 +56,17 @@ impl Log {
         let (sender, reader) = Drops::log(source, DROPS_LIMIT, reasons, peers);
         self.drops.push(reader);
         sender
+    }
+
+    /// Takes in what the send stage tells of readers that disagree about a topic.
+    pub(super) fn reports(
+        &mut self,
+        source: &str,
+        peers: &[String],
+        topics: Vec<String>,
+        reliable: &mut ReliableSend,
+    ) {
+        self.drops.push(reliable.make_log(source, DROPS_LIMIT, peers, topics));
     }
 
     /// Tells of a stage that hangs, or of a control loop, whose probe is not one of ours.

@@ -6,6 +6,7 @@ use super::plan::{Plan, StageName};
 use super::stages::{Seat, Seats};
 use super::{ConfigError, NodeError};
 use crate::delivery::DropReason;
+use crate::pipeline::resend::ReliableSend;
 use crate::transport::Endpoint;
 use crate::transport::park::SocketPark;
 use sinew_rt::clock::Nanos;
@@ -104,6 +105,18 @@ impl<'a> Lanes<'a> {
     ) -> LogSender {
         let source = format!("{}/{on}", self.plan.lanes[self.of(on)].name);
         self.log.drops(&source, reasons, peers)
+    }
+
+    /// Lets a stage tell of readers that disagree about a topic.
+    pub(super) fn report_log(
+        &mut self,
+        on: StageName,
+        peers: &[String],
+        topics: Vec<String>,
+        reliable: &mut ReliableSend,
+    ) {
+        let source = format!("{}/{on}", self.plan.lanes[self.of(on)].name);
+        self.log.reports(&source, peers, topics, reliable);
     }
 }
 

@@ -256,6 +256,7 @@ pub(super) fn publications(
             capacity: usize::from(reliability.capacity),
             lifespan: *lifespan,
             linger: reliability.linger,
+            patience: reliability.patience,
             lease: LEASE,
             heartbeat: HEARTBEAT,
             resend_share_percent: RESEND_SHARE_PERCENT,
@@ -266,8 +267,11 @@ pub(super) fn publications(
             open: trust == Trust::Open,
             outcomes,
             resent: panel.counter(&format!("resent/{name}"))?,
+            events_lost: panel.gauge(&format!("events_lost/{name}"))?,
+            refused: panel.gauge(&format!("refused/{name}"))?,
             outcomes_lost: panel.counter(&format!("outcomes_lost/{name}"))?,
             readers: panel.gauge(&format!("readers/{name}"))?,
+            given_up: panel.counter(&format!("given_up/{name}"))?,
             mismatches: panel.counter(&format!("mismatches/{name}"))?,
         });
     }

@@ -9,13 +9,15 @@ use super::send::Outlet;
 use crate::delivery::Outcome;
 use crate::delivery::writer::{Writer, WriterEvent};
 use crate::security::{Identity, PeerIndex};
+use crate::simulation::{Branch, reached};
 use crate::transport::{BATCH, Transmit};
 use crate::wire::envelope::{encode_in_place, payload_mut};
 use crate::wire::report::{ENTRIES_MAX, ENTRY_LEN, Entry};
 use crate::wire::{
-    ClusterTag, EnvelopeFields, Epoch, FRAME_MAX, KeyId, Sequence, SigningContext, Slot,
+    Class, ClusterTag, EnvelopeFields, Epoch, FRAME_MAX, KeyId, Sequence, SigningContext, Slot,
 };
 use sinew_rt::clock::Nanos;
+use sinew_rt::log::{self, LogReader, LogSender, RateLimit, Severity, Template};
 use sinew_rt::panel::{Counter, Gauge};
 use sinew_rt::ring::{Consumer, Producer};
 use std::sync::Arc;
@@ -30,6 +32,18 @@ const HEARTBEATS_PER_POLL: usize = 16;
 /// Events of a writer that one poll acts on at most.
 const EVENTS_PER_POLL: usize = 16;
 
+static OTHER_CLASS: Template = Template::new(
+    Severity::Warn,
+    "{name} reads {name} as class {name}, but here it is class {name}: declare the same at both ends",
+);
+static OTHER_SCHEMA: Template = Template::new(
+    Severity::Warn,
+    "{name} reads {name} with another message type; build both ends from the same one",
+);
+
+/// Kinds of lines that may wait for housekeeping, one for each peer and topic.
+const LOG: usize = 32;
+
 /// One published reliable topic.
 pub(crate) struct ReliableOutlet {
     pub(crate) outlet: Outlet,
@@ -40,10 +54,16 @@ pub(crate) struct ReliableOutlet {
     pub(crate) outcomes: Option<Producer<(Sequence, Outcome)>>,
     /// Messages sent again.
     pub(crate) resent: Counter,
+    /// Acknowledgements and outcomes that contradict what was sent.
+    pub(crate) refused: Gauge,
+    /// Events of the writer that found no room.
+    pub(crate) events_lost: Gauge,
     /// Outcomes that the program did not read in time.
     pub(crate) outcomes_lost: Counter,
     /// Peers that read it now.
     pub(crate) readers: Gauge,
+    /// Messages that were given up for a reader that lacked them for too long.
+    pub(crate) given_up: Counter,
     /// Peers whose class or message type is another one: how often they were refused.
     pub(crate) mismatches: Counter,
 }
@@ -59,7 +79,10 @@ impl Waiting {
 
     /// Takes an entry; without room it is left out, and its author says it again.
     fn push(&mut self, entry: &Entry) -> bool {
-        let Some(slot) = self.entries.get_mut(self.count) else { return false };
+        let Some(slot) = self.entries.get_mut(self.count) else {
+            reached(Branch::ReportFull);
+            return false;
+        };
         *slot = entry.to_bytes();
         self.count += 1;
         true
@@ -92,6 +115,7 @@ pub(crate) struct ReliableSend {
     peer_turn: usize,
     /// Entries for which no report had room.
     late: Counter,
+    log: Option<LogSender>,
 }
 
 impl ReliableSend {
@@ -115,7 +139,23 @@ impl ReliableSend {
             turn: 0,
             peer_turn: 0,
             late,
+            log: None,
         }
+    }
+
+    /// The ends through which disagreements with readers are told off the lane. `topics` are the names of
+    /// the outlets.
+    pub(crate) fn make_log(
+        &mut self,
+        source: &str,
+        limit: RateLimit,
+        peers: &[String],
+        topics: Vec<String>,
+    ) -> LogReader {
+        let (sender, reader) = log::channel(source, LOG, limit);
+        self.log = Some(sender);
+        let classes = Class::NAMES.map(str::to_owned);
+        reader.with_names(peers.iter().cloned().chain(topics).chain(classes).collect())
     }
 
     /// When something is due although nothing comes.
@@ -137,7 +177,7 @@ impl ReliableSend {
         let mut worked = self.take_in(now);
         worked |= self.send_again(now, transport, lost);
         let (published, signed_now) = self.send_new(now, transport, cluster, signer, lost, signed);
-        self.act_on_events();
+        self.act_on_events(now);
         self.take_heartbeats(now);
         worked |= self.send_report(now, transport, cluster, signer, lost, signed || signed_now);
         published.or(worked.then_some(now))
@@ -226,7 +266,8 @@ impl ReliableSend {
             }
             let batch = if outlet.signed { 1 } else { BATCH };
             let (mut count, mut released) = (0, None);
-            while count < batch && writer.room(now) {
+            // A reader holds nobody up while nothing waits to be sent.
+            while count < batch && !outlet.source.is_empty() && writer.room(now) {
                 let slot = &mut self.frames[count];
                 let Some((len, at)) = outlet.fill(slot, cluster, signer) else { break };
                 writer.retain(now, at, &slot[..len]);
@@ -250,14 +291,15 @@ impl ReliableSend {
         (None, false)
     }
 
-    fn act_on_events(&mut self) {
-        for outlet in &mut self.outlets {
+    fn act_on_events(&mut self, now: Nanos) {
+        let (peers, outlets) = (self.keys.len(), self.outlets.len());
+        for (place, outlet) in self.outlets.iter_mut().enumerate() {
+            outlet.refused.set(outlet.writer.refused().cast_signed());
+            outlet.events_lost.set(outlet.writer.events_lost().cast_signed());
             for _ in 0..EVENTS_PER_POLL {
                 let Some(event) = outlet.writer.event() else { break };
                 match event {
-                    WriterEvent::Matched { .. } => {
-                        outlet.readers.set(outlet.readers.value() + 1);
-                    }
+                    WriterEvent::Matched { .. } => outlet.readers.set(outlet.readers.value() + 1),
                     WriterEvent::Lost { .. } => outlet.readers.set(outlet.readers.value() - 1),
                     WriterEvent::Resolved { sequence, outcome } => {
                         let told = outlet.outcomes.as_mut().map(|to| to.push((sequence, outcome)));
@@ -265,7 +307,23 @@ impl ReliableSend {
                             outlet.outcomes_lost.increment();
                         }
                     }
-                    WriterEvent::Lagging { .. } | WriterEvent::Mismatch { .. } => {}
+                    WriterEvent::Lagging { first, last, .. } => {
+                        outlet.given_up.add(last.get().saturating_sub(first.get()) + 1);
+                    }
+                    WriterEvent::Mismatch(mismatch) => {
+                        let Some(log) = &mut self.log else { continue };
+                        let (peer, topic) = (mismatch.peer.get() as i64, (peers + place) as i64);
+                        // Numbers of classes begin with 1.
+                        let class = |class: Class| (peers + outlets + class as usize - 1) as i64;
+                        let (theirs, ours) = (mismatch.their_class, mismatch.our_class);
+                        match theirs == ours {
+                            true => log.send(now, &OTHER_SCHEMA, [peer, topic, 0, 0]),
+                            false => {
+                                let classes = [class(theirs), class(ours)];
+                                log.send(now, &OTHER_CLASS, [peer, topic, classes[0], classes[1]])
+                            }
+                        };
+                    }
                 }
             }
         }

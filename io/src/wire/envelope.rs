@@ -39,27 +39,25 @@ const PAYLOAD_AT: usize = FRAME_HEADER_LEN + ENVELOPE_HEADER_LEN;
 const _: () = assert!(PAYLOAD_AT + PAYLOAD_MAX + SIGNATURE_LEN <= FRAME_MAX);
 
 /// What the sender promises for a stream.
-///
-/// This release promises best effort only: it sends everything as `Control`, and whether a
-/// subscriber keeps the newest value or queues what comes is the subscriber's choice. The other
-/// four are named so that their numbers stay theirs; envelopes that carry them are well formed, and
-/// dropped and counted as not served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Class {
-    /// Best effort; the newest value matters.
+    /// Best effort; whether a subscriber keeps the newest value or queues what comes is its choice.
     Control = 1,
-    /// In order, at most once, with the outcome reported. Reserved.
+    /// In order, at most once, with the outcome reported.
     Command = 2,
-    /// Reliable and in order, with back-pressure. Reserved.
+    /// Reliable and in order, with back-pressure.
     Stream = 3,
-    /// Stored before it is acknowledged. Reserved.
+    /// Stored before it is acknowledged. Reserved: this release drops it as a class that is not served.
     Durable = 4,
-    /// "All is well", periodic; its absence is the stop. Reserved.
+    /// "All is well", periodic; its absence is the stop.
     EStop = 5,
 }
 
 impl Class {
+    /// The names, in the order of the numbers.
+    pub const NAMES: [&'static str; 5] = ["control", "command", "stream", "durable", "estop"];
+
     /// The class with this number on the wire.
     #[must_use]
     pub const fn from_wire(number: u8) -> Option<Self> {
