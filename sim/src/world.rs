@@ -269,6 +269,10 @@ impl<'p, H: Host> World<'p, H> {
             host: PhantomData,
         };
         for node in 0..plan.nodes as u16 {
+            // Nodes have lived before, so that there are epochs to fall back to.
+            let epoch = random.within(3, 9).cast_unsigned();
+            world.node(node).disk.replace(epoch);
+            world.node(node).epoch_max = epoch - 1;
             let at = Nanos::from_micros(random.within(0, 400_000));
             if plan.is_present(node) {
                 world.queue.push(at, Event::Start { node, killed: 0 });
@@ -616,7 +620,9 @@ impl<'p, H: Host> World<'p, H> {
             FaultKind::Rollback => {
                 effective = self.kill(fault.node);
                 let this = self.node(fault.node);
-                let back = u64::from(fault.strength % 3_000 / 1_000);
+                // To an epoch that is lower than one that was: the same epoch again, in two lives, is what
+                // receivers cannot tell apart.
+                let back = 1 + u64::from(fault.strength % 2_000 / 1_000);
                 this.disk.replace(this.epoch_max.saturating_sub(back).max(1));
                 this.rolled_back = true;
                 self.queue.push(self.now + TICK, Event::Start { node: fault.node, killed: 0 });

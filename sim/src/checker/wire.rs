@@ -223,7 +223,7 @@ impl Checker {
         let again = sequence <= *sent;
         *sent = sequence.max(*sent);
         if kind.is_reliable() {
-            self.within_room(now, from, topic, sequence, again);
+            self.within_room(now, from, topic, (sequence, published), again);
         }
         self.counts.repeated += u64::from(again && kind.is_reliable());
         if let (true, Some(lifespan), Some(published)) =
@@ -264,10 +264,18 @@ impl Checker {
         !spoken
     }
 
-    fn within_room(&mut self, now: Nanos, from: u16, topic: usize, sequence: u64, again: bool) {
+    fn within_room(
+        &mut self,
+        now: Nanos,
+        from: u16,
+        topic: usize,
+        (sequence, published): (u64, Option<Nanos>),
+        again: bool,
+    ) {
         // The link to itself stands for all links of a node.
         let newest = &mut self.link(from, from).sent[topic];
-        let first = sequence > *newest;
+        // What was published before is sent again to a reader that comes late, a little beyond its room.
+        let first = sequence > *newest && published == Some(now);
         *newest = sequence.max(*newest);
         if first && !self.somebody_has_room(now, from, topic, sequence) {
             self.accuse(now, from, Rule::Beyond, || {
