@@ -195,10 +195,12 @@ impl Checker {
                 format!("an outcome of command {sequence}, and {published} were sent")
             });
         }
+        let liar_may_have_said_it = self.is_liar(node)
+            || self.liar.is_some_and(|liar| self.peers[usize::from(node)].contains(&liar));
         let sent_at = self.lives[usize::from(node)][life as usize].published[usize::from(topic)]
             [(sequence - 1) as usize];
         let unsaid = !matches!(outcome, Outcome::Accepted | Outcome::Rejected(_));
-        if unsaid && sent_at > self.healed + LOSSLESS_AFTER && !self.is_liar(node) {
+        if unsaid && sent_at > self.healed + LOSSLESS_AFTER && !liar_may_have_said_it {
             self.accuse(now, node, Rule::Outcome, || {
                 format!("command {sequence} of {sent_at} is {outcome:?}, and nothing was wrong")
             });
@@ -209,8 +211,6 @@ impl Checker {
             Outcome::Rejected(reason) => !rejected || u64::from(reason) != sequence % 200,
             _ => false,
         };
-        let liar_may_have_said_it =
-            self.liar.is_some_and(|liar| self.peers[usize::from(node)].contains(&liar));
         if wrong && !liar_may_have_said_it {
             self.accuse(now, node, Rule::Outcome, || {
                 format!("command {sequence} is said to be {outcome:?}, which no program decided")
