@@ -141,6 +141,7 @@ impl<T> Reader<T> {
     }
 
     /// The life of the writer that everything here is about.
+    #[cfg(test)]
     #[must_use]
     pub(crate) const fn epoch(&self) -> Epoch {
         self.epoch
@@ -191,6 +192,7 @@ impl<T> Reader<T> {
 
     /// An authenticated message came again and was not passed on: an acknowledgement becomes due, at
     /// most one in a millisecond, because the writer seems to have missed the last one.
+    #[cfg(test)]
     pub(crate) fn duplicate(&mut self, now: Nanos) {
         if self.epoch != Epoch::NONE {
             self.acknowledging.duplicate(now);

@@ -267,6 +267,7 @@ pub(super) fn publications(
             open: trust == Trust::Open,
             outcomes,
             resent: panel.counter(&format!("resent/{name}"))?,
+            events_lost: panel.gauge(&format!("events_lost/{name}"))?,
             refused: panel.gauge(&format!("refused/{name}"))?,
             outcomes_lost: panel.counter(&format!("outcomes_lost/{name}"))?,
             readers: panel.gauge(&format!("readers/{name}"))?,
