@@ -169,7 +169,7 @@ fn a_node_that_signs_without_a_pause_still_acknowledges() {
     let (mut robot, mut controller) = builders("busy", Layout::Fused, &topics);
     let mut publisher = robot.publisher::<Sample>("state").unwrap();
     let mut reader = controller.stream::<Sample>("state", 1_024).unwrap();
-    let _setpoint = robot.latest::<Sample>("setpoint").unwrap();
+    // Nobody subscribes to what keeps the controller busy, so that it keeps only the controller busy.
     let until = Arc::new(AtomicI64::new(0));
     let busy = Busy { publisher: controller.publisher("setpoint").unwrap(), until: until.clone() };
     let guard = GuardSpec {
