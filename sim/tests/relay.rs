@@ -345,8 +345,8 @@ fn every_scenario_that_comes_with_the_sources_can_be_used() {
 
 fn queue() -> [Topic; 2] {
     [
-        Topic { name: "open", class: "queue", auth: "open" },
-        Topic { name: "signed", class: "queue", auth: "signed" },
+        Topic { name: "open", class: "queue", auth: "open", more: "" },
+        Topic { name: "signed", class: "queue", auth: "signed", more: "" },
     ]
 }
 
@@ -417,4 +417,46 @@ fn the_relay_kills_and_stalls_the_nodes_that_it_started() {
     assert_eq!((lives("sender"), lives("receiver")), (2, 1));
     let report = world.check(Options { complete: true, ..Options::default() });
     assert_eq!(report.violations, 0, "{}", report.text());
+}
+
+/// The frame of a signed command of a peer: two headers, 256 bytes and the signature.
+const FRAME_BYTES: u64 = 16 + 64 + 256 + 64;
+
+#[test]
+fn commands_arrive_complete_and_in_order_through_loss_doubles_and_reordering() {
+    let seconds = std::env::var("SINEW_SECONDS").map_or(4, |value| value.parse().unwrap());
+    let more = "lifespan_ms = 10_000\ncapacity = 256\nlinger_ms = 5_000\n\
+        gap_timeout_ms = 5_000\nreorder_us = 20_000";
+    let world = World::new(&[Topic { name: "command", class: "command", auth: "signed", more }]);
+    let relay = world.relay_of("lossy.toml");
+    let receiver = world.peer("receiver", 0);
+    let mut sender = world.quiet_peer("sender", 1_000);
+    sender.line_with("matched");
+    sender.order("go");
+    // The length of the run, not a wait for something.
+    std::thread::sleep(Duration::from_secs(seconds));
+    sender.order("quiet");
+    until("everything came", || world.is_settled(&["command"]).then_some(()));
+    let counters = sender.end_with_counters();
+    let heard = receiver.end_with_counters();
+    let relay = world.end_relay(relay);
+    let report = world.check(Options { complete: true, strict_join: true, ..Options::default() });
+    let (there, back) = (relay.link("sender", "receiver"), relay.link("receiver", "sender"));
+    let (lost, resent) = (there.unwrap().datagrams, counters.get("resent/command").copied());
+    let resent = resent.unwrap_or(0);
+    println!("{}{}", report.text(), relay.text());
+    println!("sender {counters:?}\nreceiver {heard:?}");
+    println!(
+        "resent {resent} frames, {} bytes; lost {} datagrams, {} bytes; {:.2} bytes resent for each lost; \
+         {} bytes of reports came back",
+        resent * FRAME_BYTES,
+        lost.lost,
+        lost.lost_bytes,
+        (resent * FRAME_BYTES) as f64 / lost.lost_bytes as f64,
+        back.unwrap().datagrams.offered_bytes
+    );
+    assert_eq!(report.violations, 0, "{}", report.text());
+    let topic = &report.topics["command"];
+    assert_eq!((topic.undelivered, topic.gaps), (0, 0), "{}", report.text());
+    assert!(topic.delivered > 500 * seconds && lost.lost > 50 * seconds, "{}", report.text());
 }
