@@ -374,6 +374,36 @@ impl World {
         })
     }
 
+    /// How long each message took that something was wrong with: that came later than any delay of the
+    /// link explains, and did not just wait for one before it. From before its sending to after its
+    /// receipt, sorted, in nanoseconds.
+    pub(crate) fn recoveries(&self, topic: &str, longest_delay_ns: i64) -> Vec<i64> {
+        let (sender, receiver) = (self.ledger("sender"), self.ledger("receiver"));
+        let records = |ledger: Ledger| ledger.lives.into_iter().flat_map(|life| life.records);
+        let sent: BTreeMap<u64, i64> = records(sender)
+            .filter_map(|(_, record)| match record {
+                Record::Sent { topic: of, sequence, at, .. } if of == topic => Some((sequence, at)),
+                _ => None,
+            })
+            .collect();
+        let mut before = 0;
+        let mut recoveries = Vec::new();
+        for (_, record) in records(receiver) {
+            let Record::Got { topic: of, sequence, at, .. } = record else { continue };
+            if of != topic {
+                continue;
+            }
+            let latency = at - sent[&sequence];
+            // What one message held up comes in one go with it.
+            if latency > longest_delay_ns && at - before > 500_000 {
+                recoveries.push(latency);
+            }
+            before = at;
+        }
+        recoveries.sort_unstable();
+        recoveries
+    }
+
     pub(crate) fn directory(&self) -> &Path {
         self.directory.path()
     }
