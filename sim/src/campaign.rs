@@ -89,6 +89,7 @@ impl Summary {
             ("published", c.published),
             ("refused", c.refused),
             ("delivered", c.delivered),
+            ("sent_again", c.repeated),
             ("gaps", c.gaps),
             ("missing_in_gaps", c.missing),
         ] {

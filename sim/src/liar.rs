@@ -6,7 +6,7 @@
 use sinew_io::wire::envelope::encode;
 use sinew_io::wire::hello::{encode_challenge, encode_hello};
 use sinew_io::wire::report::{
-    Acknowledgement, Entry, Heartbeat, OUTCOMES_MAX, Outcomes, REPORT_SCHEMA, REPORTS,
+    Acknowledgement, Entry, Heartbeat, OUTCOMES_MAX, Outcomes, REPORTS, schema,
 };
 use sinew_io::wire::{
     BootId, Challenge, Class, Domain, EnvelopeFields, Epoch, FRAME_MAX, Hello, KeyId, LifeId,
@@ -222,7 +222,7 @@ impl Liar {
         let mut fields = self.fields(host, me, now, REPORTS);
         // Ahead of what its honest part sends, but within the window: both are heard.
         fields.sequence = Sequence::new(self.random.below(40_000));
-        fields.schema = SchemaId::of(REPORT_SCHEMA);
+        fields.schema = schema();
         fields.destination = KeyId::from_raw(H::key_id(to));
         Some(Lie { from: me, to, bytes: signed(host, &fields, &entry.to_bytes())? })
     }

@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use sinew_rt::clock::Nanos;
 use sinew_sim::campaign::{self, Campaign, run_one};
+use sinew_sim::checker::Rule;
 use sinew_sim::fault::FaultKind;
 use sinew_sim::host::Host;
 use sinew_sim::host::real::Real;
@@ -104,9 +105,16 @@ struct Run {
     /// Publishes only these topics.
     #[arg(long, value_delimiter = ',', value_name = "N,…")]
     only_topics: Option<Vec<u8>>,
+    /// Looks away from these promises, to find breaches of others.
+    #[arg(long, value_delimiter = ',', value_name = "PROMISE,…", value_parser = promise)]
+    tolerate: Vec<Rule>,
     /// Begins the healing earlier.
     #[arg(long, value_name = "NS")]
     healed_at_ns: Option<i64>,
+}
+
+fn promise(name: &str) -> Result<Rule, String> {
+    Rule::from_name(name).ok_or_else(|| format!("`{name}` is no promise: see `sinew-sim list`"))
 }
 
 fn main() -> ExitCode {
@@ -160,7 +168,9 @@ fn campaign(options: &Run) -> Result<Campaign, Failure> {
     };
     if seconds < sinew_sim::plan::SECONDS_MIN {
         let least = sinew_sim::plan::SECONDS_MIN;
-        return Err(Failure::Usage(format!("{seconds} seconds; at least {least} are needed to heal and settle")));
+        return Err(Failure::Usage(format!(
+            "{seconds} seconds; at least {least} are needed to heal and settle"
+        )));
     }
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     Ok(Campaign {
@@ -174,9 +184,14 @@ fn campaign(options: &Run) -> Result<Campaign, Failure> {
         },
         cut: Cut {
             absent: options.without_nodes.clone(),
-            faults: if options.without_faults { Some(Vec::new()) } else { options.only_faults.clone() },
+            faults: if options.without_faults {
+                Some(Vec::new())
+            } else {
+                options.only_faults.clone()
+            },
             topics: options.only_topics.clone(),
             healed: options.healed_at_ns.map(Nanos::new),
+            tolerated: options.tolerate.clone(),
         },
         plant: options.plant.clone(),
         jobs: if options.jobs == 0 { cores() } else { options.jobs },
@@ -197,7 +212,9 @@ fn run(options: &Run) -> Result<bool, Failure> {
         good &= again(&stop)?;
     }
     let bar = ProgressBar::new(campaign.seeds);
-    if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} seeds {elapsed} (left {eta}) {msg}") {
+    if let Ok(style) =
+        ProgressStyle::with_template("{bar:30} {pos}/{len} seeds {elapsed} (left {eta}) {msg}")
+    {
         bar.set_style(style);
     }
     let failures = AtomicU64::new(0);
@@ -219,7 +236,8 @@ fn run(options: &Run) -> Result<bool, Failure> {
         false => print!("{}", report.text()),
     }
     if let Some(path) = &options.json {
-        let json = serde_json::to_string_pretty(&report).map_err(|error| Failure::Machine(error.to_string()))?;
+        let json = serde_json::to_string_pretty(&report)
+            .map_err(|error| Failure::Machine(error.to_string()))?;
         match to_stdout {
             true => println!("{json}"),
             false => write(path, &json)?,

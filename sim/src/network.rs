@@ -139,6 +139,7 @@ impl Network {
         self.healed = healed;
         for (place, link) in self.links.iter_mut().enumerate() {
             let (from, to) = ((place / self.nodes) as u16, (place % self.nodes) as u16);
+            let before = link.now.rate;
             link.fair(healed);
             for fault in active.clone().filter(|fault| fault.kind.is_of_link()) {
                 let forward = fault.node == from && fault.other.is_none_or(|other| other == to);
@@ -146,6 +147,11 @@ impl Network {
                 if forward || (back && fault.kind == FaultKind::Partition) {
                     link.suffer(fault);
                 }
+            }
+            if link.now.rate > before {
+                // As if the route had changed: what waits before the narrow link comes when it comes, and
+                // what is sent from now on overtakes it.
+                (link.busy_until, link.last_arrival) = (Nanos::MIN, Nanos::MIN);
             }
         }
     }

@@ -143,6 +143,11 @@ impl Report {
         let _ = writeln!(text, "network   {}", line(&self.network));
         let _ = writeln!(text, "faults    {}", line(&self.faults));
         let _ = writeln!(text, "trace     {}", self.trace);
+        let outcomes: Vec<_> =
+            self.branches.iter().filter(|(name, _)| name.starts_with("outcome/")).collect();
+        let outcomes: Vec<_> =
+            outcomes.iter().map(|(name, count)| format!("{} {count}", &name[8..])).collect();
+        let _ = writeln!(text, "commands  {}", outcomes.join(" · "));
         if !self.never_reached.is_empty() {
             let _ = writeln!(text, "never reached: {}", self.never_reached.join(", "));
         }
@@ -197,6 +202,10 @@ pub fn command(campaign: &Campaign, cut: &Cut, seed: u64) -> String {
     }
     if let Some(topics) = &cut.topics {
         let _ = write!(command, " --only-topics {}", list(&mut topics.iter().map(u8::to_string)));
+    }
+    if !cut.tolerated.is_empty() {
+        let names: Vec<_> = cut.tolerated.iter().map(|rule| rule.as_str()).collect();
+        let _ = write!(command, " --tolerate {}", names.join(","));
     }
     if let Some(healed) = cut.healed {
         let _ = write!(command, " --healed-at-ns {}", healed.as_nanos());

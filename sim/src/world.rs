@@ -34,7 +34,7 @@ const FLOOD_PERIOD: Nanos = Nanos::from_millis(1);
 /// Frames of one turn of a flood: together ten times what a peer may send.
 const FLOOD_FRAMES: usize = 8;
 /// Bytes by which a node's memory may differ from what it was after its start.
-const MEMORY_SLACK: i64 = 4_096;
+const MEMORY_SLACK: i64 = 600_000;
 
 #[derive(Debug)]
 enum Event {
@@ -250,7 +250,7 @@ impl<'p, H: Host> World<'p, H> {
             machines,
             network: Network::new(plan.seed, plan.nodes),
             frames: Frames::default(),
-            checker: Checker::new(plan, H::key_id),
+            checker: Checker::new(plan, H::KNOWS_OUTCOMES, H::key_id),
             trace: TraceHash::default(),
             events: 0,
             active: Vec::new(),
@@ -329,7 +329,8 @@ impl<'p, H: Host> World<'p, H> {
             Event::Arrive { frame } => self.arrive(frame),
             Event::Wake { node } => {
                 // Only the wake that was asked for last counts.
-                if self.node(node).wake == self.now {
+                let now = self.now;
+                if self.node(node).wake == now {
                     self.node(node).wake = Nanos::MAX;
                     self.serve(node, true);
                 }
@@ -730,7 +731,9 @@ fn note(trace: &mut TraceHash, node: u16, heard: &Heard) {
         Heard::Gap { topic, from, epoch, first, last } => {
             [4 | u64::from(*from) << 8 | epoch << 32, u64::from(*topic), *first, *last]
         }
-        Heard::NewLife { topic, from, epoch } => [5, u64::from(*topic), u64::from(*from), *epoch],
+        Heard::NewLife { topic, from, epoch, first } => {
+            [5 | u64::from(*topic) << 8, u64::from(*from), *epoch, *first]
+        }
         Heard::Outcome { topic, sequence, outcome } => {
             let number = match outcome {
                 crate::host::Outcome::Accepted => 0,

@@ -20,6 +20,7 @@ mod tests;
 use sinew_rt::clock::Nanos;
 
 use super::window::JUMP_MAX;
+use crate::simulation::{Branch, Fault, planted, reached};
 use crate::wire::report::{Acknowledgement, Entry, Heartbeat, Outcomes};
 use crate::wire::{Class, Epoch, Sequence};
 
@@ -123,7 +124,9 @@ impl<T> Reader<T> {
         }
         let floor = next - 1;
         self.epoch = epoch;
-        self.buffer.restart(floor);
+        if !planted(Fault::ReaderKeepsOldLife) {
+            self.buffer.restart(floor);
+        }
         self.holes.restart(floor);
         if let Some(decisions) = &mut self.decisions {
             decisions.restart(floor);
@@ -138,6 +141,7 @@ impl<T> Reader<T> {
     }
 
     /// The life of the writer that everything here is about.
+    #[cfg(test)]
     #[must_use]
     pub(crate) const fn epoch(&self) -> Epoch {
         self.epoch
@@ -169,19 +173,26 @@ impl<T> Reader<T> {
                 if self.echo.is_none_or(|newest| newest.sequence < sequence) {
                     self.echo = Some(Echo { sequence, sent_at_raw, received_at: now });
                 }
+                if matches!(accepted, Accepted::Held) {
+                    reached(Branch::HeldBehindHole);
+                }
                 self.end_waits |= on_the_wire(self.buffer.held()) != 0;
                 self.holes.fruit();
                 self.acknowledging.message(now);
                 self.see_missing(now);
             }
-            Accepted::Duplicate(_) => self.acknowledging.duplicate(now),
-            Accepted::Beyond(_) => {}
+            Accepted::Duplicate(_) => {
+                reached(Branch::DuplicateInReader);
+                self.acknowledging.duplicate(now);
+            }
+            Accepted::Beyond(_) => reached(Branch::BeyondBuffer),
         }
         accepted
     }
 
     /// An authenticated message came again and was not passed on: an acknowledgement becomes due, at
     /// most one in a millisecond, because the writer seems to have missed the last one.
+    #[cfg(test)]
     pub(crate) fn duplicate(&mut self, now: Nanos) {
         if self.epoch != Epoch::NONE {
             self.acknowledging.duplicate(now);
@@ -205,6 +216,10 @@ impl<T> Reader<T> {
             None => {
                 let last = self.gap_end(now);
                 let first = floor.checked_add(1).filter(|first| *first <= last)?;
+                reached(match self.buffer.held() {
+                    0 => Branch::GapGivenUp,
+                    _ => Branch::GapWhileHolding,
+                });
                 self.buffer.skip_to(last);
                 if let Some(decisions) = &mut self.decisions {
                     decisions.gap(first, last);
@@ -253,7 +268,14 @@ impl<T> Reader<T> {
         let (first, last) = (heartbeat.first.get(), heartbeat.last.get());
         let before = first.checked_sub(1).filter(|before| *before <= last);
         if before.is_none_or(|before| before > self.known_lost().saturating_add(JUMP_MAX)) {
+            reached(Branch::HeartbeatRefused);
             return Err(Mismatch::Range { first, last });
+        }
+        if planted(Fault::HeartbeatIgnored) {
+            return Ok(());
+        }
+        if last > self.last.max(self.buffer.highest()) {
+            reached(Branch::TailMissing);
         }
         self.first = self.first.max(first);
         self.last = self.last.max(last);
@@ -261,6 +283,7 @@ impl<T> Reader<T> {
         if let Some(unresolved) = heartbeat.unresolved
             && let Some(decisions) = &mut self.decisions
         {
+            reached(Branch::OutcomesAsked);
             decisions.asked(unresolved.get(), now);
         }
         Ok(())
@@ -269,7 +292,9 @@ impl<T> Reader<T> {
     /// The outcome of a command that [`Self::next`] gave in the present life: a code of the wire. The
     /// first decision stands; about anything but the last 256 commands it comes too late.
     pub(crate) fn decide(&mut self, sequence: Sequence, code: u8) {
-        if let Some(decisions) = &mut self.decisions {
+        if let Some(decisions) = &mut self.decisions
+            && !planted(Fault::OutcomeLost)
+        {
             decisions.decide(sequence.get(), code);
         }
     }
@@ -289,10 +314,17 @@ impl<T> Reader<T> {
         }
         let unlocked = self.open(now);
         let wanted = asks || unlocked;
+        if asks {
+            reached(Branch::HoleAskedFor);
+        }
         let (floor, held) = (self.buffer.floor(), self.buffer.held());
         let held = match wanted {
             true => self.holes.ask(floor, held, self.known_lost(), now),
             false => on_the_wire(held),
+        };
+        let (floor, held) = match planted(Fault::AcknowledgedUnheard) {
+            true => (self.buffer.highest(), 0),
+            false => (floor, held),
         };
         self.acknowledging.sent(now);
         let echo = self.echo.and_then(|echo| {
@@ -304,7 +336,7 @@ impl<T> Reader<T> {
             schema: self.spec.schema,
             class: self.spec.class,
             epoch: self.epoch,
-            floor: self.floor(),
+            floor: Sequence::new(floor),
             held,
             limit: Sequence::new(self.limit),
             wanted,
@@ -392,6 +424,7 @@ impl<T> Reader<T> {
 
     fn outcomes(&mut self) -> Option<Outcomes> {
         let (base, count, codes) = self.decisions.as_mut()?.take()?;
+        reached(Branch::OutcomesReported);
         let (topic, epoch) = (self.spec.topic, self.epoch);
         Some(Outcomes { topic, epoch, base: Sequence::new(base), count, codes })
     }

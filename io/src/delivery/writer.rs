@@ -13,6 +13,7 @@ mod commands;
 mod events;
 mod matched;
 mod patience;
+mod resend;
 mod ring;
 mod round_trip;
 mod share;
@@ -23,6 +24,7 @@ pub(crate) use events::{Mismatch, WriterEvent};
 
 use crate::delivery::Outcome;
 use crate::security::PeerIndex;
+use crate::simulation::{Branch, Fault, planted, reached};
 use crate::wire::report::{Acknowledgement, Heartbeat, Outcomes};
 use crate::wire::{Class, Epoch, SchemaId, Sequence, TopicId};
 use commands::Commands;
@@ -30,7 +32,7 @@ use events::Events;
 use matched::{REACH, Reader};
 use patience::Patience;
 use ring::Ring;
-use share::{READER_FLOOR_BYTES, Share};
+use share::Share;
 use sinew_rt::clock::Nanos;
 
 /// The most slots of a retransmit ring.
@@ -132,8 +134,9 @@ impl Writer {
         self.events.lost()
     }
 
-    /// Whether the next message may be sent; if not, the publisher would block. A reader that is
-    /// silent makes it `false` for no longer than `linger`.
+    /// Whether the next message, which waits, may be sent; if not, the publisher would block. A reader
+    /// that is silent makes it `false` for no longer than `linger`, or than its patience if another
+    /// could go on.
     pub(crate) fn room(&mut self, now: Nanos) -> bool {
         self.attend(now);
         let next = self.ring.next();
@@ -142,22 +145,34 @@ impl Writer {
         }
         let overwritten = self.ring.overwritten_next().filter(|old| !self.is_expired(*old, now));
         let binds = |reader: &Reader| {
-            let over_its_room = next > reader.limit();
+            let over_its_room = next > reader.limit() && !planted(Fault::LimitIgnored);
             let holds = |old: u64| old >= reader.lacks() && !reader.has(old);
-            over_its_room || overwritten.is_some_and(holds)
+            let held = overwritten.is_some_and(holds) && !planted(Fault::RingOverwritten);
+            if over_its_room {
+                reached(Branch::WriterWithoutRoom);
+            }
+            if held {
+                reached(Branch::WriterRingHeld);
+            }
+            over_its_room || held
         };
         if self.is_held_up(binds, now) {
             return false;
         }
         // As many commands as can wait for a word do; each of them gets one, or its time is over.
-        self.matched == 0 || !self.commands.as_ref().is_some_and(Commands::is_full)
+        let full = self.matched > 0 && self.commands.as_ref().is_some_and(Commands::is_full);
+        if full {
+            reached(Branch::CommandsFull);
+        }
+        !full
     }
 
     /// Whether readers that bind hold the publisher up. All together they do; one of several only as
     /// long as its patience lasts, and then it is lagging.
     fn is_held_up(&mut self, binds: impl Fn(&Reader) -> bool, now: Nanos) -> bool {
         self.held_until = None;
-        let waited_for = |reader: &Reader| reader.matched && !reader.lagging;
+        let waits = planted(Fault::LaggingReaderHoldsRing);
+        let waited_for = |reader: &Reader| reader.matched && (waits || !reader.lagging);
         let others = self.readers.iter().any(|reader| waited_for(reader) && !binds(reader));
         let mut held_up = false;
         for reader in self.readers.iter_mut().filter(|reader| waited_for(reader)) {
@@ -165,11 +180,12 @@ impl Writer {
                 reader.patience.lets_go(now);
             } else if !others {
                 held_up = true;
-            } else if reader.patience.holds(self.spec.patience, now) {
+            } else if reader.patience.holds(self.spec.patience, now) || waits {
                 held_up = true;
                 self.held_until =
                     [self.held_until, reader.patience.until()].into_iter().flatten().min();
             } else {
+                reached(Branch::PatienceSpent);
                 reader.patience.lets_go(now);
                 reader.lagging = true;
                 reader.heartbeat_at = reader.heartbeat_at.min(now);
@@ -217,7 +233,9 @@ impl Writer {
     ) -> Result<(), Mismatch> {
         self.attend(now);
         let Some(reader) = self.readers.get_mut(peer.get()) else { return Ok(()) };
-        if entry.topic != self.spec.topic || entry.epoch != own_epoch {
+        let of_this_life = entry.epoch == own_epoch || planted(Fault::AcknowledgementOfAnyLife);
+        if entry.topic != self.spec.topic || !of_this_life {
+            reached(Branch::AcknowledgementOfOldLife);
             self.refused += 1;
             return Ok(());
         }
@@ -231,11 +249,13 @@ impl Writer {
                 their_class: entry.class,
             };
             if !std::mem::replace(&mut reader.mismatch_told, true) {
+                reached(Branch::ReaderMismatched);
                 self.events.push(WriterEvent::Mismatch(mismatch));
             }
             return Err(mismatch);
         }
         if !claims_only_what_was_sent(entry, self.ring.last()) {
+            reached(Branch::AcknowledgementOverclaims);
             self.refused += 1;
             return Ok(());
         }
@@ -244,6 +264,7 @@ impl Writer {
             reader.join(floor, self.ring.next(), now);
             reader.patience = Patience::full(self.spec.patience, now);
             self.matched += 1;
+            reached(Branch::ReaderMatched);
             self.events.push(WriterEvent::Matched { peer });
             // What left the ring before it came is lost to it, and it holds up nobody with that.
             let oldest = self.ring.oldest();
@@ -269,6 +290,9 @@ impl Writer {
             reader.probe_at = (!complete && self.matched <= PROBED_READERS_MAX)
                 .then(|| now + reader.trip.timeout(0));
             if floor >= reader.given_up && floor.saturating_add(1) >= self.ring.oldest() {
+                if reader.lagging {
+                    reached(Branch::ReaderCaughtUp);
+                }
                 reader.lagging = false;
             }
         }
@@ -313,37 +337,9 @@ impl Writer {
 
     /// The peer began a new life: it is unmatched until it acknowledges again.
     pub(crate) fn reader_restarted(&mut self, peer: PeerIndex) {
-        self.unmatch(peer.get());
-    }
-
-    /// The next message that is to be sent again, to whom; call it until `None`, or until the poll has
-    /// done enough. What it gives counts as sent at `now`.
-    pub(crate) fn resend(&mut self, now: Nanos) -> Option<(PeerIndex, Sequence, &[u8])> {
-        self.attend(now);
-        self.blocked_until = None;
-        let count = self.readers.len();
-        for n in 0..count {
-            let place = (self.turn + n) % count;
-            let Some((sequence, unasked)) = self.candidate(place, now) else { continue };
-            let bytes = self.ring.frame(sequence).map_or(0, <[u8]>::len) as u64;
-            if !self.admits(place, bytes, now) {
-                continue;
-            }
-            let copies = self.share.is_ample(now);
-            let reader = &mut self.readers[place];
-            if unasked {
-                reader.probes = reader.probes.saturating_add(1);
-            }
-            // Whatever was sent, the reader now has something to acknowledge.
-            reader.probe_at = reader.probe_at.map(|_| now + reader.trip.timeout(reader.probes));
-            reader.resent(sequence, bytes, copies, now);
-            self.share.resent(bytes, now);
-            self.ring.note_resent(sequence);
-            self.turn = (place + 1) % count;
-            let peer = PeerIndex::new(u16::try_from(place).ok()?);
-            return Some((peer, Sequence::new(sequence), self.ring.frame(sequence)?));
+        if !planted(Fault::RestartedReaderKept) {
+            self.unmatch(peer.get());
         }
-        None
     }
 
     /// The next heartbeat that is due, and to whom.
@@ -408,6 +404,7 @@ impl Writer {
     /// Ends what has ended: leases, lingering, the wait for a word on commands.
     fn attend(&mut self, now: Nanos) {
         self.now = self.now.max(now);
+        self.held_until = self.held_until.filter(|until| *until > now);
         if now < self.attend_at {
             return;
         }
@@ -456,6 +453,7 @@ impl Writer {
         let soon = self.now.max(reader.heartbeat_sent + self.spec.heartbeat / 8);
         reader.heartbeat_at = reader.heartbeat_at.min(soon);
         reader.lagging = true;
+        reached(Branch::ReaderLagging);
         let peer = PeerIndex::new(place as u16);
         let (first, last) = (Sequence::new(first), Sequence::new(until));
         self.events.push(WriterEvent::Lagging { peer, first, last });
@@ -469,6 +467,7 @@ impl Writer {
         reader.asked = 0;
         reader.probe_at = None;
         self.matched -= 1;
+        reached(Branch::ReaderLost);
         self.events.push(WriterEvent::Lost { peer: PeerIndex::new(place as u16) });
         if let Some(commands) = &mut self.commands {
             commands.doubt_all();
@@ -480,68 +479,16 @@ impl Writer {
 
     /// The lowest sequence that can still be sent again to this reader; `last + 1`: none.
     fn first_for(&self, place: usize, now: Nanos) -> u64 {
-        let expired = self.spec.lifespan.map_or(0, |lifespan| self.ring.sent_until(now - lifespan));
+        let lifespan = self.spec.lifespan.filter(|_| !planted(Fault::ResendAfterExpiry));
+        let expired = lifespan.map_or(0, |lifespan| self.ring.sent_until(now - lifespan));
         let given_up = self.readers[place].given_up.max(expired).saturating_add(1);
         given_up.max(self.ring.oldest()).min(self.ring.next())
     }
 
     fn is_expired(&self, sequence: u64, now: Nanos) -> bool {
         let age = self.ring.sent_at(sequence).map(|sent_at| now - sent_at);
-        matches!((age, self.spec.lifespan), (Some(age), Some(lifespan)) if age >= lifespan)
-    }
-
-    /// What this reader should get next, and whether it did not ask for it.
-    fn candidate(&mut self, place: usize, now: Nanos) -> Option<(u64, bool)> {
-        let reader = &mut self.readers[place];
-        if reader.matched {
-            reader.repeat(now);
-        }
-        let probing = reader.probe_at.is_some_and(|at| at <= now);
-        if !reader.matched || (reader.asked == 0 && !probing) {
-            return None;
-        }
-        let first = self.first_for(place, now);
-        while let Some(sequence) = self.readers[place].next_asked(first) {
-            if self.can_be_sent(sequence, now) {
-                return Some((sequence, false));
-            }
-            self.readers[place].withdraw(sequence);
-        }
-        if !probing {
-            return None;
-        }
-        let reader = &mut self.readers[place];
-        let last = self.ring.last();
-        let lowest = reader.lacks().max(first);
-        // Beyond its reach the reader would throw the last one away.
-        let probe = match last.saturating_sub(reader.floor) <= REACH && !reader.has(last) {
-            true => last.max(first),
-            false => lowest,
-        };
-        if probe > last || !self.can_be_sent(probe, now) {
-            self.readers[place].probe_at = None;
-            return None;
-        }
-        Some((probe, true))
-    }
-
-    fn can_be_sent(&self, sequence: u64, now: Nanos) -> bool {
-        self.ring.frame(sequence).is_some() && !self.is_expired(sequence, now)
-    }
-
-    /// Whether the share of all, and this reader's part of it, has room for so many bytes.
-    fn admits(&mut self, place: usize, bytes: u64, now: Nanos) -> bool {
-        let part = self.share.allowed(now) / self.matched.max(1) as u64;
-        let resent = &mut self.readers[place].resent;
-        let until = if resent.bytes(now).saturating_add(bytes) > part.max(READER_FLOOR_BYTES) {
-            resent.rolls_at()
-        } else if !self.share.admits(bytes, now) {
-            self.share.rolls_at()
-        } else {
-            return true;
-        };
-        self.blocked_until = Some(self.blocked_until.map_or(until, |other| other.min(until)));
-        false
+        let lifespan = self.spec.lifespan.filter(|_| !planted(Fault::ResendAfterExpiry));
+        matches!((age, lifespan), (Some(age), Some(lifespan)) if age >= lifespan)
     }
 }
 

@@ -142,7 +142,7 @@ fn panel(builder: &NodeBuilder) -> Result<Panel, NodeError> {
     spec.probes = (4 + builder.stages.len()) as u32 + LOOP_PROBES * loops;
     spec.histograms = 2 * spec.probes + topics as u32 + LOOP_HISTOGRAMS * loops;
     let reliable = builder.config.topics.iter().filter(|topic| topic.class.is_reliable()).count();
-    spec.values = (sources * (reasons + 5) + 5 * topics + 7 * reliable + 64) as u32;
+    spec.values = (sources * (reasons + 5) + 5 * topics + 8 * reliable + 64) as u32;
     Ok(Panel::create(&spec)?)
 }
 

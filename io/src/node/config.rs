@@ -132,7 +132,7 @@ pub struct Reliability {
     /// is behind by more gets a gap, and no longer holds up the others.
     pub linger: Nanos,
     /// Of several receivers, for how long one that has no room or lacks what the sender would have to
-    /// forget may hold up the others; it earns this time back at a two-hundredth. Then the others go
+    /// forget may hold up the others; it earns a millisecond of it back each second. Then the others go
     /// on, and it gets a gap. A lone receiver is waited for as long as `linger`.
     pub patience: Nanos,
     /// How long a receiver waits for a message that others have overtaken before it asks for it: the

@@ -67,7 +67,18 @@ pub(super) fn subscriptions(
         let mut dedup = Dedup::Window;
         match sink {
             Subscriber::Plain(sink) => {
-                all.routes.push(Route { topic, schema, sink, delivered, foreign_schema, age });
+                let only_newest = matches!(class, TopicClass::Control | TopicClass::EStop);
+                let newest = vec![(Epoch::NONE, Sequence::default()); config.peers.len()];
+                let newest = only_newest.then(|| newest.into());
+                all.routes.push(Route {
+                    topic,
+                    schema,
+                    newest,
+                    sink,
+                    delivered,
+                    foreign_schema,
+                    age,
+                });
             }
             Subscriber::Ordered(sink) => {
                 let schema = schema.unwrap_or_default();
@@ -267,6 +278,7 @@ pub(super) fn publications(
             open: trust == Trust::Open,
             outcomes,
             resent: panel.counter(&format!("resent/{name}"))?,
+            events_lost: panel.gauge(&format!("events_lost/{name}"))?,
             refused: panel.gauge(&format!("refused/{name}"))?,
             outcomes_lost: panel.counter(&format!("outcomes_lost/{name}"))?,
             readers: panel.gauge(&format!("readers/{name}"))?,

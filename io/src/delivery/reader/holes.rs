@@ -7,6 +7,7 @@
 use sinew_rt::clock::Nanos;
 
 use super::gap_buffer::{SLOTS, ones};
+use crate::simulation::{Fault, planted};
 
 /// Between two requests at least: a request costs a signature here and one there.
 pub(super) const ASK_SPACING: Nanos = Nanos::from_millis(1);
@@ -91,6 +92,10 @@ impl Holes {
     /// When to ask for something that is missing. `held`: bit `n` for `floor + 1 + n`; what is not
     /// held up to `lost` will never come.
     pub(super) fn ask_at(&self, floor: u64, held: u64, lost: u64) -> Option<Nanos> {
+        if planted(Fault::NakStorm) {
+            let missing = self.askable(floor, held, lost) != 0;
+            return missing.then(|| self.asked_at + ASK_SPACING / 20);
+        }
         let again = self.interval();
         bits(self.askable(floor, held, lost))
             .map(|bit| self.at(floor, bit))

@@ -5,6 +5,7 @@ use super::patience::Patience;
 use super::ring::Ring;
 use super::round_trip::RoundTrip;
 use super::share::SlidingSecond;
+use crate::simulation::{Branch, Fault, planted, reached};
 use crate::wire::report::Acknowledgement;
 use sinew_rt::clock::Nanos;
 
@@ -136,6 +137,7 @@ impl Reader {
         // Room only ever grows: a lower limit is an older one.
         self.limit = self.limit.max(entry.limit.get());
         if floor < self.floor {
+            reached(Branch::AcknowledgementOvertaken);
             return None;
         }
         let before = (self.floor, self.held);
@@ -170,6 +172,9 @@ impl Reader {
     /// for once needs no further asking: that it is still missing is enough, so that a lost
     /// acknowledgement costs no round.
     pub(super) fn ask(&mut self, entry: &Acknowledgement, ring: &Ring, now: Nanos) {
+        if planted(Fault::ResendNever) {
+            return;
+        }
         let spacing = self.trip.spacing();
         let sent = ring.last().saturating_sub(self.floor).min(REACH);
         let below = |count: u64| if count >= 64 { !0 } else { (1 << count) - 1 };

@@ -51,6 +51,7 @@ impl RoundTrip {
         self.held_back = (self.held_back * 15 / 16).max(held.min(HELD_BACK_MAX));
     }
 
+    #[cfg(test)]
     pub(super) fn smoothed(&self) -> Option<Nanos> {
         self.smoothed
     }

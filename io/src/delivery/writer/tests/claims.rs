@@ -444,3 +444,60 @@ fn no_more_commands_go_out_than_can_wait_for_a_word() {
         events(&mut writer).iter().filter(|e| matches!(e, WriterEvent::Resolved { .. })).count();
     assert_eq!(told, 1_025);
 }
+
+/// A writer with two readers and 20 ms of patience, after which reader 1 has room for 4 only.
+fn with_a_slow_reader() -> Writer {
+    let mut writer = matched(WriterSpec { patience: ms(20), ..spec() });
+    tell(&mut writer, 1, &Acknowledgement { limit: Sequence::new(4), ..acknowledgement(0) }, NOW);
+    send(&mut writer, 4, NOW);
+    tell(&mut writer, 0, &acknowledgement(4), NOW);
+    writer
+}
+
+#[test]
+fn one_slow_reader_of_two_holds_the_other_up_for_its_patience_and_no_longer() {
+    let mut writer = with_a_slow_reader();
+    assert!(!writer.room(NOW));
+    assert!(writer.next_deadline().is_some_and(|at| at <= NOW + ms(20)));
+    assert!(!writer.room(NOW + ms(19)));
+    let later = NOW + ms(20);
+    assert!(writer.room(later));
+    send(&mut writer, 4, later);
+    let told = heartbeats(&mut writer, later + ms(80));
+    assert!(told.iter().any(|(reader, ..)| *reader == 1), "it hears what it lacks: {told:?}");
+}
+
+#[test]
+fn a_slow_reader_that_used_its_patience_up_holds_nobody_up_any_more() {
+    let mut writer = with_a_slow_reader();
+    let mut now = NOW;
+    assert!(!writer.room(now));
+    now += ms(20);
+    assert!(writer.room(now));
+    for n in 5..100 {
+        send(&mut writer, 1, now);
+        tell(&mut writer, 0, &acknowledgement(n), now);
+        let slow = Acknowledgement { limit: Sequence::new(n), ..acknowledgement(4.max(n - 5)) };
+        tell(&mut writer, 1, &slow, now);
+        assert!(writer.room(now), "held up at {n}");
+    }
+}
+
+#[test]
+fn when_nobody_can_go_on_the_publisher_waits_however_long() {
+    let mut writer = with_a_slow_reader();
+    let full = Acknowledgement { limit: Sequence::new(4), ..acknowledgement(4) };
+    // The other is full as well, from the start.
+    let mut alone = Writer::new(WriterSpec { patience: ms(20), ..spec() }, NOW);
+    for reader in [0, 1] {
+        tell(&mut alone, reader, &Acknowledgement { floor: Sequence::new(0), ..full }, NOW);
+    }
+    send(&mut alone, 4, NOW);
+    for after in [0, 20, 500] {
+        for reader in [0, 1] {
+            tell(&mut alone, reader, &full, NOW + ms(after));
+        }
+        assert!(!alone.room(NOW + ms(after)));
+    }
+    assert!(!writer.room(NOW), "the first has room, and the second its patience");
+}
