@@ -9,15 +9,13 @@ use crate::Failure;
 use crate::child::Running;
 use crate::figures::Quantiles;
 
-/// Figures of the report: messages delivered per second.
-const BEST_EFFORT: &str = "messages delivered per second: best effort";
-const BEST_EFFORT_AGAIN: &str = "messages delivered per second: best effort again";
-const RELIABLE: &str = "messages delivered per second: reliable, in order";
-/// The comparison of the report that has the latency of ends that sleep, as Zenoh's do.
-const LATENCY: &str = "parked, paced: reliable, in order";
+/// The comparison of the report that has the throughput.
+const THROUGHPUT: &str = "spinning, saturated: time per delivered message";
+/// The one that has the latency of ends that sleep, as Zenoh's do.
+const LATENCY: &str = "parked, paced: one way";
 
-/// What the report measures in the time that it is given, of which each has its share: best effort twice
-/// and reliable, saturated, spinning and parked.
+/// What shares the time of a run: best effort twice and reliable; saturated, paced and parked, paced and
+/// spinning.
 const PARTS: u32 = 9;
 /// How much longer than asked for a run may take.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -89,7 +87,6 @@ struct Document {
     not_real_time: Vec<String>,
     interrupted: bool,
     compared: Vec<Compared>,
-    figures: Vec<Figure>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -107,13 +104,21 @@ struct Compared {
 
 #[derive(Debug, Deserialize)]
 struct Side {
-    pooled: Quantiles,
+    pooled: Pooled,
 }
 
 #[derive(Debug, Deserialize)]
-struct Figure {
-    name: String,
-    value: f64,
+struct Pooled {
+    /// Per operation, pauses of the host included.
+    mean_ns: f64,
+    #[serde(flatten)]
+    quantiles: Quantiles,
+}
+
+impl Side {
+    fn per_s(&self) -> f64 {
+        1e9 / self.pooled.mean_ns
+    }
 }
 
 fn read(json: &str) -> Result<Ours, String> {
@@ -121,19 +126,18 @@ fn read(json: &str) -> Result<Ours, String> {
     if document.version != 1 || document.interrupted {
         return Err("the report is of another version, or was cut short".to_owned());
     }
-    let figure = |name: &str| {
-        let found = document.figures.iter().find(|figure| figure.name == name);
-        found.map(|figure| figure.value).ok_or(format!("the report has no figure `{name}`"))
+    let compared = |name: &str| {
+        let found = document.compared.iter().find(|compared| compared.name == name);
+        found.ok_or(format!("the report has no comparison `{name}`"))
     };
-    let compared = document.compared.iter().find(|compared| compared.name == LATENCY);
-    let compared = compared.ok_or(format!("the report has no comparison `{LATENCY}`"))?;
+    let (throughput, latency) = (compared(THROUGHPUT)?, compared(LATENCY)?);
     Ok(Ours {
-        best_effort_per_s: figure(BEST_EFFORT)?,
-        best_effort_again_per_s: figure(BEST_EFFORT_AGAIN)?,
-        reliable_per_s: figure(RELIABLE)?,
-        best_effort: compared.base.pooled,
-        best_effort_again: compared.control.pooled,
-        reliable: compared.subject.pooled,
+        best_effort_per_s: throughput.base.per_s(),
+        best_effort_again_per_s: throughput.control.per_s(),
+        reliable_per_s: throughput.subject.per_s(),
+        best_effort: latency.base.pooled.quantiles,
+        best_effort_again: latency.control.pooled.quantiles,
+        reliable: latency.subject.pooled.quantiles,
         build: document.program.build,
         not_real_time: document.not_real_time,
     })
@@ -144,33 +148,32 @@ mod tests {
     use super::*;
 
     fn report(rename: &str) -> String {
-        let side = |p99: u32| {
+        let side = |mean: f64, p99: u32| {
             serde_json::json!({ "name": "side", "pooled": { "count": 5, "p50_ns": 1.5, "p99_ns": p99,
-                "p999_ns": 3.0, "max_ns": 4.0, "mean_ns": 0.0 } })
+                "p999_ns": 3.0, "max_ns": 4.0, "mean_ns": mean } })
         };
-        let figures = [(BEST_EFFORT, 10.0), (BEST_EFFORT_AGAIN, 11.0), (RELIABLE, 9.0)];
-        let figures = figures.map(|(name, value)| {
-            serde_json::json!({ "name": name, "value": value, "unit": "per second" })
-        });
+        let throughput = serde_json::json!({ "name": THROUGHPUT, "base": side(100.0, 0),
+            "subject": side(125.0, 0), "control": side(200.0, 0) });
+        let latency = serde_json::json!({ "name": LATENCY, "base": side(0.0, 20),
+            "subject": side(0.0, 21), "control": side(0.0, 22) });
         let whole = serde_json::json!({ "version": 1, "interrupted": false, "not_real_time": ["why"],
-            "program": { "version": "0.1.0", "build": "debug" }, "figures": figures, "host": {},
-            "compared": [{ "name": LATENCY, "base": side(20), "subject": side(21), "control": side(22) }]
-        });
+            "program": { "version": "0.1.0", "build": "debug" }, "host": {},
+            "compared": [latency, throughput] });
         whole.to_string().replacen(rename, "another", 1)
     }
 
     #[test]
     fn rates_and_latencies_are_found_by_their_names() {
         let ours = read(&report("nothing")).unwrap();
-        assert_eq!((ours.best_effort_per_s, ours.best_effort_again_per_s), (10.0, 11.0));
-        assert_eq!((ours.reliable_per_s, ours.build.as_str()), (9.0, "debug"));
+        assert_eq!((ours.best_effort_per_s, ours.best_effort_again_per_s), (1e7, 5e6));
+        assert_eq!((ours.reliable_per_s, ours.build.as_str()), (8e6, "debug"));
         let p99 = [ours.best_effort, ours.reliable, ours.best_effort_again].map(|side| side.p99_ns);
         assert_eq!(p99, [20.0, 21.0, 22.0]);
     }
 
     #[test]
     fn a_report_without_one_of_them_is_refused_by_name() {
-        for name in [BEST_EFFORT_AGAIN, RELIABLE, LATENCY] {
+        for name in [THROUGHPUT, LATENCY] {
             let refused = read(&report(name)).unwrap_err();
             assert!(refused.contains(name), "{refused}");
         }
