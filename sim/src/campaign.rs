@@ -89,6 +89,7 @@ impl Summary {
             ("published", c.published),
             ("refused", c.refused),
             ("delivered", c.delivered),
+            ("sent_again", c.repeated),
             ("gaps", c.gaps),
             ("missing_in_gaps", c.missing),
         ] {
@@ -110,7 +111,8 @@ impl Summary {
         for (kind, count) in FaultKind::ALL.iter().zip(outcome.faults) {
             *self.faults.entry(kind.as_str()).or_default() += count;
         }
-        let mut branch = |name: String, count: u64| *self.branches.entry(name).or_default() += count;
+        let mut branch =
+            |name: String, count: u64| *self.branches.entry(name).or_default() += count;
         for (reason, count) in DropReason::ALL.iter().zip(&outcome.drops) {
             branch(format!("drop/{}", reason.as_str()), *count);
         }
@@ -173,7 +175,9 @@ pub fn run<H: Host>(
         if H::prepare(campaign.plant.as_deref()).is_err() {
             return;
         }
-        while !stop.load(Ordering::Relaxed) && failures.load(Ordering::Relaxed) < FAILURES_MAX as u64 {
+        while !stop.load(Ordering::Relaxed)
+            && failures.load(Ordering::Relaxed) < FAILURES_MAX as u64
+        {
             let number = next.fetch_add(1, Ordering::Relaxed);
             if number >= campaign.seeds {
                 break;

@@ -6,12 +6,13 @@
 use std::fmt;
 
 use sinew_io::delivery::DropReason;
-use sinew_io::wire::{Envelope, FrameKind, RawFrame, TopicId};
+use sinew_io::wire::{Envelope, Frame, KeyId, TopicId, decode};
 use sinew_rt::clock::Nanos;
 use zerocopy::{FromBytes, IntoBytes};
 
+use crate::host::real::REJECTED_EVERY;
 use crate::host::{Address, Heard, Outcome, Payload, STRANGERS};
-use crate::plan::{HEALING, Kind, Plan, TOPICS};
+use crate::plan::{ESTOP_DEADLINE, HEALING, Kind, Plan, TOPICS};
 
 /// After the healing a living node must be heard by its peers at least this often.
 pub const UNHEARD_MAX: Nanos = Nanos::from_secs(3);
@@ -24,7 +25,6 @@ const fn tolerated(span: Nanos) -> Nanos {
 /// Numbers below this are remembered one by one.
 const SEEN_MAX: u64 = 1 << 26;
 const TOPIC_COUNT: usize = TOPICS.len();
-const PAYLOAD: usize = size_of::<Payload>();
 
 const _: () = assert!(UNHEARD_MAX.as_nanos() < HEALING.as_nanos());
 
@@ -136,6 +136,10 @@ struct Life {
     epoch: u64,
     /// By topic: when each message was published, the first first.
     published: [Vec<Nanos>; TOPIC_COUNT],
+    /// One bit for each command that has an outcome.
+    resolved: Vec<u64>,
+    /// Commands that have one.
+    resolved_count: u64,
 }
 
 /// What one node knows of one topic of one peer.
@@ -145,20 +149,18 @@ struct Ear {
     life: u32,
     /// Whether any life of it was heard.
     open: bool,
-    /// Messages that the sender had published when its life was announced.
-    announced: u64,
-    /// The next number that is due, 0 before the first.
+    /// The next number that is due, of reliable topics.
     expected: u64,
-    /// The newest value.
+    /// The newest value, or the first of a queue's messages.
     newest: u64,
     /// One bit for each message delivered.
     seen: Vec<u64>,
 }
 
 impl Ear {
-    fn begin(&mut self, life: u32, announced: u64) {
+    fn begin(&mut self, life: u32) {
         self.seen.clear();
-        (self.life, self.open, self.announced) = (life, true, announced);
+        (self.life, self.open) = (life, true);
         (self.expected, self.newest) = (0, 0);
     }
 
@@ -211,6 +213,12 @@ pub struct Checker {
     /// What arrived intact and has to be delivered before the node rests: receiver, sender, life, number.
     due: Vec<(u16, u32, u8, u64)>,
     key_of: Vec<u64>,
+    /// By sender, receiver, topic: the highest number that was on the wire in this life.
+    sent: Vec<[u64; TOPIC_COUNT]>,
+    /// Whether nodes tell what became of commands.
+    knows_outcomes: bool,
+    /// By node: whom it knows.
+    peers: Vec<Vec<u16>>,
     /// The counts.
     pub counts: CheckerCounts,
     violation: Option<Violation>,
@@ -219,7 +227,7 @@ pub struct Checker {
 impl Checker {
     /// The judge of the run that `plan` describes. `key_of` gives the key id of each node.
     #[must_use]
-    pub fn new(plan: &Plan, key_of: impl Fn(u16) -> u64) -> Self {
+    pub fn new(plan: &Plan, knows_outcomes: bool, key_of: impl Fn(u16) -> u64) -> Self {
         let n = plan.nodes;
         Self {
             seed: plan.seed,
@@ -236,6 +244,9 @@ impl Checker {
             accounts: Vec::new(),
             due: Vec::new(),
             key_of: (0..n as u16).map(key_of).collect(),
+            sent: vec![[0; TOPIC_COUNT]; n * n],
+            knows_outcomes,
+            peers: (0..n as u16).map(|node| plan.peers(node).collect()).collect(),
             counts: CheckerCounts::default(),
             violation: None,
         }
@@ -259,18 +270,26 @@ impl Checker {
         let n = usize::from(node);
         let last = self.lives[n].last().map_or(0, |life| life.epoch);
         if epoch <= last {
-            self.accuse(now, node, Rule::Epoch, || format!("epoch {epoch} begins after epoch {last}"));
+            self.accuse(now, node, Rule::Epoch, || {
+                format!("epoch {epoch} begins after epoch {last}")
+            });
         }
-        self.lives[n].push(Life { epoch, published: Default::default() });
+        self.lives[n].push(Life {
+            epoch,
+            published: Default::default(),
+            resolved: Vec::new(),
+            resolved_count: 0,
+        });
         self.up[n] = true;
         for sender in 0..self.nodes {
             for ear in &mut self.ears[n * self.nodes + sender] {
-                ear.begin(0, 0);
+                ear.begin(0);
                 ear.open = false;
             }
             self.heard_at[n * self.nodes + sender] = now;
         }
         self.blocked[n].fill(None);
+        self.sent[n * self.nodes..][..self.nodes].fill([0; TOPIC_COUNT]);
     }
 
     /// A node is killed.
@@ -334,7 +353,10 @@ impl Checker {
         let published = self.published_at(payload).filter(|_| expected == *payload);
         if published.is_none() {
             self.accuse(now, node, Rule::Forged, || {
-                format!("{} heard {payload:?}, which nobody published", TOPICS[usize::from(topic)].name)
+                format!(
+                    "{} heard {payload:?}, which nobody published",
+                    TOPICS[usize::from(topic)].name
+                )
             });
         }
         published
@@ -347,7 +369,9 @@ impl Checker {
             self.accuse(now, node, Rule::Late, || {
                 let Payload { node, life, number, .. } = payload;
                 let name = TOPICS[usize::from(topic)].name;
-                format!("{name} {number} of n{node} (life {life}) is {age} old, its lifespan {lifespan}")
+                format!(
+                    "{name} {number} of n{node} (life {life}) is {age} old, its lifespan {lifespan}"
+                )
             });
         }
     }
@@ -363,14 +387,18 @@ impl Checker {
             Heard::Gap { topic, from, epoch, first, last } => {
                 self.gap(now, node, topic, (from, epoch), (first, last));
             }
-            Heard::NewLife { topic, from, epoch } => self.new_life(now, node, topic, from, epoch),
+            Heard::NewLife { topic, from, epoch, first } => {
+                self.new_life(now, node, topic, (from, epoch), first);
+            }
             Heard::Outcome { topic, sequence, outcome } => {
                 self.outcome(now, node, topic, sequence, outcome);
             }
             Heard::Forbidden { payload } => {
-                self.accuse(now, node, Rule::Forbidden, || format!("{payload:?} on a closed topic"));
+                self.accuse(now, node, Rule::Forbidden, || {
+                    format!("{payload:?} on a closed topic")
+                });
             }
-            Heard::Well { .. } => {}
+            Heard::Well { topic, well } => self.well(now, node, topic, well),
         }
     }
 
@@ -388,7 +416,7 @@ impl Checker {
         let life = payload.life;
         let ear = self.ear(node, payload.node, topic);
         if !ear.open || life > ear.life {
-            ear.begin(life, 0);
+            ear.begin(life);
         }
         let known = ear.life;
         if life < known {
@@ -423,20 +451,34 @@ impl Checker {
         }
         let Some(published) = self.genuine(now, node, topic, payload) else { return };
         self.in_time(now, node, topic, payload, published);
-        if self.adopt(now, node, topic, payload)
-            && !self.ear(node, payload.node, topic).see(payload.number)
-        {
-            self.accuse(now, node, Rule::Duplicate, || format!("{payload:?} is delivered again"));
+        if self.adopt(now, node, topic, payload) {
+            let ear = self.ear(node, payload.node, topic);
+            if ear.newest == 0 {
+                ear.newest = payload.number;
+            }
+            if !ear.see(payload.number) {
+                self.accuse(now, node, Rule::Duplicate, || {
+                    format!("{payload:?} is delivered again")
+                });
+            }
         }
         self.hears(now, node, payload.node);
     }
 
-    fn new_life(&mut self, now: Nanos, node: u16, topic: u8, from: u16, epoch: u64) {
+    fn new_life(
+        &mut self,
+        now: Nanos,
+        node: u16,
+        topic: u8,
+        (from, epoch): (u16, u64),
+        first: u64,
+    ) {
         let Some(life) = self.life_of(from, epoch) else {
             let text = || format!("epoch {epoch} of n{from} never was");
             return self.accuse(now, node, Rule::Forged, text);
         };
-        let announced = self.count_of(from, life, topic);
+        let published = self.count_of(from, life, topic);
+        let liar = self.is_liar(from);
         let ear = self.ear(node, from, topic);
         if ear.open && life <= ear.life && ear.expected != 0 {
             let known = ear.life;
@@ -444,7 +486,15 @@ impl Checker {
                 format!("life {life} of n{from} is announced after life {known}")
             });
         }
-        ear.begin(life, announced);
+        ear.begin(life);
+        ear.expected = first;
+        if (first == 0 || first > published + 1) && !liar {
+            self.accuse(now, node, Rule::SilentLoss, || {
+                format!(
+                    "life {life} of n{from} is to begin at {first}, and {published} were published"
+                )
+            });
+        }
     }
 
     /// Whether the checker can hold the sender's word against what was published.
@@ -458,11 +508,14 @@ impl Checker {
             return false;
         };
         let ear = self.ear(node, from, topic);
-        if !ear.open || life > ear.life {
-            // Everything before could be lost unseen, so nothing is known to have been announced.
-            ear.begin(life, u64::MAX);
+        let (open, known) = (ear.open, ear.life);
+        if !open || life > known {
+            ear.begin(life);
+            self.accuse(now, node, Rule::Epoch, || {
+                format!("life {life} of n{from} was not announced")
+            });
+            return false;
         }
-        let known = ear.life;
         if life < known {
             self.accuse(now, node, Rule::Duplicate, || {
                 format!("life {life} of n{from} goes on after life {known} began")
@@ -493,19 +546,14 @@ impl Checker {
             }
             self.in_time(now, node, topic, payload, published);
         }
-        let liar = self.is_liar(from);
         let ear = self.ear(node, from, topic);
-        let (expected, announced) = (ear.expected, ear.announced);
+        let expected = ear.expected;
         let first_time = ear.see(sequence);
         ear.expected = sequence.saturating_add(1).max(expected);
         if !first_time {
-            self.accuse(now, node, Rule::Duplicate, || format!("{name} {sequence} of n{from} comes again"));
-        } else if expected == 0 {
-            if announced != u64::MAX && sequence > announced + 1 && !liar {
-                self.accuse(now, node, Rule::SilentLoss, || {
-                    format!("{name} of n{from} begins at {sequence}; announced after {announced}")
-                });
-            }
+            self.accuse(now, node, Rule::Duplicate, || {
+                format!("{name} {sequence} of n{from} comes again")
+            });
         } else if sequence < expected {
             self.accuse(now, node, Rule::Order, || {
                 format!("{name} {sequence} of n{from} after {}", expected - 1)
@@ -518,7 +566,14 @@ impl Checker {
         self.hears(now, node, from);
     }
 
-    fn gap(&mut self, now: Nanos, node: u16, topic: u8, (from, epoch): (u16, u64), (first, last): (u64, u64)) {
+    fn gap(
+        &mut self,
+        now: Nanos,
+        node: u16,
+        topic: u8,
+        (from, epoch): (u16, u64),
+        (first, last): (u64, u64),
+    ) {
         self.counts.gaps += 1;
         self.counts.missing += last.saturating_sub(first).saturating_add(1);
         if !self.enter(now, node, topic, from, epoch) {
@@ -529,19 +584,13 @@ impl Checker {
         let life = self.ear(node, from, topic).life;
         let published = self.count_of(from, life, topic);
         let ear = self.ear(node, from, topic);
-        let (expected, announced) = (ear.expected, ear.announced);
+        let expected = ear.expected;
         ear.expected = last.saturating_add(1).max(expected);
         let what = || format!("gap {first}..={last} of {name} of n{from}");
         if first > last || first == 0 {
             return self.accuse(now, node, Rule::FalseGap, || format!("{} is no range", what()));
         }
-        if expected == 0 {
-            if announced != u64::MAX && first > announced + 1 && !liar {
-                self.accuse(now, node, Rule::SilentLoss, || {
-                    format!("{} is the first word; announced after {announced}", what())
-                });
-            }
-        } else if first < expected {
+        if first < expected {
             self.accuse(now, node, Rule::FalseGap, || format!("{} after {}", what(), expected - 1));
         } else if first > expected {
             self.accuse(now, node, Rule::SilentLoss, || {
@@ -565,6 +614,22 @@ impl Checker {
         }
     }
 
+    /// "All is well" must have been said in time by one that the node knows.
+    fn well(&mut self, now: Nanos, node: u16, topic: u8, well: bool) {
+        if !well {
+            return;
+        }
+        let guardians = &self.peers[usize::from(node)];
+        let said = guardians.iter().flat_map(|peer| &self.lives[usize::from(*peer)]);
+        // Only the last lives of each can have said it lately, and the last word of each counts.
+        let last = said.filter_map(|life| life.published[usize::from(topic)].last().copied()).max();
+        if last.is_none_or(|last| now - last > tolerated(ESTOP_DEADLINE)) {
+            self.accuse(now, node, Rule::EStop, || {
+                format!("all is said to be well, and the last to say so did at {last:?}")
+            });
+        }
+    }
+
     fn outcome(&mut self, now: Nanos, node: u16, topic: u8, sequence: u64, outcome: Outcome) {
         let place = match outcome {
             Outcome::Accepted => 0,
@@ -576,10 +641,37 @@ impl Checker {
         self.counts.outcomes[place] += 1;
         let life = self.lives[usize::from(node)].len().saturating_sub(1) as u32;
         let published = self.count_of(node, life, topic);
+        let rejected = sequence % REJECTED_EVERY == 0;
+        let wrong = match outcome {
+            Outcome::Accepted => rejected,
+            Outcome::Rejected(reason) => !rejected || u64::from(reason) != sequence % 200,
+            _ => false,
+        };
+        let liar_may_have_said_it =
+            self.liar.is_some_and(|liar| self.peers[usize::from(node)].contains(&liar));
+        if wrong && !liar_may_have_said_it {
+            self.accuse(now, node, Rule::Outcome, || {
+                format!("command {sequence} is said to be {outcome:?}, which no program decided")
+            });
+        }
         if sequence == 0 || sequence > published {
             return self.accuse(now, node, Rule::Outcome, || {
                 format!("an outcome of command {sequence}, and {published} were sent")
             });
+        }
+        if let Some(own) = self.lives[usize::from(node)].last_mut() {
+            let (word, bit) = ((sequence / 64) as usize, 1 << (sequence % 64));
+            if own.resolved.len() <= word {
+                own.resolved.resize(word + 1, 0);
+            }
+            let again = own.resolved[word] & bit != 0;
+            own.resolved[word] |= bit;
+            own.resolved_count += 1;
+            if again {
+                self.accuse(now, node, Rule::Outcome, || {
+                    format!("a second outcome of command {sequence}: {outcome:?}")
+                });
+            }
         }
         let taken = |receiver: usize| {
             let ear = &self.ears[receiver * self.nodes + usize::from(node)][usize::from(topic)];
@@ -603,49 +695,64 @@ impl Checker {
         if to >= STRANGERS {
             self.owe(now, from, to, frame.len());
         }
-        let Ok(raw) = RawFrame::parse(frame) else {
-            return self.accuse(now, from, Rule::Wire, || "a frame that is none".to_owned());
-        };
-        let wrong_key = raw.header.sender().get() != self.key_of[usize::from(from)];
-        if raw.kind == FrameKind::Clear {
-            let Ok(envelope) = Envelope::parse(raw.body) else {
-                return self.accuse(now, from, Rule::Wire, || "an envelope that is none".to_owned());
-            };
-            self.envelope(now, from, &envelope);
+        match decode(frame) {
+            Err(error) => self.accuse(now, from, Rule::Wire, || format!("no frame: {error}")),
+            Ok(Frame::Handshake(handshake)) => self.sender(now, from, handshake.message.from()),
+            Ok(Frame::Clear(envelope)) => {
+                self.sender(now, from, envelope.header.source());
+                self.envelope(now, (from, to), &envelope);
+            }
         }
-        if wrong_key {
+    }
+
+    fn sender(&mut self, now: Nanos, from: u16, named: KeyId) {
+        if named.get() != self.key_of[usize::from(from)] {
             self.accuse(now, from, Rule::Wire, || "a frame in another name".to_owned());
         }
     }
 
-    fn envelope(&mut self, now: Nanos, from: u16, envelope: &Envelope<'_>) {
+    fn envelope(&mut self, now: Nanos, (from, to): (u16, Address), envelope: &Envelope<'_>) {
         let header = envelope.header;
         let Some(life) = self.lives[usize::from(from)].last() else { return };
         let (epoch, sent) = (life.epoch, header.epoch().get());
         let number = self.lives[usize::from(from)].len() as u32 - 1;
         if sent != epoch {
-            return self.accuse(now, from, Rule::Wire, || format!("sends as epoch {sent} in {epoch}"));
+            return self
+                .accuse(now, from, Rule::Wire, || format!("sends as epoch {sent} in {epoch}"));
         }
         let Some(topic) = self.topics.iter().position(|topic| *topic == header.topic()) else {
             return;
         };
         let sequence = header.sequence().get();
         let expected = Payload::new(self.seed, from, number, topic as u8, sequence);
-        let body = envelope.payload.get(..PAYLOAD).unwrap_or_default();
+        // An emergency stop's messages only count.
+        let wanted = match TOPICS[topic].kind {
+            Kind::EStop => &expected.number.to_le_bytes()[..],
+            _ => expected.as_bytes(),
+        };
+        let body = envelope.payload.get(..wanted.len()).unwrap_or_default();
         let published = self.published_at(&expected);
-        if published.is_none() || body != expected.as_bytes() {
+        if published.is_none() || body != wanted {
             return self.accuse(now, from, Rule::Wire, || {
                 let got = Payload::read_from_bytes(body);
                 format!("sends {got:?} as {} {sequence} of life {number}", TOPICS[topic].name)
             });
         }
         let (kind, lifespan) = (TOPICS[topic].kind, TOPICS[topic].lifespan);
-        if let (true, Some(lifespan), Some(published)) = (kind.is_reliable(), lifespan, published)
+        let sent = &mut self.sent[usize::from(from) * self.nodes + usize::from(to)][topic];
+        let again = sequence <= *sent;
+        *sent = sequence.max(*sent);
+        self.counts.repeated += u64::from(again && kind.is_reliable());
+        if let (true, Some(lifespan), Some(published)) =
+            (kind.is_reliable() && again, lifespan, published)
             && now - published > tolerated(lifespan)
         {
             let age = now - published;
             self.accuse(now, from, Rule::Repeated, || {
-                format!("{} {sequence} is sent {age} after it was published", TOPICS[topic].name)
+                format!(
+                    "{} {sequence} is sent again {age} after it was published",
+                    TOPICS[topic].name
+                )
             });
         }
     }
@@ -678,23 +785,23 @@ impl Checker {
     /// An intact frame of `from` arrives at a node that runs: if it is best effort and its stream is known, it
     /// has to be delivered at once.
     pub fn arrives(&mut self, now: Nanos, node: u16, from: u16, frame: &[u8]) {
-        let Some((sequence, epoch)) = RawFrame::parse(frame).ok().and_then(|raw| {
-            let envelope = Envelope::parse(raw.body).ok()?;
-            let queue = TOPICS.iter().position(|topic| topic.kind == Kind::Queue)?;
-            (raw.kind == FrameKind::Clear && envelope.header.topic() == self.topics[queue])
-                .then(|| (envelope.header.sequence().get(), envelope.header.epoch().get()))
-        }) else {
-            return;
-        };
         let Some(topic) = TOPICS.iter().position(|topic| topic.kind == Kind::Queue) else { return };
+        let Ok(Frame::Clear(envelope)) = decode(frame) else { return };
+        if envelope.header.topic() != self.topics[topic] {
+            return;
+        }
+        let (sequence, epoch) = (envelope.header.sequence().get(), envelope.header.epoch().get());
         let Some(life) = self.life_of(from, epoch) else { return };
         let payload = Payload::new(self.seed, from, life, topic as u8, sequence);
-        let (Some(published), Some(lifespan)) = (self.published_at(&payload), TOPICS[topic].lifespan)
+        let (Some(published), Some(lifespan)) =
+            (self.published_at(&payload), TOPICS[topic].lifespan)
         else {
             return;
         };
         let ear = self.ear(node, from, topic as u8);
-        let known = ear.open && ear.life == life && !ear.seen.is_empty() && !ear.has_seen(sequence);
+        // What was sent before the receiver's life began need not come.
+        let begun = ear.newest != 0 && sequence > ear.newest;
+        let known = ear.open && ear.life == life && begun && !ear.has_seen(sequence);
         // The node may think it as much older as the clocks may differ by what it knows.
         if known && now - published < lifespan / 4 {
             self.due.push((from, life, topic as u8, sequence));
@@ -707,7 +814,10 @@ impl Checker {
             let ear = self.ear(node, from, topic);
             if ear.life == life && !ear.has_seen(sequence) {
                 self.accuse(now, node, Rule::LostInside, || {
-                    format!("{} {sequence} of n{from} arrived intact and was not delivered", TOPICS[usize::from(topic)].name)
+                    format!(
+                        "{} {sequence} of n{from} arrived intact and was not delivered",
+                        TOPICS[usize::from(topic)].name
+                    )
                 });
             }
         }
@@ -726,7 +836,9 @@ impl Checker {
                 let last = self.heard_at[usize::from(node) * self.nodes + usize::from(sender)];
                 let since = now - last.max(self.healed);
                 if since > UNHEARD_MAX {
-                    self.accuse(now, node, Rule::Unheard, || format!("nothing from n{sender} for {since}"));
+                    self.accuse(now, node, Rule::Unheard, || {
+                        format!("nothing from n{sender} for {since}")
+                    });
                 }
             }
         }
@@ -740,6 +852,9 @@ impl Checker {
 
     /// The run is over: every message of a reliable topic was delivered or is in a gap.
     pub fn end(&mut self, now: Nanos, plan: &Plan) {
+        if self.knows_outcomes {
+            (0..self.nodes as u16).for_each(|node| self.resolved(now, node));
+        }
         for &(a, b) in &plan.edges {
             for (node, sender) in [(a, b), (b, a)] {
                 if !self.judges(plan, node, sender) {
@@ -750,6 +865,22 @@ impl Checker {
                         self.complete(now, node, sender, topic);
                     }
                 }
+            }
+        }
+    }
+
+    /// Every command of the last lives has an outcome.
+    fn resolved(&mut self, now: Nanos, node: u16) {
+        for (topic, plan) in TOPICS.iter().enumerate() {
+            if plan.kind != Kind::Command || !self.up[usize::from(node)] {
+                continue;
+            }
+            let Some(life) = self.lives[usize::from(node)].last() else { continue };
+            let (published, resolved) = (life.published[topic].len() as u64, life.resolved_count);
+            if resolved < published {
+                self.accuse(now, node, Rule::Outcome, || {
+                    format!("{published} commands, and {resolved} outcomes at the end")
+                });
             }
         }
     }

@@ -1,5 +1,6 @@
 //! A node as the simulator sees it: frames in, frames out, a program that publishes and hears.
 
+pub mod real;
 pub mod toy;
 
 use sinew_io::message::Message;
@@ -106,6 +107,8 @@ pub enum Heard {
         from: u16,
         /// Its new life.
         epoch: u64,
+        /// The first message that is expected of it.
+        first: u64,
     },
     /// What became of a command of this program's own.
     Outcome {
@@ -174,6 +177,9 @@ pub struct WouldBlock;
 
 /// One node in one life. A killed node is dropped, with everything in it.
 pub trait Host: Sized {
+    /// Whether it tells what became of commands.
+    const KNOWS_OUTCOMES: bool;
+
     /// Starts a life.
     ///
     /// # Errors
@@ -226,6 +232,11 @@ pub trait Host: Sized {
 
     /// Adds what the node dropped, by the index of its reason.
     fn add_drops(&self, _drops: &mut [u64]) {}
+
+    /// The places for frames that are free, and all that there are.
+    fn slots(&self) -> (usize, usize) {
+        (0, 0)
+    }
 
     /// Makes this thread ready for nodes, with the fault of that name planted in each of them.
     ///

@@ -6,11 +6,11 @@
 use sinew_io::wire::envelope::encode;
 use sinew_io::wire::hello::{encode_challenge, encode_hello};
 use sinew_io::wire::report::{
-    Acknowledgement, Entry, Heartbeat, OUTCOMES_MAX, Outcomes, REPORT_SCHEMA, REPORTS,
+    Acknowledgement, Entry, Heartbeat, OUTCOMES_MAX, Outcomes, REPORTS, schema,
 };
 use sinew_io::wire::{
-    BootId, Challenge, Class, Domain, EnvelopeFields, Epoch, FRAME_MAX, Hello, KeyId, LifeId, Nonce, SchemaId,
-    Sequence, StreamStart, TopicId,
+    BootId, Challenge, Class, Domain, EnvelopeFields, Epoch, FRAME_MAX, Hello, KeyId, LifeId,
+    Nonce, SchemaId, Sequence, StreamStart, TopicId,
 };
 use sinew_rt::clock::Nanos;
 use zerocopy::IntoBytes;
@@ -211,11 +211,18 @@ impl Liar {
         payload
     }
 
-    fn report<H: Host>(&mut self, host: &H, to: u16, me: u16, now: Nanos, entry: &Entry) -> Option<Lie> {
+    fn report<H: Host>(
+        &mut self,
+        host: &H,
+        to: u16,
+        me: u16,
+        now: Nanos,
+        entry: &Entry,
+    ) -> Option<Lie> {
         let mut fields = self.fields(host, me, now, REPORTS);
         // Ahead of what its honest part sends, but within the window: both are heard.
         fields.sequence = Sequence::new(self.random.below(40_000));
-        fields.schema = SchemaId::of(REPORT_SCHEMA);
+        fields.schema = schema();
         fields.destination = KeyId::from_raw(H::key_id(to));
         Some(Lie { from: me, to, bytes: signed(host, &fields, &entry.to_bytes())? })
     }
@@ -348,7 +355,8 @@ pub fn flood_frame<H: Host>(liar: &mut Liar, host: &H, me: u16, now: Nanos) -> O
 /// What a stranger sends: noise, recordings, parts of recordings.
 pub fn stranger_frame(liar: &mut Liar, recordings: &Recordings) -> Vec<u8> {
     let random = &mut liar.random;
-    let recorded = recordings.draw(random).map(|recorded| recorded.bytes.clone()).unwrap_or_default();
+    let recorded =
+        recordings.draw(random).map(|recorded| recorded.bytes.clone()).unwrap_or_default();
     match random.below(4) {
         0 => {
             let mut noise = vec![0; random.index(FRAME_MAX + 40)];

@@ -46,6 +46,12 @@ enum Command {
     Run(Box<Run>),
     /// Lists the kinds of faults, the promises, and what can be planted.
     List,
+    #[command(about = "Stand between real processes, and treat their traffic as a scenario says")]
+    Relay(sinew_sim::relay::command::RelayArgs),
+    #[command(about = "Run a real node that publishes at a rate and keeps a ledger")]
+    Peer(sinew_sim::relay::peer::PeerArgs),
+    #[command(about = "Compare the ledgers of real nodes, and say which promises were broken")]
+    Check(sinew_sim::ledger::command::CheckArgs),
 }
 
 #[derive(Debug, Args)]
@@ -115,6 +121,9 @@ fn main() -> ExitCode {
             list();
             ExitCode::SUCCESS
         }
+        Command::Relay(options) => sinew_sim::relay::command::run(&options),
+        Command::Peer(options) => sinew_sim::relay::peer::run(&options),
+        Command::Check(options) => sinew_sim::ledger::command::run(&options),
     }
 }
 
@@ -151,7 +160,9 @@ fn campaign(options: &Run) -> Result<Campaign, Failure> {
     };
     if seconds < sinew_sim::plan::SECONDS_MIN {
         let least = sinew_sim::plan::SECONDS_MIN;
-        return Err(Failure::Usage(format!("{seconds} seconds; at least {least} are needed to heal and settle")));
+        return Err(Failure::Usage(format!(
+            "{seconds} seconds; at least {least} are needed to heal and settle"
+        )));
     }
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     Ok(Campaign {
@@ -165,7 +176,11 @@ fn campaign(options: &Run) -> Result<Campaign, Failure> {
         },
         cut: Cut {
             absent: options.without_nodes.clone(),
-            faults: if options.without_faults { Some(Vec::new()) } else { options.only_faults.clone() },
+            faults: if options.without_faults {
+                Some(Vec::new())
+            } else {
+                options.only_faults.clone()
+            },
             topics: options.only_topics.clone(),
             healed: options.healed_at_ns.map(Nanos::new),
         },
@@ -188,7 +203,9 @@ fn run(options: &Run) -> Result<bool, Failure> {
         good &= again(&stop)?;
     }
     let bar = ProgressBar::new(campaign.seeds);
-    if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} seeds {elapsed} (left {eta}) {msg}") {
+    if let Ok(style) =
+        ProgressStyle::with_template("{bar:30} {pos}/{len} seeds {elapsed} (left {eta}) {msg}")
+    {
         bar.set_style(style);
     }
     let failures = AtomicU64::new(0);
@@ -210,7 +227,8 @@ fn run(options: &Run) -> Result<bool, Failure> {
         false => print!("{}", report.text()),
     }
     if let Some(path) = &options.json {
-        let json = serde_json::to_string_pretty(&report).map_err(|error| Failure::Machine(error.to_string()))?;
+        let json = serde_json::to_string_pretty(&report)
+            .map_err(|error| Failure::Machine(error.to_string()))?;
         match to_stdout {
             true => println!("{json}"),
             false => write(path, &json)?,

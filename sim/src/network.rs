@@ -131,10 +131,15 @@ impl Network {
     }
 
     /// Makes every link good, or as bad as `active` says. From `healed` on nothing is lost.
-    pub fn set_weather<'a>(&mut self, healed: bool, active: impl Iterator<Item = &'a Fault> + Clone) {
+    pub fn set_weather<'a>(
+        &mut self,
+        healed: bool,
+        active: impl Iterator<Item = &'a Fault> + Clone,
+    ) {
         self.healed = healed;
         for (place, link) in self.links.iter_mut().enumerate() {
             let (from, to) = ((place / self.nodes) as u16, (place % self.nodes) as u16);
+            let before = link.now.rate;
             link.fair(healed);
             for fault in active.clone().filter(|fault| fault.kind.is_of_link()) {
                 let forward = fault.node == from && fault.other.is_none_or(|other| other == to);
@@ -142,6 +147,11 @@ impl Network {
                 if forward || (back && fault.kind == FaultKind::Partition) {
                     link.suffer(fault);
                 }
+            }
+            if link.now.rate > before {
+                // As if the route had changed: what waits before the narrow link comes when it comes, and
+                // what is sent from now on overtakes it.
+                (link.busy_until, link.last_arrival) = (Nanos::MIN, Nanos::MIN);
             }
         }
     }
@@ -184,8 +194,7 @@ impl Network {
             counts.lost += 1;
             return Fate::default();
         }
-        let mut arrival =
-            link.busy_until + delay + Nanos::new(random.within(0, jitter.as_nanos()));
+        let mut arrival = link.busy_until + delay + Nanos::new(random.within(0, jitter.as_nanos()));
         if random.chance(overtaken) {
             counts.overtaken += 1;
             arrival += Nanos::new(random.within(0, OVERTAKEN_MAX.as_nanos()));
@@ -274,13 +283,17 @@ mod tests {
         network.set_weather(true, [].iter());
         let fates = fates(&mut network, 0, 1);
         assert!(fates.is_sorted_by_key(|fate| fate.arrival));
-        assert!(fates.iter().all(|f| f.arrival.is_some() && f.copy.is_none() && f.corruption.is_none()));
+        assert!(
+            fates.iter().all(|f| f.arrival.is_some() && f.copy.is_none() && f.corruption.is_none())
+        );
     }
 
     #[test]
     fn a_partition_cuts_both_ways_and_a_one_way_fault_one() {
         let mut network = Network::new(1, 3);
-        let cut = |network: &mut Network, from, to| network.send(Nanos::ZERO, from, to, 9).arrival.is_none();
+        let cut = |network: &mut Network, from, to| {
+            network.send(Nanos::ZERO, from, to, 9).arrival.is_none()
+        };
         network.set_weather(false, [fault(FaultKind::Partition, 0, Some(1), 1)].iter());
         assert!(cut(&mut network, 0, 1) && cut(&mut network, 1, 0));
         assert!(!network.is_cut(0, 2));

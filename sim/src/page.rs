@@ -38,7 +38,9 @@ const fn family(kind: FaultKind) -> (&'static str, &'static str) {
         FaultKind::Partition | FaultKind::OneWay => ("cut", "partitions"),
         kind if kind.is_of_link() => ("link", "bad links"),
         FaultKind::Crash | FaultKind::Torn | FaultKind::Reboot => ("death", "crashes"),
-        FaultKind::Stall | FaultKind::Clock | FaultKind::SlowReader => ("time", "stalls, clocks, slow readers"),
+        FaultKind::Stall | FaultKind::Clock | FaultKind::SlowReader => {
+            ("time", "stalls, clocks, slow readers")
+        }
         _ => ("malice", "liars, floods, strangers"),
     }
 }
@@ -59,7 +61,8 @@ fn rows(timeline: &Timeline) -> Vec<Row> {
             let mut free = [Nanos::MIN; BARS_MAX];
             let mut bars = Vec::new();
             for fault in timeline.faults.iter().filter(|fault| fault.node == node) {
-                let line = free.iter().position(|until| *until <= fault.from).unwrap_or(BARS_MAX - 1);
+                let line =
+                    free.iter().position(|until| *until <= fault.from).unwrap_or(BARS_MAX - 1);
                 free[line] = free[line].max(fault.until);
                 bars.push((line, *fault));
             }
@@ -143,7 +146,9 @@ fn picture(timeline: &Timeline) -> String {
 
 fn axis(svg: &mut String, timeline: &Timeline, bottom: f64) {
     let seconds = timeline.end.as_secs_f64();
-    let step = [1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 600.0].into_iter().find(|step| seconds / step <= 16.0);
+    let step = [1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 600.0]
+        .into_iter()
+        .find(|step| seconds / step <= 16.0);
     let step = step.unwrap_or(3_600.0);
     svg.push_str("<g class=\"grid\">");
     let mut second = 0.0;
@@ -203,7 +208,9 @@ fn draw_mark(svg: &mut String, x: f64, row: &Row, at: Nanos, mark: &Mark) {
     let base = row.y + BAND;
     let title = format!("{:.6} s, n{}: {}", at.as_secs_f64(), row.node, escaped(&words(mark)));
     let _ = match mark {
-        Mark::Start => write!(svg, "<path class=\"start\" d=\"M{x:.1} {:.1}l5 4l-5 4z\">", base - 11.0),
+        Mark::Start => {
+            write!(svg, "<path class=\"start\" d=\"M{x:.1} {:.1}l5 4l-5 4z\">", base - 11.0)
+        }
         Mark::Kill => write!(
             svg,
             "<path class=\"kill\" d=\"M{:.1} {:.1}l6 6m0 -6l-6 6\">",

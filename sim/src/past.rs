@@ -32,9 +32,7 @@ pub fn parse(text: &str) -> Result<Vec<Campaign>, PastError> {
     let lines = text.lines().enumerate().map(|(n, line)| (n + 1, line.trim()));
     lines
         .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
-        .map(|(number, line)| {
-            case(line).map_err(|problem| PastError { line: number, problem })
-        })
+        .map(|(number, line)| case(line).map_err(|problem| PastError { line: number, problem }))
         .collect()
 }
 
@@ -65,12 +63,15 @@ fn case(line: &str) -> Result<Campaign, String> {
 pub fn nodes(text: &str) -> Result<(usize, usize), String> {
     let (least, most) = text.split_once("..").unwrap_or((text, text));
     let most = most.trim_start_matches('=');
-    let number = |text: &str| text.parse::<usize>().map_err(|_| format!("`{text}` is no number of nodes"));
+    let number =
+        |text: &str| text.parse::<usize>().map_err(|_| format!("`{text}` is no number of nodes"));
     let (least, most) = (number(least)?, number(most)?);
     let known = 2..=crate::plan::NODES_MAX;
     match known.contains(&least) && known.contains(&most) && least <= most {
         true => Ok((least, most)),
-        false => Err(format!("{least}..{most} nodes; 2 to {} are possible", crate::plan::NODES_MAX)),
+        false => {
+            Err(format!("{least}..{most} nodes; 2 to {} are possible", crate::plan::NODES_MAX))
+        }
     }
 }
 

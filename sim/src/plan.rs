@@ -61,12 +61,39 @@ const fn ms(ms: i64) -> Nanos {
 
 /// The topics of every run: 66 messages a second from each node.
 pub const TOPICS: &[TopicPlan] = &[
-    TopicPlan { name: "arm/state", kind: Kind::Control, lifespan: Some(ms(100)), period: ms(40), burst: 1 },
-    TopicPlan { name: "arm/events", kind: Kind::Queue, lifespan: Some(ms(2_000)), period: ms(200), burst: 3 },
-    TopicPlan { name: "arm/command", kind: Kind::Command, lifespan: Some(ms(400)), period: ms(125), burst: 2 },
+    TopicPlan {
+        name: "arm/state",
+        kind: Kind::Control,
+        lifespan: Some(ms(100)),
+        period: ms(40),
+        burst: 1,
+    },
+    TopicPlan {
+        name: "arm/events",
+        kind: Kind::Queue,
+        lifespan: Some(ms(2_000)),
+        period: ms(200),
+        burst: 3,
+    },
+    TopicPlan {
+        name: "arm/command",
+        kind: Kind::Command,
+        lifespan: Some(ms(400)),
+        period: ms(125),
+        burst: 2,
+    },
     TopicPlan { name: "arm/track", kind: Kind::Stream, lifespan: None, period: ms(250), burst: 5 },
-    TopicPlan { name: "arm/alive", kind: Kind::EStop, lifespan: Some(ms(150)), period: ms(125), burst: 1 },
+    TopicPlan {
+        name: "arm/alive",
+        kind: Kind::EStop,
+        lifespan: Some(ms(150)),
+        period: ms(125),
+        burst: 1,
+    },
 ];
+
+/// Silence of all guardians for longer than this is the stop.
+pub const ESTOP_DEADLINE: Nanos = ms(300);
 
 /// The topic that nobody may publish, and that everybody reads.
 pub const FORBIDDEN: &str = "arm/forbidden";
@@ -138,7 +165,8 @@ impl Plan {
         let edges = edges(nodes, random);
         let machines = machines(nodes, random);
         let lies = |kind: &FaultKind| matches!(kind, FaultKind::Lie | FaultKind::Flood);
-        let liar = (nodes >= 4 && settings.kinds.iter().any(lies)).then(|| random.index(nodes) as u16);
+        let liar =
+            (nodes >= 4 && settings.kinds.iter().any(lies)).then(|| random.index(nodes) as u16);
         let faults = faults(nodes, &edges, liar, &settings.kinds, healed, random);
         let topics = (0..TOPICS.len() as u8).collect();
         Self {

@@ -143,6 +143,11 @@ impl Report {
         let _ = writeln!(text, "network   {}", line(&self.network));
         let _ = writeln!(text, "faults    {}", line(&self.faults));
         let _ = writeln!(text, "trace     {}", self.trace);
+        let outcomes: Vec<_> =
+            self.branches.iter().filter(|(name, _)| name.starts_with("outcome/")).collect();
+        let outcomes: Vec<_> =
+            outcomes.iter().map(|(name, count)| format!("{} {count}", &name[8..])).collect();
+        let _ = writeln!(text, "commands  {}", outcomes.join(" · "));
         if !self.never_reached.is_empty() {
             let _ = writeln!(text, "never reached: {}", self.never_reached.join(", "));
         }
@@ -153,7 +158,8 @@ impl Report {
             failures => {
                 for failure in failures {
                     let FailureReport { seed, rule, at_s, node, text: what, command, .. } = failure;
-                    let _ = writeln!(text, "\nseed {seed}: {rule} at {at_s:.6} s on n{node}: {what}");
+                    let _ =
+                        writeln!(text, "\nseed {seed}: {rule} at {at_s:.6} s on n{node}: {what}");
                     let _ = writeln!(text, "  {command}");
                 }
             }
@@ -180,12 +186,17 @@ pub fn command(campaign: &Campaign, cut: &Cut, seed: u64) -> String {
     }
     let list = |numbers: &mut dyn Iterator<Item = String>| numbers.collect::<Vec<_>>().join(",");
     if !cut.absent.is_empty() {
-        let _ = write!(command, " --without-nodes {}", list(&mut cut.absent.iter().map(u16::to_string)));
+        let _ = write!(
+            command,
+            " --without-nodes {}",
+            list(&mut cut.absent.iter().map(u16::to_string))
+        );
     }
     match &cut.faults {
         Some(faults) if faults.is_empty() => command.push_str(" --without-faults"),
         Some(faults) => {
-            let _ = write!(command, " --only-faults {}", list(&mut faults.iter().map(u16::to_string)));
+            let _ =
+                write!(command, " --only-faults {}", list(&mut faults.iter().map(u16::to_string)));
         }
         None => {}
     }

@@ -99,7 +99,8 @@ impl Timeline {
             Heard::NewLife { from, .. } => self.mark(now, node, Mark::NewLife { from }),
             Heard::Value { .. } | Heard::Queued { .. } | Heard::Message { .. } => {
                 let length = self.end.as_nanos().max(1);
-                let step = (i128::from(now.as_nanos()) * STEPS as i128 / i128::from(length)) as usize;
+                let step =
+                    (i128::from(now.as_nanos()) * STEPS as i128 / i128::from(length)) as usize;
                 if let Some(count) = self.delivered[usize::from(node)].get_mut(step) {
                     *count += 1;
                 }

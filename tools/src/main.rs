@@ -15,6 +15,7 @@ mod node;
 mod output;
 mod panels;
 mod plot;
+mod sim;
 mod top;
 mod topic;
 mod tune;
@@ -65,6 +66,8 @@ enum Command {
     Key(key::KeyArgs),
     #[command(about = "Run a node from its configuration, or ask how one is")]
     Node(node::NodeArgs),
+    #[command(about = "Run whole nodes in virtual time, with faults from a seed")]
+    Sim(sim::SimArgs),
     #[command(about = "Watch every node on this machine: stages, loops, messages, trips")]
     Top(top::TopArgs),
     #[command(about = "Look into running traffic by name")]
@@ -95,6 +98,7 @@ fn run(command: Command) -> Outcome {
         Command::Hist(args) => hist::run(args),
         Command::Key(args) => key::run(args),
         Command::Node(args) => node::run(args),
+        Command::Sim(args) => sim::run(&args),
         Command::Top(args) => top::run(args),
         Command::Tune(args) => tune::run(args),
         Command::Topic(args) => topic::run(args),

@@ -4,7 +4,7 @@
 
 pub mod drop_reason;
 pub mod outcome;
-pub mod reader;
+pub(crate) mod reader;
 pub mod streams;
 pub mod window;
 pub(crate) mod writer;

@@ -9,113 +9,35 @@
 //! own stream and nothing else: each call does a bounded amount of work, whatever the numbers are.
 
 mod acknowledging;
+mod back_off;
 mod gap_buffer;
 mod holes;
 mod outcomes;
+mod terms;
 #[cfg(test)]
 mod tests;
 
 use sinew_rt::clock::Nanos;
-use thiserror::Error;
 
 use super::window::JUMP_MAX;
+use crate::simulation::{Branch, Fault, planted, reached};
 use crate::wire::report::{Acknowledgement, Entry, Heartbeat, Outcomes};
-use crate::wire::{Class, Epoch, SchemaId, Sequence, TopicId};
+use crate::wire::{Class, Epoch, Sequence};
+
+pub(crate) use terms::{Accepted, Mismatch, Next, ReaderSpec};
 
 use acknowledging::Acknowledging;
-use gap_buffer::{GapBuffer, SLOTS, ones};
-use holes::Holes;
+use back_off::SplitMix64;
+use gap_buffer::{GapBuffer, SLOTS};
+use holes::{Holes, on_the_wire};
 use outcomes::Decisions;
 
 /// Messages above the floor that a reader holds: the most that a writer may have under way to it.
-pub const READER_SLOTS: u64 = SLOTS;
+pub(crate) const READER_SLOTS: u64 = SLOTS;
 /// A longer round trip than this is not believed.
 const ROUND_TRIP_MAX: Nanos = Nanos::from_secs(1);
 /// "At once", among deadlines.
 const AT_ONCE: Nanos = Nanos::MIN;
-
-/// What a reader reads, and how patient it is.
-#[derive(Clone, Copy, Debug)]
-pub struct ReaderSpec {
-    /// The topic.
-    pub topic: TopicId,
-    /// The type that the subscriber expects.
-    pub schema: SchemaId,
-    /// The class that the subscriber expects: `Command` or `Stream`.
-    pub class: Class,
-    /// For so long a missing message may merely be late; then it is asked for.
-    pub reorder: Nanos,
-    /// What is missing for so long is given up.
-    pub gap_timeout: Nanos,
-    /// New messages after which an acknowledgement is due at the latest.
-    pub acknowledge_every: u32,
-    /// Time after the first unacknowledged message after which one is due at the latest.
-    pub acknowledge_within: Nanos,
-    /// Time after which one is due although nothing happened; at least 1 ms.
-    pub refresh: Nanos,
-    /// The lifespan of messages, if there is one: nothing is waited for longer.
-    pub lifespan: Option<Nanos>,
-    /// One of many readers: asks for what is missing after a random delay, and acknowledges only
-    /// when its writer needs room, and every `refresh`.
-    pub nak_only: bool,
-}
-
-/// What became of a frame.
-#[derive(Debug, PartialEq, Eq)]
-#[must_use = "a frame that is given back must go back to its pool"]
-pub enum Accepted<T> {
-    /// Its turn has come: [`Reader::next`] gives it.
-    InOrder,
-    /// It waits for one before it.
-    Held,
-    /// It is done, or is already held.
-    Duplicate(T),
-    /// Too far above the floor, or of no known life.
-    Beyond(T),
-}
-
-/// What the subscriber gets next.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Next<T> {
-    /// A message.
-    Frame(Sequence, T),
-    /// These never arrived, and will not be delivered any more.
-    Gap {
-        /// The first of them.
-        first: Sequence,
-        /// The last of them.
-        last: Sequence,
-    },
-}
-
-/// Why a heartbeat was not believed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum Mismatch {
-    /// The two ends disagree about what the stream promises.
-    #[error("published as {theirs:?}, subscribed as {ours:?}; give the topic one class")]
-    Class {
-        /// What the subscriber expects.
-        ours: Class,
-        /// What the publisher says.
-        theirs: Class,
-    },
-    /// The two ends disagree about the type of the messages.
-    #[error("published with schema {theirs}, subscribed with {ours}; build both ends alike")]
-    Schema {
-        /// What the subscriber expects.
-        ours: SchemaId,
-        /// What the publisher says.
-        theirs: SchemaId,
-    },
-    /// No sound writer says this.
-    #[error("a heartbeat offers {first} to {last}, which cannot be")]
-    Range {
-        /// The lowest that can be sent again, as the publisher says.
-        first: u64,
-        /// The highest that was sent, as the publisher says.
-        last: u64,
-    },
-}
 
 /// The newest message received, for the writer's estimate of the round trip.
 #[derive(Clone, Copy, Debug)]
@@ -127,7 +49,7 @@ struct Echo {
 
 /// The receiving end of one stream: of one peer, on one subscribed topic.
 #[derive(Debug)]
-pub struct Reader<T> {
+pub(crate) struct Reader<T> {
     spec: ReaderSpec,
     gap_timeout: Nanos,
     /// [`Epoch::NONE`] until the handshake said whose life the peer is in.
@@ -135,7 +57,8 @@ pub struct Reader<T> {
     buffer: GapBuffer<T>,
     holes: Holes,
     acknowledging: Acknowledging,
-    decisions: Decisions,
+    /// Of commands only.
+    decisions: Option<Box<Decisions>>,
     /// The lowest sequence that can still come, as far as heartbeats told.
     first: u64,
     /// The highest that was sent, as far as heartbeats told.
@@ -146,6 +69,9 @@ pub struct Reader<T> {
     limit: u64,
     /// What the writer was told of it.
     reported_limit: u64,
+    /// What is missing at the end of the stream could not be asked for, because of what is held: a
+    /// request names holes below something held, or everything when nothing is.
+    end_waits: bool,
     echo: Option<Echo>,
     round_trip: Nanos,
     random: SplitMix64,
@@ -155,7 +81,7 @@ impl<T> Reader<T> {
     /// A reader that knows no life yet. `seed` drives the random delays of [`ReaderSpec::nak_only`].
     /// Allocates its 64 slots.
     #[must_use]
-    pub fn new(spec: ReaderSpec, seed: u64) -> Self {
+    pub(crate) fn new(spec: ReaderSpec, seed: u64) -> Self {
         Self {
             gap_timeout: spec.lifespan.map_or(spec.gap_timeout, |span| span.min(spec.gap_timeout)),
             epoch: Epoch::NONE,
@@ -167,15 +93,16 @@ impl<T> Reader<T> {
                 spec.refresh,
                 !spec.nak_only,
             ),
-            decisions: Decisions::new(),
+            decisions: (spec.class == Class::Command).then(|| Box::new(Decisions::new())),
             first: 1,
             last: 0,
             free: 0,
             limit: 0,
             reported_limit: 0,
+            end_waits: false,
             echo: None,
             round_trip: Nanos::ZERO,
-            random: SplitMix64(seed),
+            random: SplitMix64::new(seed),
             spec,
         }
     }
@@ -186,43 +113,50 @@ impl<T> Reader<T> {
     /// A higher epoch begins anew above `next − 1`, and drops what was held of the old life. Within
     /// the present life only a `next` that no outage explains (`JUMP_MAX` above what is known) has an
     /// effect: what lies before it is lost, and becomes a gap. A lower epoch has none.
-    pub fn new_life(&mut self, epoch: Epoch, next: Sequence, now: Nanos) {
+    pub(crate) fn new_life(&mut self, epoch: Epoch, next: Sequence, now: Nanos) {
         let next = next.get().max(1);
         if epoch == self.epoch && next - 1 > self.known_lost().saturating_add(JUMP_MAX) {
             self.first = next;
+            self.last = self.last.max(next - 1);
         }
         if epoch <= self.epoch {
             return;
         }
         let floor = next - 1;
         self.epoch = epoch;
-        self.buffer.restart(floor);
+        if !planted(Fault::ReaderKeepsOldLife) {
+            self.buffer.restart(floor);
+        }
         self.holes.restart(floor);
-        self.decisions.restart(floor);
+        if let Some(decisions) = &mut self.decisions {
+            decisions.restart(floor);
+        }
         self.acknowledging.restart(now);
         self.first = next;
         self.last = floor;
         self.limit = floor.saturating_add(self.free.min(SLOTS));
         self.reported_limit = floor;
+        self.end_waits = false;
         self.echo = None;
     }
 
     /// The life of the writer that everything here is about.
+    #[cfg(test)]
     #[must_use]
-    pub const fn epoch(&self) -> Epoch {
+    pub(crate) const fn epoch(&self) -> Epoch {
         self.epoch
     }
 
     /// This and everything before it is done: given by [`Self::next`], as a frame or in a gap. Within
     /// a life it only grows.
     #[must_use]
-    pub const fn floor(&self) -> Sequence {
+    pub(crate) const fn floor(&self) -> Sequence {
         Sequence::new(self.buffer.floor())
     }
 
     /// Takes an authenticated frame of the present life. `sent_at_raw` is the time of sending as the
     /// writer wrote it. Bounded, allocates nothing.
-    pub fn accept(
+    pub(crate) fn accept(
         &mut self,
         sequence: Sequence,
         sent_at_raw: Nanos,
@@ -239,19 +173,27 @@ impl<T> Reader<T> {
                 if self.echo.is_none_or(|newest| newest.sequence < sequence) {
                     self.echo = Some(Echo { sequence, sent_at_raw, received_at: now });
                 }
+                if matches!(accepted, Accepted::Held) {
+                    reached(Branch::HeldBehindHole);
+                }
+                self.end_waits |= on_the_wire(self.buffer.held()) != 0;
                 self.holes.fruit();
                 self.acknowledging.message(now);
                 self.see_missing(now);
             }
-            Accepted::Duplicate(_) => self.acknowledging.duplicate(now),
-            Accepted::Beyond(_) => {}
+            Accepted::Duplicate(_) => {
+                reached(Branch::DuplicateInReader);
+                self.acknowledging.duplicate(now);
+            }
+            Accepted::Beyond(_) => reached(Branch::BeyondBuffer),
         }
         accepted
     }
 
     /// An authenticated message came again and was not passed on: an acknowledgement becomes due, at
     /// most one in a millisecond, because the writer seems to have missed the last one.
-    pub fn duplicate(&mut self, now: Nanos) {
+    #[cfg(test)]
+    pub(crate) fn duplicate(&mut self, now: Nanos) {
         if self.epoch != Epoch::NONE {
             self.acknowledging.duplicate(now);
         }
@@ -259,14 +201,14 @@ impl<T> Reader<T> {
 
     /// What the subscriber gets next. To be called until it gives `None`, but only while the
     /// subscriber's queue has room for one more; then [`Self::room`] is to be called.
-    pub fn next(&mut self, now: Nanos) -> Option<Next<T>> {
+    pub(crate) fn next(&mut self, now: Nanos) -> Option<Next<T>> {
         let floor = self.buffer.floor();
         let next = match self.buffer.take() {
             Some((sequence, frame)) => {
-                self.decisions.delivered(sequence);
-                if self.buffer.held() == 0 {
-                    // What is missing at the end of the stream can be asked for only now: a report
-                    // names holes below something held, or all when nothing is.
+                if let Some(decisions) = &mut self.decisions {
+                    decisions.delivered(sequence);
+                }
+                if self.buffer.held() == 0 && std::mem::take(&mut self.end_waits) {
                     self.holes.restart_clocks(sequence, now);
                 }
                 Next::Frame(Sequence::new(sequence), frame)
@@ -274,8 +216,14 @@ impl<T> Reader<T> {
             None => {
                 let last = self.gap_end(now);
                 let first = floor.checked_add(1).filter(|first| *first <= last)?;
+                reached(match self.buffer.held() {
+                    0 => Branch::GapGivenUp,
+                    _ => Branch::GapWhileHolding,
+                });
                 self.buffer.skip_to(last);
-                self.decisions.gap(first, last);
+                if let Some(decisions) = &mut self.decisions {
+                    decisions.gap(first, last);
+                }
                 Next::Gap { first: Sequence::new(first), last: Sequence::new(last) }
             }
         };
@@ -292,7 +240,7 @@ impl<T> Reader<T> {
     ///
     /// What was once promised stays promised: if `free` shrinks for another reason than this stream
     /// (several writers share one queue), messages up to the promise are still accepted and held.
-    pub fn room(&mut self, free: u64, now: Nanos) {
+    pub(crate) fn room(&mut self, free: u64, now: Nanos) {
         self.free = free;
         if self.epoch == Epoch::NONE {
             return;
@@ -307,7 +255,7 @@ impl<T> Reader<T> {
 
     /// Takes what the writer says of its stream: what it has sent is missing if it is not here, and
     /// what it has no longer is lost. Refuses what contradicts itself or the subscriber.
-    pub fn heartbeat(&mut self, heartbeat: &Heartbeat, now: Nanos) -> Result<(), Mismatch> {
+    pub(crate) fn heartbeat(&mut self, heartbeat: &Heartbeat, now: Nanos) -> Result<(), Mismatch> {
         if heartbeat.class != self.spec.class {
             return Err(Mismatch::Class { ours: self.spec.class, theirs: heartbeat.class });
         }
@@ -320,29 +268,39 @@ impl<T> Reader<T> {
         let (first, last) = (heartbeat.first.get(), heartbeat.last.get());
         let before = first.checked_sub(1).filter(|before| *before <= last);
         if before.is_none_or(|before| before > self.known_lost().saturating_add(JUMP_MAX)) {
+            reached(Branch::HeartbeatRefused);
             return Err(Mismatch::Range { first, last });
+        }
+        if planted(Fault::HeartbeatIgnored) {
+            return Ok(());
+        }
+        if last > self.last.max(self.buffer.highest()) {
+            reached(Branch::TailMissing);
         }
         self.first = self.first.max(first);
         self.last = self.last.max(last);
         self.see_missing(now);
         if let Some(unresolved) = heartbeat.unresolved
-            && self.spec.class == Class::Command
+            && let Some(decisions) = &mut self.decisions
         {
-            self.decisions.asked(unresolved.get(), now);
+            reached(Branch::OutcomesAsked);
+            decisions.asked(unresolved.get(), now);
         }
         Ok(())
     }
 
     /// The outcome of a command that [`Self::next`] gave in the present life: a code of the wire. The
     /// first decision stands; about anything but the last 256 commands it comes too late.
-    pub fn decide(&mut self, sequence: Sequence, code: u8) {
-        if self.spec.class == Class::Command {
-            self.decisions.decide(sequence.get(), code);
+    pub(crate) fn decide(&mut self, sequence: Sequence, code: u8) {
+        if let Some(decisions) = &mut self.decisions
+            && !planted(Fault::OutcomeLost)
+        {
+            decisions.decide(sequence.get(), code);
         }
     }
 
     /// The next entry that is due; to be called until it gives `None`.
-    pub fn report(&mut self, now: Nanos) -> Option<Entry> {
+    pub(crate) fn report(&mut self, now: Nanos) -> Option<Entry> {
         if self.epoch == Epoch::NONE {
             return None;
         }
@@ -355,7 +313,19 @@ impl<T> Reader<T> {
             return None;
         }
         let unlocked = self.open(now);
-        let held = if asks || unlocked { self.ask(now) } else { self.held() };
+        let wanted = asks || unlocked;
+        if asks {
+            reached(Branch::HoleAskedFor);
+        }
+        let (floor, held) = (self.buffer.floor(), self.buffer.held());
+        let held = match wanted {
+            true => self.holes.ask(floor, held, self.known_lost(), now),
+            false => on_the_wire(held),
+        };
+        let (floor, held) = match planted(Fault::AcknowledgedUnheard) {
+            true => (self.buffer.highest(), 0),
+            false => (floor, held),
+        };
         self.acknowledging.sent(now);
         let echo = self.echo.and_then(|echo| {
             let held_us = (now - echo.received_at).as_unsigned() / 1_000;
@@ -366,10 +336,10 @@ impl<T> Reader<T> {
             schema: self.spec.schema,
             class: self.spec.class,
             epoch: self.epoch,
-            floor: self.floor(),
+            floor: Sequence::new(floor),
             held,
             limit: Sequence::new(self.limit),
-            wanted: asks || unlocked,
+            wanted,
             // 0 on the wire is no echo.
             echo: echo.map(|(sent_at, _)| sent_at).filter(|sent_at| *sent_at != Nanos::ZERO),
             held_us: echo.map_or(0, |(_, held_us)| held_us),
@@ -377,7 +347,7 @@ impl<T> Reader<T> {
     }
 
     /// What the writer measured, or the handshake: how soon asking again makes sense.
-    pub fn set_round_trip(&mut self, round_trip: Nanos) {
+    pub(crate) fn set_round_trip(&mut self, round_trip: Nanos) {
         self.round_trip = round_trip.clamp(Nanos::ZERO, ROUND_TRIP_MAX);
         self.holes.set_round_trip(self.round_trip);
     }
@@ -385,11 +355,11 @@ impl<T> Reader<T> {
     /// When [`Self::next`] or [`Self::report`] has something to say if nothing comes before; an
     /// instant in the past is "at once". What the subscriber has no room for is not waited for.
     #[must_use]
-    pub fn next_deadline(&self) -> Option<Nanos> {
+    pub(crate) fn next_deadline(&self) -> Option<Nanos> {
         if self.epoch == Epoch::NONE {
             return None;
         }
-        let report = match self.decisions.are_due() {
+        let report = match self.decisions.as_ref().is_some_and(|decisions| decisions.are_due()) {
             true => Some(AT_ONCE),
             false => self.ask_at(),
         };
@@ -445,73 +415,17 @@ impl<T> Reader<T> {
         if unlocked {
             self.holes.see(floor, top, now, now);
         }
-        unlocked
-    }
-
-    /// The bitmap on the wire. Its bit 0 is never set: it would be a message that is in order, but
-    /// for which the subscriber has no room yet.
-    fn held(&self) -> u64 {
-        self.buffer.held() & !1
-    }
-
-    /// What is missing and would be sent again if asked for: not what is lost, and below something
-    /// held unless nothing is.
-    fn askable(&self) -> u64 {
-        let (floor, held) = (self.buffer.floor(), self.held());
-        let lost = ones(self.known_lost() - floor);
-        self.holes.missing(floor, self.buffer.held()) & !lost & below_highest(held)
+        unlocked && top > self.known_lost()
     }
 
     fn ask_at(&self) -> Option<Nanos> {
-        self.holes.ask_at(self.buffer.floor(), self.askable())
-    }
-
-    /// The bitmap of a request, which is noted as made. A writer sends what is missing below its
-    /// highest bit, so the bitmap ends, if it can, before the first that may merely be late.
-    fn ask(&mut self, now: Nanos) -> u64 {
-        let (floor, held, askable) = (self.buffer.floor(), self.held(), self.askable());
-        let up_to_ripe = below_and_at_highest(self.holes.ripe(floor, askable, now));
-        let young = askable & !up_to_ripe;
-        let certain = held & ones(u64::from(young.trailing_zeros()));
-        // One bit above what is asked for must remain, even if something young lies between.
-        let above = held & !up_to_ripe;
-        let shown = certain | above & above.wrapping_neg();
-        let shown = held & below_and_at_highest(shown);
-        self.holes.asked(floor, askable & below_highest(shown), now);
-        shown
+        self.holes.ask_at(self.buffer.floor(), self.buffer.held(), self.known_lost())
     }
 
     fn outcomes(&mut self) -> Option<Outcomes> {
-        let (base, count, codes) = self.decisions.take()?;
+        let (base, count, codes) = self.decisions.as_mut()?.take()?;
+        reached(Branch::OutcomesReported);
         let (topic, epoch) = (self.spec.topic, self.epoch);
         Some(Outcomes { topic, epoch, base: Sequence::new(base), count, codes })
-    }
-}
-
-/// All bits up to the highest of `mask`; none if it is empty.
-const fn below_and_at_highest(mask: u64) -> u64 {
-    ones(u64::BITS as u64 - mask.leading_zeros() as u64)
-}
-
-/// All bits below the highest of `mask`; all if it is empty.
-const fn below_highest(mask: u64) -> u64 {
-    match mask {
-        0 => u64::MAX,
-        _ => below_and_at_highest(mask) >> 1,
-    }
-}
-
-/// SplitMix64 (Steele, Lea and Flood, 2014): enough for delays that should differ between readers.
-#[derive(Debug)]
-struct SplitMix64(u64);
-
-impl SplitMix64 {
-    /// A span from zero to `most`, both included.
-    fn up_to(&mut self, most: Nanos) -> Nanos {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        let span = (mixed ^ mixed >> 31) % most.as_unsigned().saturating_add(1);
-        Nanos::new(span.cast_signed())
     }
 }

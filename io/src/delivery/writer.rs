@@ -12,6 +12,8 @@
 mod commands;
 mod events;
 mod matched;
+mod patience;
+mod resend;
 mod ring;
 mod round_trip;
 mod share;
@@ -22,13 +24,15 @@ pub(crate) use events::{Mismatch, WriterEvent};
 
 use crate::delivery::Outcome;
 use crate::security::PeerIndex;
+use crate::simulation::{Branch, Fault, planted, reached};
 use crate::wire::report::{Acknowledgement, Heartbeat, Outcomes};
 use crate::wire::{Class, Epoch, SchemaId, Sequence, TopicId};
 use commands::Commands;
 use events::Events;
 use matched::{REACH, Reader};
+use patience::Patience;
 use ring::Ring;
-use share::{READER_FLOOR_BYTES, Share};
+use share::Share;
 use sinew_rt::clock::Nanos;
 
 /// The most slots of a retransmit ring.
@@ -56,6 +60,8 @@ pub(crate) struct WriterSpec {
     pub(crate) lifespan: Option<Nanos>,
     /// How long after its sending a message is kept for a reader that lacks it.
     pub(crate) linger: Nanos,
+    /// For how long one reader may hold up the publisher while another could go on.
+    pub(crate) patience: Nanos,
     /// The silence after which a reader is lost.
     pub(crate) lease: Nanos,
     /// Between two heartbeats to one reader.
@@ -78,6 +84,8 @@ pub(crate) struct Writer {
     events: Events,
     /// Nothing ends by itself before this.
     attend_at: Nanos,
+    /// When a reader that holds up the others has to let go.
+    held_until: Option<Nanos>,
     /// When the share may admit what it refused.
     blocked_until: Option<Nanos>,
     /// The latest `now` that a caller gave.
@@ -86,7 +94,7 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// A writer without readers. Allocates `capacity` × 1.3 KB and about 1 KB for each reader.
+    /// A writer without readers. Allocates `capacity` × 1.3 KB and about 1.6 KB for each reader.
     pub(crate) fn new(spec: WriterSpec, now: Nanos) -> Self {
         Self {
             spec,
@@ -98,6 +106,7 @@ impl Writer {
             commands: (spec.class == Class::Command).then(Commands::new),
             events: Events::new(),
             attend_at: now,
+            held_until: None,
             blocked_until: None,
             now,
             refused: 0,
@@ -105,6 +114,7 @@ impl Writer {
     }
 
     /// The sequence of the next message.
+    #[cfg(test)]
     pub(crate) fn next(&self) -> Sequence {
         Sequence::new(self.ring.next())
     }
@@ -124,8 +134,9 @@ impl Writer {
         self.events.lost()
     }
 
-    /// Whether the next message may be sent; if not, the publisher would block. A reader that is
-    /// silent makes it `false` for no longer than `linger`.
+    /// Whether the next message, which waits, may be sent; if not, the publisher would block. A reader
+    /// that is silent makes it `false` for no longer than `linger`, or than its patience if another
+    /// could go on.
     pub(crate) fn room(&mut self, now: Nanos) -> bool {
         self.attend(now);
         let next = self.ring.next();
@@ -134,15 +145,53 @@ impl Writer {
         }
         let overwritten = self.ring.overwritten_next().filter(|old| !self.is_expired(*old, now));
         let binds = |reader: &Reader| {
-            let over_its_room = next > reader.limit();
+            let over_its_room = next > reader.limit() && !planted(Fault::LimitIgnored);
             let holds = |old: u64| old >= reader.lacks() && !reader.has(old);
-            over_its_room || overwritten.is_some_and(holds)
+            let held = overwritten.is_some_and(holds) && !planted(Fault::RingOverwritten);
+            if over_its_room {
+                reached(Branch::WriterWithoutRoom);
+            }
+            if held {
+                reached(Branch::WriterRingHeld);
+            }
+            over_its_room || held
         };
-        if self.readers.iter().any(|reader| reader.matched && !reader.lagging && binds(reader)) {
+        if self.is_held_up(binds, now) {
             return false;
         }
         // As many commands as can wait for a word do; each of them gets one, or its time is over.
-        self.matched == 0 || !self.commands.as_ref().is_some_and(Commands::is_full)
+        let full = self.matched > 0 && self.commands.as_ref().is_some_and(Commands::is_full);
+        if full {
+            reached(Branch::CommandsFull);
+        }
+        !full
+    }
+
+    /// Whether readers that bind hold the publisher up. All together they do; one of several only as
+    /// long as its patience lasts, and then it is lagging.
+    fn is_held_up(&mut self, binds: impl Fn(&Reader) -> bool, now: Nanos) -> bool {
+        self.held_until = None;
+        let waits = planted(Fault::LaggingReaderHoldsRing);
+        let waited_for = |reader: &Reader| reader.matched && (waits || !reader.lagging);
+        let others = self.readers.iter().any(|reader| waited_for(reader) && !binds(reader));
+        let mut held_up = false;
+        for reader in self.readers.iter_mut().filter(|reader| waited_for(reader)) {
+            if !binds(reader) {
+                reader.patience.lets_go(now);
+            } else if !others {
+                held_up = true;
+            } else if reader.patience.holds(self.spec.patience, now) || waits {
+                held_up = true;
+                self.held_until =
+                    [self.held_until, reader.patience.until()].into_iter().flatten().min();
+            } else {
+                reached(Branch::PatienceSpent);
+                reader.patience.lets_go(now);
+                reader.lagging = true;
+                reader.heartbeat_at = reader.heartbeat_at.min(now);
+            }
+        }
+        held_up
     }
 
     /// Keeps the finished frame of the sequence [`Writer::next`], which the caller sends to all
@@ -184,7 +233,9 @@ impl Writer {
     ) -> Result<(), Mismatch> {
         self.attend(now);
         let Some(reader) = self.readers.get_mut(peer.get()) else { return Ok(()) };
-        if entry.topic != self.spec.topic || entry.epoch != own_epoch {
+        let of_this_life = entry.epoch == own_epoch || planted(Fault::AcknowledgementOfAnyLife);
+        if entry.topic != self.spec.topic || !of_this_life {
+            reached(Branch::AcknowledgementOfOldLife);
             self.refused += 1;
             return Ok(());
         }
@@ -198,20 +249,32 @@ impl Writer {
                 their_class: entry.class,
             };
             if !std::mem::replace(&mut reader.mismatch_told, true) {
+                reached(Branch::ReaderMismatched);
                 self.events.push(WriterEvent::Mismatch(mismatch));
             }
             return Err(mismatch);
         }
         if !claims_only_what_was_sent(entry, self.ring.last()) {
+            reached(Branch::AcknowledgementOverclaims);
             self.refused += 1;
             return Ok(());
         }
         let floor = entry.floor.get();
         if !reader.matched {
             reader.join(floor, self.ring.next(), now);
+            reader.patience = Patience::full(self.spec.patience, now);
             self.matched += 1;
+            reached(Branch::ReaderMatched);
             self.events.push(WriterEvent::Matched { peer });
+            // What left the ring before it came is lost to it, and it holds up nobody with that.
+            let oldest = self.ring.oldest();
+            if reader.lacks() < oldest {
+                let (first, last) = (Sequence::new(reader.lacks()), Sequence::new(oldest - 1));
+                reader.given_up = oldest - 1;
+                self.events.push(WriterEvent::Lagging { peer, first, last });
+            }
         }
+        self.blocked_until = None;
         reader.heard_at = now;
         if let Some(news) = reader.take(entry) {
             let held = Nanos::from_micros(i64::from(entry.held_us));
@@ -227,6 +290,9 @@ impl Writer {
             reader.probe_at = (!complete && self.matched <= PROBED_READERS_MAX)
                 .then(|| now + reader.trip.timeout(0));
             if floor >= reader.given_up && floor.saturating_add(1) >= self.ring.oldest() {
+                if reader.lagging {
+                    reached(Branch::ReaderCaughtUp);
+                }
                 reader.lagging = false;
             }
         }
@@ -271,36 +337,9 @@ impl Writer {
 
     /// The peer began a new life: it is unmatched until it acknowledges again.
     pub(crate) fn reader_restarted(&mut self, peer: PeerIndex) {
-        self.unmatch(peer.get());
-    }
-
-    /// The next message that is to be sent again, to whom; call it until `None`, or until the poll has
-    /// done enough. What it gives counts as sent at `now`.
-    pub(crate) fn resend(&mut self, now: Nanos) -> Option<(PeerIndex, Sequence, &[u8])> {
-        self.attend(now);
-        self.blocked_until = None;
-        let count = self.readers.len();
-        for n in 0..count {
-            let place = (self.turn + n) % count;
-            let Some((sequence, unasked)) = self.candidate(place, now) else { continue };
-            let bytes = self.ring.frame(sequence).map_or(0, <[u8]>::len) as u64;
-            if !self.admits(place, bytes, now) {
-                continue;
-            }
-            let reader = &mut self.readers[place];
-            if unasked {
-                reader.probes = reader.probes.saturating_add(1);
-            }
-            // Whatever was sent, the reader now has something to acknowledge.
-            reader.probe_at = reader.probe_at.map(|_| now + reader.trip.timeout(reader.probes));
-            reader.resent(sequence, bytes, now);
-            self.share.resent(bytes, now);
-            self.ring.note_resent(sequence);
-            self.turn = (place + 1) % count;
-            let peer = PeerIndex::new(u16::try_from(place).ok()?);
-            return Some((peer, Sequence::new(sequence), self.ring.frame(sequence)?));
+        if !planted(Fault::RestartedReaderKept) {
+            self.unmatch(peer.get());
         }
-        None
     }
 
     /// The next heartbeat that is due, and to whom.
@@ -341,11 +380,14 @@ impl Writer {
 
     /// When something becomes due without any further input; in the past when it is due.
     pub(crate) fn next_deadline(&self) -> Option<Nanos> {
-        let mut next = Nanos::MAX;
+        let mut next = self.held_until.unwrap_or(Nanos::MAX);
         for reader in self.readers.iter().filter(|reader| reader.matched) {
             next = next.min(reader.heartbeat_at);
             let resend = match reader.asked {
-                0 => reader.probe_at,
+                0 => match (reader.probe_at, reader.repeat_at) {
+                    (Some(probe), Some(repeat)) => Some(probe.min(repeat)),
+                    (probe, repeat) => probe.or(repeat),
+                },
                 _ => Some(self.now),
             };
             if let Some(resend) = resend {
@@ -362,6 +404,7 @@ impl Writer {
     /// Ends what has ended: leases, lingering, the wait for a word on commands.
     fn attend(&mut self, now: Nanos) {
         self.now = self.now.max(now);
+        self.held_until = self.held_until.filter(|until| *until > now);
         if now < self.attend_at {
             return;
         }
@@ -376,6 +419,7 @@ impl Writer {
                 self.unmatch(place);
                 continue;
             }
+            // To a reader that came late everything counts as sent when it came.
             let since = reader.matched_at;
             if since + self.spec.linger <= now {
                 self.give_up(place, lingered);
@@ -405,8 +449,11 @@ impl Writer {
             return;
         }
         reader.given_up = until;
-        reader.heartbeat_at = reader.heartbeat_at.min(self.now);
+        // The reader should hear of it soon, but not of each message that goes by.
+        let soon = self.now.max(reader.heartbeat_sent + self.spec.heartbeat / 8);
+        reader.heartbeat_at = reader.heartbeat_at.min(soon);
         reader.lagging = true;
+        reached(Branch::ReaderLagging);
         let peer = PeerIndex::new(place as u16);
         let (first, last) = (Sequence::new(first), Sequence::new(until));
         self.events.push(WriterEvent::Lagging { peer, first, last });
@@ -420,6 +467,7 @@ impl Writer {
         reader.asked = 0;
         reader.probe_at = None;
         self.matched -= 1;
+        reached(Branch::ReaderLost);
         self.events.push(WriterEvent::Lost { peer: PeerIndex::new(place as u16) });
         if let Some(commands) = &mut self.commands {
             commands.doubt_all();
@@ -431,65 +479,16 @@ impl Writer {
 
     /// The lowest sequence that can still be sent again to this reader; `last + 1`: none.
     fn first_for(&self, place: usize, now: Nanos) -> u64 {
-        let expired = self.spec.lifespan.map_or(0, |lifespan| self.ring.sent_until(now - lifespan));
+        let lifespan = self.spec.lifespan.filter(|_| !planted(Fault::ResendAfterExpiry));
+        let expired = lifespan.map_or(0, |lifespan| self.ring.sent_until(now - lifespan));
         let given_up = self.readers[place].given_up.max(expired).saturating_add(1);
         given_up.max(self.ring.oldest()).min(self.ring.next())
     }
 
     fn is_expired(&self, sequence: u64, now: Nanos) -> bool {
         let age = self.ring.sent_at(sequence).map(|sent_at| now - sent_at);
-        matches!((age, self.spec.lifespan), (Some(age), Some(lifespan)) if age >= lifespan)
-    }
-
-    /// What this reader should get next, and whether it did not ask for it.
-    fn candidate(&mut self, place: usize, now: Nanos) -> Option<(u64, bool)> {
-        let reader = &self.readers[place];
-        let probing = reader.probe_at.is_some_and(|at| at <= now);
-        if !reader.matched || (reader.asked == 0 && !probing) {
-            return None;
-        }
-        let first = self.first_for(place, now);
-        while let Some(sequence) = self.readers[place].next_asked(first) {
-            if self.can_be_sent(sequence, now) {
-                return Some((sequence, false));
-            }
-            self.readers[place].withdraw(sequence);
-        }
-        if !probing {
-            return None;
-        }
-        let reader = &mut self.readers[place];
-        let last = self.ring.last();
-        let lowest = reader.lacks().max(first);
-        // Beyond its reach the reader would throw the last one away.
-        let probe = match last.saturating_sub(reader.floor) <= REACH && !reader.has(last) {
-            true => last.max(first),
-            false => lowest,
-        };
-        if probe > last || !self.can_be_sent(probe, now) {
-            self.readers[place].probe_at = None;
-            return None;
-        }
-        Some((probe, true))
-    }
-
-    fn can_be_sent(&self, sequence: u64, now: Nanos) -> bool {
-        self.ring.frame(sequence).is_some() && !self.is_expired(sequence, now)
-    }
-
-    /// Whether the share of all, and this reader's part of it, has room for so many bytes.
-    fn admits(&mut self, place: usize, bytes: u64, now: Nanos) -> bool {
-        let part = self.share.allowed(now) / self.matched.max(1) as u64;
-        let resent = &mut self.readers[place].resent;
-        let until = if resent.bytes(now).saturating_add(bytes) > part.max(READER_FLOOR_BYTES) {
-            resent.rolls_at()
-        } else if !self.share.admits(bytes, now) {
-            self.share.rolls_at()
-        } else {
-            return true;
-        };
-        self.blocked_until = Some(self.blocked_until.map_or(until, |other| other.min(until)));
-        false
+        let lifespan = self.spec.lifespan.filter(|_| !planted(Fault::ResendAfterExpiry));
+        matches!((age, lifespan), (Some(age), Some(lifespan)) if age >= lifespan)
     }
 }
 

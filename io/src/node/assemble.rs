@@ -15,6 +15,7 @@ use super::stages::{Parts, Room, Stages};
 use super::who::Who;
 use crate::pipeline::{deliver, receive, verify};
 use crate::security;
+use crate::transport::udp::Coalescing;
 use crate::transport::{self, Endpoint};
 use crate::wire::TopicId;
 use sinew_rt::clock;
@@ -107,7 +108,12 @@ pub(super) fn start(mut builder: NodeBuilder) -> Result<Node, NodeError> {
 fn bind(builder: &NodeBuilder, peers: &[SocketAddr]) -> Result<Endpoint, NodeError> {
     match (&builder.memory, builder.config.bind) {
         (Some((network, address)), _) => Ok(network.bind(*address, peers)?),
-        (None, Some(address)) => Ok(transport::udp::bind(address, peers)?),
+        (None, Some(address)) => {
+            // Streams come in bursts; a set-point comes alone.
+            let reliable = builder.config.topics.iter().any(|topic| topic.class.is_reliable());
+            let coalescing = if reliable { Coalescing::On } else { Coalescing::Off };
+            Ok(transport::udp::bind(address, peers, coalescing)?)
+        }
         (None, None) => {
             let hint = "set transport.bind, for example to \"127.0.0.1:7400\"";
             Err(builder.config.error("transport", "the node has no address", hint).into())
@@ -136,7 +142,7 @@ fn panel(builder: &NodeBuilder) -> Result<Panel, NodeError> {
     spec.probes = (4 + builder.stages.len()) as u32 + LOOP_PROBES * loops;
     spec.histograms = 2 * spec.probes + topics as u32 + LOOP_HISTOGRAMS * loops;
     let reliable = builder.config.topics.iter().filter(|topic| topic.class.is_reliable()).count();
-    spec.values = (sources * (reasons + 5) + 5 * topics + 6 * reliable + 64) as u32;
+    spec.values = (sources * (reasons + 5) + 5 * topics + 8 * reliable + 64) as u32;
     Ok(Panel::create(&spec)?)
 }
 

@@ -131,6 +131,10 @@ pub struct Reliability {
     /// For how long after it was sent a message is kept for a receiver that lacks it. A receiver that
     /// is behind by more gets a gap, and no longer holds up the others.
     pub linger: Nanos,
+    /// Of several receivers, for how long one that has no room or lacks what the sender would have to
+    /// forget may hold up the others; it earns a millisecond of it back each second. Then the others go
+    /// on, and it gets a gap. A lone receiver is waited for as long as `linger`.
+    pub patience: Nanos,
     /// How long a receiver waits for a message that others have overtaken before it asks for it: the
     /// most that the network reorders.
     pub reorder: Nanos,
@@ -143,6 +147,7 @@ impl Default for Reliability {
         Self {
             capacity: 256,
             linger: Nanos::from_millis(500),
+            patience: Nanos::from_millis(20),
             reorder: Nanos::from_micros(500),
             gap_timeout: Nanos::from_secs(1),
         }

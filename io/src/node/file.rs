@@ -133,6 +133,7 @@ struct Topic {
     deadline_ms: Option<Spanned<u32>>,
     capacity: Option<Spanned<u16>>,
     linger_ms: Option<Spanned<u32>>,
+    patience_ms: Option<Spanned<u32>>,
     reorder_us: Option<Spanned<u32>>,
     gap_timeout_ms: Option<Spanned<u32>>,
 }
@@ -245,6 +246,7 @@ fn topic(n: usize, file: Topic, lines: &mut Lines<'_>) -> Result<TopicConfig, Co
     topic.deadline = span("deadline_ms", file.deadline_ms).map(Nanos::from_millis);
     let reliable = [
         ("linger_ms", file.linger_ms.is_some()),
+        ("patience_ms", file.patience_ms.is_some()),
         ("reorder_us", file.reorder_us.is_some()),
         ("gap_timeout_ms", file.gap_timeout_ms.is_some()),
         ("capacity", file.capacity.is_some()),
@@ -252,6 +254,9 @@ fn topic(n: usize, file: Topic, lines: &mut Lines<'_>) -> Result<TopicConfig, Co
     let reliability = &mut topic.reliability;
     if let Some(ms) = span("linger_ms", file.linger_ms) {
         reliability.linger = Nanos::from_millis(ms);
+    }
+    if let Some(ms) = span("patience_ms", file.patience_ms) {
+        reliability.patience = Nanos::from_millis(ms);
     }
     if let Some(us) = span("reorder_us", file.reorder_us) {
         reliability.reorder = Nanos::from_micros(us);

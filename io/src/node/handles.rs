@@ -5,6 +5,7 @@ use super::builder::{Publisher, PublisherFull};
 use crate::delivery::{Outcome, outcome};
 use crate::message::Message;
 use crate::pipeline::reliable::{Decision, Delivery, GapCause, Received};
+use crate::simulation::{Branch, Fault, planted, reached};
 use crate::wire::Sequence;
 use sinew_rt::clock::{self, Nanos};
 use sinew_rt::latest::LatestReader;
@@ -66,9 +67,11 @@ impl<T> CommandReader<T> {
     pub fn next(&mut self, now: Nanos) -> Option<Delivery<T>> {
         let delivery = self.deliveries.pop()?;
         let Delivery::Message(command) = &delivery else { return Some(delivery) };
-        if command.expires_at.is_none_or(|at| now <= at) {
+        let fresh = command.expires_at.is_none_or(|at| now <= at);
+        if fresh || planted(Fault::ExpiredCommandDelivered) {
             return Some(delivery);
         }
+        reached(Branch::ExpiredInQueue);
         let Received { from, epoch, sequence, .. } = *command;
         // Without room the sender hears nothing, and takes the outcome as unknown.
         let _ = self.decide(command, Outcome::Expired);
@@ -182,7 +185,7 @@ impl EStopReader {
         match age.filter(|age| self.armed && *age <= self.deadline) {
             Some(age) => EStop::Well { age },
             None => {
-                self.armed = false;
+                self.armed = planted(Fault::EStopNotLatched);
                 EStop::Stop
             }
         }

@@ -7,6 +7,7 @@ use crate::delivery::reader::{Accepted, Next, Reader};
 use crate::delivery::{DropReason, Outcome};
 use crate::message::Message;
 use crate::security::{PeerIndex, PeerLife};
+use crate::simulation::{Branch, Fault, planted, reached};
 use crate::wire::report::Heartbeat;
 use crate::wire::{Envelope, Epoch, KeyId, SchemaId, Sequence, TopicId};
 use sinew_rt::clock::Nanos;
@@ -166,7 +167,8 @@ impl<T: Message> OrderedSink for OrderedQueue<T> {
             epoch: origin.epoch,
             sequence: envelope.header.sequence(),
             sent_at: times.sent_at,
-            possible_duplicate: envelope.header.sequence() < origin.fresh_from,
+            possible_duplicate: envelope.header.sequence() < origin.fresh_from
+                && !planted(Fault::PossibleDuplicateUnmarked),
             expires_at,
             peer: origin.peer,
         });
@@ -179,6 +181,9 @@ impl<T: Message> OrderedSink for OrderedQueue<T> {
             Note::Gap { first, last, cause } => Delivery::Gap { from, epoch, first, last, cause },
             Note::Started { first } => Delivery::Started { from, epoch, first },
         };
+        if planted(Fault::GapReportedTwice) && matches!(delivery, Delivery::Gap { .. }) {
+            let _ = self.producer.push(delivery);
+        }
         self.producer.push(delivery).map_err(|_| DropReason::QueueFull)
     }
 
@@ -252,6 +257,7 @@ impl ReliableRoute {
             let resumed = stream.resume.take().filter(|floor| floor.epoch == life.epoch);
             let after = resumed.and_then(|floor| floor.sequence.next());
             let first = after.map_or(start.next, |after| after.min(start.next));
+            reached(if after.is_some() { Branch::StreamResumed } else { Branch::StreamStarted });
             stream.reader.new_life(life.epoch, first, now);
             stream.started = Some(first);
             stream.gap = None;
@@ -275,8 +281,9 @@ impl ReliableRoute {
             self.foreign_schema.set(schema.get().cast_signed());
             return Err(DropReason::SchemaMismatch);
         }
-        let stream = self.streams.get_mut(frame.peer().get()).ok_or(DropReason::UnknownKey)?;
-        if epoch != stream.epoch {
+        let place = if planted(Fault::GapBufferShared) { 0 } else { frame.peer().get() };
+        let stream = self.streams.get_mut(place).ok_or(DropReason::UnknownKey)?;
+        if epoch != stream.epoch && !planted(Fault::EpochNotChecked) {
             let old = epoch < stream.epoch;
             return Err(if old { DropReason::OldEpoch } else { DropReason::FutureEpoch });
         }
@@ -314,20 +321,29 @@ impl ReliableRoute {
             worked = true;
             let Some(stream) = self.streams.get_mut(decision.peer.get()) else { continue };
             if stream.epoch == decision.epoch {
-                stream.reader.decide(decision.sequence, decision.outcome.code());
+                let rejected = matches!(decision.outcome, Outcome::Rejected(_));
+                let outcome = match rejected && planted(Fault::RejectionLost) {
+                    true => Outcome::Accepted,
+                    false => decision.outcome,
+                };
+                stream.reader.decide(decision.sequence, outcome.code());
             }
         }
         let peers = self.streams.len();
         for n in 0..peers {
             let peer = (self.turn + n) % peers;
             let mut quantum = QUANTUM;
-            while quantum > 0 && self.sink.free() > 0 && self.serve_one(peer, now) {
+            let may = |sink: &dyn OrderedSink| sink.free() > 0 || planted(Fault::SubscriberOverrun);
+            while quantum > 0 && may(&*self.sink) && self.serve_one(peer, now) {
                 quantum -= 1;
                 worked = true;
             }
         }
         self.turn = (self.turn + 1) % peers.max(1);
         let free = self.sink.free() as u64;
+        if free == 0 {
+            reached(Branch::NoRoomToDeliver);
+        }
         let lives = self.streams.iter().filter(|stream| stream.epoch != Epoch::NONE).count();
         // A queue that is nearly full still has one place for whoever comes first: what is promised to
         // the others as well waits in their readers.
@@ -357,6 +373,7 @@ impl ReliableRoute {
         }
         match stream.reader.next(now) {
             None => false,
+            Some(Next::Gap { .. }) if planted(Fault::GapNotReported) => self.serve_one(peer, now),
             Some(Next::Gap { first, last }) => {
                 stream.gap = Some((first, last, GapCause::Lost));
                 self.serve_one(peer, now)
@@ -418,7 +435,8 @@ fn deliver(
     let envelope = frame.envelope().ok_or(DropReason::Malformed)?;
     let lifespan = [envelope.header.lifespan(), lifespan].into_iter().flatten().min();
     let expires_at = lifespan.map(|lifespan| frame.sent_at() + lifespan);
-    if expires_at.is_some_and(|at| now > at) {
+    if expires_at.is_some_and(|at| now > at) && !planted(Fault::ExpiredCommandDelivered) {
+        reached(Branch::ExpiredInOrder);
         return Err(DropReason::Expired);
     }
     let times = Times { sent_at: frame.sent_at(), received_at: frame.received_at() };

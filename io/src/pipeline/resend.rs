@@ -9,6 +9,7 @@ use super::send::Outlet;
 use crate::delivery::Outcome;
 use crate::delivery::writer::{Writer, WriterEvent};
 use crate::security::{Identity, PeerIndex};
+use crate::simulation::{Branch, reached};
 use crate::transport::{BATCH, Transmit};
 use crate::wire::envelope::{encode_in_place, payload_mut};
 use crate::wire::report::{ENTRIES_MAX, ENTRY_LEN, Entry};
@@ -53,6 +54,10 @@ pub(crate) struct ReliableOutlet {
     pub(crate) outcomes: Option<Producer<(Sequence, Outcome)>>,
     /// Messages sent again.
     pub(crate) resent: Counter,
+    /// Acknowledgements and outcomes that contradict what was sent.
+    pub(crate) refused: Gauge,
+    /// Events of the writer that found no room.
+    pub(crate) events_lost: Gauge,
     /// Outcomes that the program did not read in time.
     pub(crate) outcomes_lost: Counter,
     /// Peers that read it now.
@@ -74,7 +79,10 @@ impl Waiting {
 
     /// Takes an entry; without room it is left out, and its author says it again.
     fn push(&mut self, entry: &Entry) -> bool {
-        let Some(slot) = self.entries.get_mut(self.count) else { return false };
+        let Some(slot) = self.entries.get_mut(self.count) else {
+            reached(Branch::ReportFull);
+            return false;
+        };
         *slot = entry.to_bytes();
         self.count += 1;
         true
@@ -258,7 +266,8 @@ impl ReliableSend {
             }
             let batch = if outlet.signed { 1 } else { BATCH };
             let (mut count, mut released) = (0, None);
-            while count < batch && writer.room(now) {
+            // A reader holds nobody up while nothing waits to be sent.
+            while count < batch && !outlet.source.is_empty() && writer.room(now) {
                 let slot = &mut self.frames[count];
                 let Some((len, at)) = outlet.fill(slot, cluster, signer) else { break };
                 writer.retain(now, at, &slot[..len]);
@@ -285,6 +294,8 @@ impl ReliableSend {
     fn act_on_events(&mut self, now: Nanos) {
         let (peers, outlets) = (self.keys.len(), self.outlets.len());
         for (place, outlet) in self.outlets.iter_mut().enumerate() {
+            outlet.refused.set(outlet.writer.refused().cast_signed());
+            outlet.events_lost.set(outlet.writer.events_lost().cast_signed());
             for _ in 0..EVENTS_PER_POLL {
                 let Some(event) = outlet.writer.event() else { break };
                 match event {

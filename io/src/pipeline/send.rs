@@ -30,6 +30,8 @@ pub(crate) struct Outgoing<T> {
 pub(crate) trait Source: Send {
     /// Writes the next payload, if there is one, and says its length and when it was published.
     fn next(&mut self, payload: &mut [u8]) -> Option<(usize, Nanos)>;
+    /// Whether there is none.
+    fn is_empty(&self) -> bool;
 }
 
 impl<T: Message> Source for Consumer<Outgoing<T>> {
@@ -38,6 +40,10 @@ impl<T: Message> Source for Consumer<Outgoing<T>> {
         let bytes = message.value.as_bytes();
         payload.get_mut(..bytes.len())?.copy_from_slice(bytes);
         Some((bytes.len(), message.at))
+    }
+
+    fn is_empty(&self) -> bool {
+        Self::is_empty(self)
     }
 }
 

@@ -289,8 +289,10 @@ impl VerifyStage {
                 let last = &mut self.duplicate_at[claimed.get()];
                 if sequence.get() <= floor {
                     if last.is_some_and(|last| now - last < DUPLICATE_EVERY) {
+                        reached(Branch::DuplicateUnchecked);
                         return Err(DropReason::Replay);
                     }
+                    reached(Branch::DuplicateChecked);
                     *last = Some(now);
                 }
                 None

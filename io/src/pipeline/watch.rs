@@ -3,6 +3,7 @@
 //! The deliver stage looks; the events go to the subscriber through a ring of its own, so that a stage
 //! or a loop that reads messages need not ask the clock. DDS calls the first DEADLINE.
 
+use crate::simulation::{Branch, Fault, planted, reached};
 use crate::wire::TopicId;
 use sinew_rt::clock::Nanos;
 use sinew_rt::panel::Counter;
@@ -51,6 +52,7 @@ impl Watch {
             return;
         }
         if std::mem::take(&mut self.missed) {
+            reached(Branch::DeadlineRecovered);
             let after = now - self.heard_at;
             self.tell(TopicEvent::Recovered { after });
         }
@@ -60,6 +62,7 @@ impl Watch {
     /// Looks whether the deadline has passed.
     pub(crate) fn turn(&mut self, now: Nanos) {
         if !self.missed && now - self.heard_at > self.deadline {
+            reached(Branch::DeadlineMissed);
             self.missed = true;
             self.misses.increment();
             self.tell(TopicEvent::DeadlineMissed { since: self.heard_at });
@@ -72,7 +75,9 @@ impl Watch {
     }
 
     fn tell(&mut self, event: TopicEvent) {
-        if let Some(events) = &mut self.events {
+        if let Some(events) = &mut self.events
+            && !planted(Fault::DeadlineNotTold)
+        {
             // A subscriber that reads no events has the counter.
             let _ = events.push(event);
         }

@@ -64,14 +64,15 @@ faults! {
     DuplicateNotAcknowledged "duplicate_not_acknowledged" "An authenticated duplicate draws no acknowledgement.",
     GapNotReported "gap_not_reported" "What never came is passed over in silence.",
     GapReportedTwice "gap_reported_twice" "A gap is told a second time.",
-    OrderLostAfterGap "order_lost_after_gap" "What was held behind a gap comes out in the wrong order.",
-    GapBufferTooSmall "gap_buffer_too_small" "The gap buffer takes one sequence for another that is 32 away.",
-    NakStorm "nak_storm" "Every message behind a hole asks for the hole again.",
+    OrderLostAfterGap "order_lost_after_gap" "Of two messages that wait behind a hole, the later comes out first.",
+    GapBufferShared "gap_buffer_shared" "Messages of all senders of a topic wait in one buffer.",
+    NakStorm "nak_storm" "What is missing is asked for twenty thousand times a second.",
     HeartbeatIgnored "heartbeat_ignored" "Heartbeats are not listened to, so a lost tail is never missed.",
-    ExpiredCommandDelivered "expired_command_delivered" "A command that aged behind a hole is delivered all the same.",
+    ExpiredCommandDelivered "expired_command_delivered" "A command is delivered though it grew older than its lifespan behind a hole, or in the queue.",
     RejectionLost "rejection_lost" "A command that was rejected is reported as accepted.",
     OutcomeLost "outcome_lost" "What became of commands is never reported.",
-    RoomIgnored "room_ignored" "The reader says that it has room for whatever comes.",
+    SubscriberOverrun "subscriber_overrun" "Messages are taken from the buffer though the subscriber has no room.",
+    PossibleDuplicateUnmarked "possible_duplicate_unmarked" "What an earlier life of the subscriber may have had comes again unmarked.",
     ReaderKeepsOldLife "reader_keeps_old_life" "A new life of a writer goes on at the floor of its last one.",
     // Writing one.
     LimitIgnored "limit_ignored" "The writer sends beyond what its readers have room for.",
@@ -82,7 +83,11 @@ faults! {
     ResendNever "resend_never" "What lacks is never sent again.",
     LaggingReaderHoldsRing "lagging_reader_holds_ring" "A reader that fell behind stops the writer for good.",
     UnresolvedForever "unresolved_forever" "A command whose outcome never comes stays open for ever.",
-    RestartedReaderKept "restarted_reader_kept" "What a reader acknowledged in an earlier life still counts.",
+    RestartedReaderKept "restarted_reader_kept" "A reader that began a new life is taken for the one of its last life.",
+    AcknowledgementOfAnyLife "acknowledgement_of_any_life" "What is acknowledged of an earlier life of the writer counts for this one.",
+    // Safe state.
+    DeadlineNotTold "deadline_not_told" "Nobody is told that a topic's deadline was missed.",
+    EStopNotLatched "estop_not_latched" "An emergency stop ends by itself with the next word.",
 }
 
 impl std::fmt::Display for Fault {

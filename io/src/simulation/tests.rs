@@ -1,9 +1,13 @@
 //! A simulated node does what a real one does, the same each time; and each planted fault shows.
 
+mod reliable;
+
 use super::*;
 use crate::delivery::DropReason;
 use crate::message::schema_id;
-use crate::node::{NodeBuilder, PeerConfig, Publisher, Queued, StageName};
+use crate::node::{
+    NodeBuilder, PeerConfig, Publisher, Queued, Reliability, StageName, TopicClass, TopicConfig,
+};
 use crate::security::hello::OwnLife;
 use crate::security::{BootCounter, Identity};
 use crate::wire::envelope::encode;
@@ -14,7 +18,7 @@ use crate::wire::{
     TopicId, decode,
 };
 use sinew_rt::clock::{self, Nanos};
-use sinew_rt::ring::Consumer;
+use sinew_rt::ring::{self, Consumer};
 use std::fmt::Write;
 use std::net::SocketAddr;
 
@@ -81,6 +85,12 @@ impl Robot {
         Self { node, state, other, now: START }
     }
 
+    /// The same over a node with other topics.
+    fn over(node: SimNode) -> Self {
+        let [state, other] = [(); 2].map(|()| ring::channel(1).1);
+        Self { node, state, other, now: START }
+    }
+
     /// A robot that both peers have greeted in their first life, with streams from 1 on.
     fn greeted() -> Self {
         let mut robot = Self::alone();
@@ -140,9 +150,24 @@ fn hello(peer: u8, epoch: u64, challenge: &Challenge, now: Nanos) -> Vec<u8> {
 }
 
 fn hello_of(peer: u8, own: OwnLife, challenge: &Challenge, now: Nanos) -> Vec<u8> {
+    hello_about(peer, own, challenge, now, [STATE, OTHER])
+}
+
+fn hello_with(peer: u8, challenge: &Challenge, now: Nanos, topics: [&str; 2]) -> Vec<u8> {
+    let SimLife { epoch, life, boot, .. } = life(peer, 1);
+    hello_about(peer, OwnLife { epoch, life, boot }, challenge, now, topics)
+}
+
+fn hello_about(
+    peer: u8,
+    own: OwnLife,
+    challenge: &Challenge,
+    now: Nanos,
+    topics: [&str; 2],
+) -> Vec<u8> {
     let identity = identity(peer);
     let streams =
-        [STATE, OTHER].map(|name| StreamStart { topic: TopicId::of(name), next: Sequence::FIRST });
+        topics.map(|name| StreamStart { topic: TopicId::of(name), next: Sequence::FIRST });
     let fields = HelloFields {
         from: identity.public().id(),
         epoch: own.epoch,
@@ -174,8 +199,12 @@ fn fields(peer: u8, sequence: u64) -> EnvelopeFields {
 
 /// An envelope of `peer` with the payload `value`.
 fn envelope(peer: u8, fields: &EnvelopeFields, value: u64) -> Vec<u8> {
+    envelope_with(peer, fields, &value.to_le_bytes())
+}
+
+fn envelope_with(peer: u8, fields: &EnvelopeFields, payload: &[u8]) -> Vec<u8> {
     let mut slot = [0; FRAME_MAX];
-    encode(&mut slot, cluster().tag(), fields, &value.to_le_bytes()).unwrap();
+    encode(&mut slot, cluster().tag(), fields, payload).unwrap();
     let context = SigningContext::new(Domain::Envelope, &cluster());
     let len = identity(peer).sign_envelope(&context, &mut slot).unwrap();
     slot[..len].to_vec()
@@ -339,44 +368,59 @@ fn a_node_costs_little_to_make_and_drop() {
     const NODES: u8 = 16;
     const ROUNDS: i64 = 20;
     let _switches = Switches::cheap();
-    let prepared = |node: u8| {
-        let peers: Vec<_> = (0..NODES).filter(|peer| *peer != node).collect();
-        let mut builder = builder(node, &peers);
-        let readers: Vec<_> =
-            (0..4).map(|n| builder.latest::<Word>(&format!("in-{n}")).unwrap()).collect();
-        let writers: Vec<_> =
-            (0..4).map(|n| builder.publisher::<Word>(&format!("out-{n}")).unwrap()).collect();
-        (builder, readers, writers)
-    };
-    let (mut described, mut made, mut dropped) = (Nanos::ZERO, Nanos::ZERO, Nanos::ZERO);
-    for round in 0..=ROUNDS {
-        let begun = clock::now();
-        let builders: Vec<_> = (0..NODES).map(prepared).collect();
-        let ready = clock::now();
-        let nodes: Vec<_> = (0..)
-            .zip(builders)
-            .map(|(n, (builder, ..))| {
-                SimNode::start(builder, life(n, 1), address(n), START).unwrap()
-            })
-            .collect();
-        let built = clock::now();
-        drop(nodes);
-        let gone = clock::now();
-        // The first round admits the keys.
-        if round > 0 {
-            described += ready - begun;
-            made += built - ready;
-            dropped += gone - built;
+    let dids: Vec<_> = (0..NODES).map(|node| identity(node).public().to_did()).collect();
+    let described = |node: u8, reliable: bool| {
+        let mut builder =
+            NodeBuilder::new(format!("node-{node}")).identity(identity(node)).loops(0);
+        for peer in (0..NODES).filter(|peer| *peer != node) {
+            builder = builder.peer(PeerConfig {
+                name: format!("node-{peer}"),
+                identity: dids[usize::from(peer)].clone(),
+                address: address(peer),
+                publishes: vec![STATE.to_owned()],
+            });
         }
+        for n in 0..4 {
+            let _ = builder.latest::<Word>(&format!("in-{n}")).unwrap();
+            let _ = builder.publisher::<Word>(&format!("out-{n}")).unwrap();
+        }
+        if reliable {
+            let reliability = Reliability { capacity: 64, ..Reliability::default() };
+            for name in ["flow-in", "flow-out"] {
+                let topic = TopicConfig::new(name, "Word@1", TopicClass::Stream);
+                builder = builder.topic(TopicConfig { reliability, ..topic });
+            }
+            let _ = builder.stream::<Word>("flow-in", 64).unwrap();
+            let _ = builder.publisher::<Word>("flow-out").unwrap();
+        }
+        builder
+    };
+    for reliable in [false, true] {
+        let (mut made, mut dropped) = (Nanos::ZERO, Nanos::ZERO);
+        for round in 0..=ROUNDS {
+            let builders: Vec<_> = (0..NODES).map(|node| described(node, reliable)).collect();
+            let begun = clock::now();
+            let nodes: Vec<_> = (0..)
+                .zip(builders)
+                .map(|(n, builder)| SimNode::start(builder, life(n, 1), address(n), START).unwrap())
+                .collect();
+            let built = clock::now();
+            drop(nodes);
+            // The first round admits the keys.
+            if round > 0 {
+                made += built - begun;
+                dropped += clock::now() - built;
+            }
+        }
+        let each = |sum: Nanos| sum / (ROUNDS * i64::from(NODES));
+        println!(
+            "a node with {} peers and 8 topics{}: made in {}, dropped in {}",
+            NODES - 1,
+            if reliable { " and a stream in each direction" } else { "" },
+            each(made),
+            each(dropped)
+        );
     }
-    let each = |sum: Nanos| sum / (ROUNDS * i64::from(NODES));
-    println!(
-        "a node with {} peers and 8 topics: described in {}, made in {}, dropped in {}",
-        NODES - 1,
-        each(described),
-        each(made),
-        each(dropped)
-    );
 }
 
 #[test]

@@ -5,6 +5,7 @@ pub(crate) mod buffer;
 pub mod memory;
 mod mmsg;
 pub(crate) mod park;
+mod segments;
 pub(crate) mod udp;
 
 use crate::security::PeerIndex;

@@ -2,14 +2,15 @@
 //! simulator itself. It knows no keys, so it is only for runs without liars, and no clocks but its own, so it
 //! is only for runs without long delays.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 
 use sinew_io::delivery::{Verdict, Window};
 use sinew_io::wire::envelope::encode;
 use sinew_io::wire::report::{Acknowledgement, ENTRY_LEN, Entry, Heartbeat, REPORTS};
 use sinew_io::wire::{
-    Class, ClusterTag, Envelope, EnvelopeFields, Epoch, FRAME_MAX, KeyId, RawFrame, SchemaId, Sequence,
-    TopicId,
+    Class, ClusterTag, EnvelopeFields, Epoch, FRAME_MAX, Frame, KeyId, SchemaId, Sequence, TopicId,
+    decode,
 };
 use sinew_rt::clock::Nanos;
 use zerocopy::{FromBytes, IntoBytes};
@@ -26,6 +27,42 @@ const LINGER: Nanos = Nanos::from_secs(3);
 const RETAINED: usize = 64;
 const CHECK: usize = 8;
 const TOPIC_COUNT: usize = TOPICS.len();
+
+/// A way to break every toy of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Broken {
+    /// Messages of queues are delivered as often as they come.
+    DeliversTwice,
+    /// A reliable message that overtook others is delivered, and they are forgotten.
+    SkipsInSilence,
+    /// A gap begins one too early.
+    GapsWhatItHas,
+    /// One in a thousand messages is delivered with other bytes.
+    ChangesBytes,
+    /// A number is used twice.
+    ReusesNumbers,
+    /// A node stops to hear the peers that it knew before it heard of a new life.
+    ForgetsPeers,
+    /// A value counts whenever it comes.
+    NewestGoesBack,
+    /// A node wants to be run all the time.
+    NeverRests,
+    /// A node panics.
+    Panics,
+}
+
+thread_local! {
+    static BROKEN: Cell<Option<Broken>> = const { Cell::new(None) };
+}
+
+/// Breaks every toy of this thread from now on: `None` mends them.
+pub fn break_toys(how: Option<Broken>) {
+    BROKEN.set(how);
+}
+
+fn is_broken(how: Broken) -> bool {
+    BROKEN.get() == Some(how)
+}
 
 /// The key id that stands for a node.
 fn key(node: u16) -> KeyId {
@@ -83,7 +120,14 @@ pub struct Toy {
 }
 
 impl Toy {
-    fn frame(&self, to: KeyId, topic: (TopicId, Class), sequence: u64, at: Nanos, body: &[u8]) -> Vec<u8> {
+    fn frame(
+        &self,
+        to: KeyId,
+        topic: (TopicId, Class),
+        sequence: u64,
+        at: Nanos,
+        body: &[u8],
+    ) -> Vec<u8> {
         let fields = EnvelopeFields {
             source: key(self.node),
             destination: to,
@@ -111,14 +155,18 @@ impl Toy {
 
     fn data(&self, topic: usize, retained: &Retained) -> Vec<u8> {
         let id = (TopicId::of(TOPICS[topic].name), class(TOPICS[topic].kind));
-        self.frame(KeyId::EVERYONE, id, retained.sequence, retained.at, retained.payload.as_bytes())
+        let body = match TOPICS[topic].kind {
+            Kind::EStop => &retained.payload.as_bytes()[8..16],
+            _ => retained.payload.as_bytes(),
+        };
+        self.frame(KeyId::EVERYONE, id, retained.sequence, retained.at, body)
     }
 
     fn take_in(&mut self, frame: &[u8]) -> Option<()> {
-        let raw = RawFrame::parse(frame).ok()?;
-        let envelope = Envelope::parse(raw.body).ok()?;
+        let Ok(Frame::Clear(envelope)) = decode(frame) else { return None };
         let header = envelope.header;
-        let (body, given) = envelope.payload.split_at_checked(envelope.payload.len().checked_sub(CHECK)?)?;
+        let (body, given) =
+            envelope.payload.split_at_checked(envelope.payload.len().checked_sub(CHECK)?)?;
         let sequence = header.sequence().get();
         if check(header.epoch().get(), sequence, header.topic(), body) != given {
             return None;
@@ -127,7 +175,9 @@ impl Toy {
         let peer = self.peers.iter().position(|known| *known == from)?;
         let epoch = header.epoch().get();
         let reader = &mut self.readers[peer];
-        if epoch < reader.epoch {
+        if epoch < reader.epoch
+            || (is_broken(Broken::ForgetsPeers) && reader.epoch > 0 && sequence > 60)
+        {
             return None;
         }
         if epoch > reader.epoch {
@@ -144,18 +194,23 @@ impl Toy {
             return self.told(peer, &entry);
         }
         let topic = TOPICS.iter().position(|topic| TopicId::of(topic.name) == header.topic())?;
-        let payload = Payload::read_from_bytes(body).ok()?;
+        let mut payload = Payload::read_from_bytes(body).ok()?;
+        if is_broken(Broken::ChangesBytes) && sequence % 1_000 == 99 {
+            payload.noise[1] ^= 1;
+        }
+        assert!(!is_broken(Broken::Panics) || sequence != 50, "broken on purpose");
         let reader = &mut self.readers[peer];
         if !TOPICS[topic].kind.is_reliable() {
             let window = reader.windows[topic].get_or_insert(Window::starting_at(Sequence::FIRST));
             let newest = sequence > window.highest().get();
-            if window.commit(header.sequence()) != Verdict::Fresh {
+            let fresh = window.commit(header.sequence()) == Verdict::Fresh;
+            if !fresh && !is_broken(Broken::DeliversTwice) {
                 return None;
             }
             let topic_number = topic as u8;
             match TOPICS[topic].kind {
                 Kind::Queue => self.heard.push_back(Heard::Queued { topic: topic_number, payload }),
-                Kind::Control if newest => {
+                Kind::Control if newest || is_broken(Broken::NewestGoesBack) => {
                     self.heard.push_back(Heard::Value { topic: topic_number, payload });
                 }
                 _ => {}
@@ -163,9 +218,16 @@ impl Toy {
             return Some(());
         }
         let expected = reader.expected[topic];
-        if expected != 0 && sequence == expected {
-            reader.expected[topic] += 1;
-            self.heard.push_back(Heard::Message { topic: topic as u8, from, epoch, sequence, payload });
+        let skips = is_broken(Broken::SkipsInSilence) && sequence > expected;
+        if expected != 0 && (sequence == expected || skips) {
+            reader.expected[topic] = sequence + 1;
+            self.heard.push_back(Heard::Message {
+                topic: topic as u8,
+                from,
+                epoch,
+                sequence,
+                payload,
+            });
         }
         self.acknowledge(peer, topic);
         Some(())
@@ -205,14 +267,19 @@ impl Toy {
                 let topic_number = topic as u8;
                 if expected == 0 {
                     reader.expected[topic] = first;
-                    self.heard.push_back(Heard::NewLife { topic: topic_number, from, epoch });
+                    self.heard.push_back(Heard::NewLife {
+                        topic: topic_number,
+                        from,
+                        epoch,
+                        first,
+                    });
                 } else if first > expected {
                     reader.expected[topic] = first;
                     self.heard.push_back(Heard::Gap {
                         topic: topic_number,
                         from,
                         epoch,
-                        first: expected,
+                        first: expected - u64::from(is_broken(Broken::GapsWhatItHas)),
                         last: first - 1,
                     });
                 }
@@ -227,7 +294,7 @@ impl Toy {
         while let Some((payload, at)) = self.outlets[topic].fresh.pop_front() {
             let outlet = &mut self.outlets[topic];
             let retained = Retained { sequence: outlet.next, at, sent: self.now, payload };
-            outlet.next += 1;
+            outlet.next += u64::from(!is_broken(Broken::ReusesNumbers) || outlet.next != 70);
             let frame = self.data(topic, &retained);
             self.outbox.extend(self.peers.iter().map(|peer| (*peer, frame.clone())));
             if TOPICS[topic].kind.is_reliable() {
@@ -286,6 +353,8 @@ fn check(epoch: u64, sequence: u64, topic: TopicId, body: &[u8]) -> [u8; CHECK] 
 }
 
 impl Host for Toy {
+    const KNOWS_OUTCOMES: bool = false;
+
     fn start(birth: &Birth<'_>) -> Result<Self, String> {
         let peers: Vec<u16> = birth.plan.peers(birth.node).collect();
         let outlet = || Outlet { next: 1, floors: vec![0; peers.len()], ..Outlet::default() };
@@ -342,6 +411,9 @@ impl Host for Toy {
     }
 
     fn next_deadline(&self) -> Option<Nanos> {
+        if is_broken(Broken::NeverRests) {
+            return Some(self.now);
+        }
         let again = |outlet: &Outlet| {
             let resend = outlet.retained.iter().map(|retained| retained.sent + AGAIN).min();
             resend.map_or(outlet.heartbeat, |at| at.min(outlet.heartbeat))

@@ -4,6 +4,8 @@
 
 use sinew_rt::clock::Nanos;
 
+use crate::simulation::{Fault, planted};
+
 /// Acknowledgements that duplicates ask for: at most one in this time.
 const DUPLICATE_SPACING: Nanos = Nanos::from_millis(1);
 
@@ -68,7 +70,9 @@ impl Acknowledging {
 
     /// A message came again: the acknowledgement of it was lost, or is still under way.
     pub(super) fn duplicate(&mut self, now: Nanos) {
-        self.at_once(now.max(self.sent_at + DUPLICATE_SPACING));
+        if !planted(Fault::DuplicateNotAcknowledged) {
+            self.at_once(now.max(self.sent_at + DUPLICATE_SPACING));
+        }
     }
 
     /// A report goes out anyway: what waits goes with it.

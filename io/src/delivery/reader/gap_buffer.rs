@@ -3,6 +3,7 @@
 //! A frame lies in the slot of its sequence modulo 64 until its turn comes, so nothing is ever moved.
 
 use super::Accepted;
+use crate::simulation::{Fault, planted};
 
 /// How far above the floor a frame may be.
 pub(super) const SLOTS: u64 = 64;
@@ -73,6 +74,9 @@ impl<T> GapBuffer<T> {
             return None;
         }
         let sequence = self.floor + 1;
+        if planted(Fault::OrderLostAfterGap) && self.held & 0b10 != 0 {
+            self.slots.swap(slot(sequence), slot(sequence + 1));
+        }
         let frame = self.slots[slot(sequence)].take()?;
         self.floor = sequence;
         self.held >>= 1;

@@ -7,6 +7,7 @@
 use sinew_rt::clock::Nanos;
 
 use super::gap_buffer::{SLOTS, ones};
+use crate::simulation::{Fault, planted};
 
 /// Between two requests at least: a request costs a signature here and one there.
 pub(super) const ASK_SPACING: Nanos = Nanos::from_millis(1);
@@ -88,35 +89,52 @@ impl Holes {
         }
     }
 
-    /// Bit `n`: `floor + 1 + n` is known to be missing.
-    pub(super) const fn missing(&self, floor: u64, held: u64) -> u64 {
-        ones(self.seen_to.saturating_sub(floor)) & !held
-    }
-
-    /// Those of `missing` that have waited long enough not to be merely late.
-    pub(super) fn ripe(&self, floor: u64, missing: u64, now: Nanos) -> u64 {
-        bits(missing)
-            .filter(|bit| self.at(floor, *bit).ripe_at <= now)
-            .fold(0, |ripe, bit| ripe | 1 << bit)
-    }
-
-    /// When one of `missing` is to be asked for.
-    pub(super) fn ask_at(&self, floor: u64, missing: u64) -> Option<Nanos> {
+    /// When to ask for something that is missing. `held`: bit `n` for `floor + 1 + n`; what is not
+    /// held up to `lost` will never come.
+    pub(super) fn ask_at(&self, floor: u64, held: u64, lost: u64) -> Option<Nanos> {
+        if planted(Fault::NakStorm) {
+            let missing = self.askable(floor, held, lost) != 0;
+            return missing.then(|| self.asked_at + ASK_SPACING / 20);
+        }
         let again = self.interval();
-        bits(missing)
+        bits(self.askable(floor, held, lost))
             .map(|bit| self.at(floor, bit))
             .map(|one| one.ripe_at.max(one.asked_at + again))
             .min()
             .map(|at| at.max(self.asked_at + ASK_SPACING))
     }
 
-    /// Notes that `missing` were asked for.
-    pub(super) fn asked(&mut self, floor: u64, missing: u64, now: Nanos) {
-        for bit in bits(missing) {
+    /// The bitmap of a request, which is noted as made. A writer sends again what is missing below
+    /// the highest bit, so the bitmap ends, if it can, before the first that may merely be late.
+    pub(super) fn ask(&mut self, floor: u64, held: u64, lost: u64, now: Nanos) -> u64 {
+        let askable = self.askable(floor, held, lost);
+        let ripe = bits(askable)
+            .filter(|bit| self.at(floor, *bit).ripe_at <= now)
+            .fold(0, |ripe, bit| ripe | 1 << bit);
+        let young = askable & !up_to_highest(ripe);
+        let held = on_the_wire(held);
+        let certain = held & ones(u64::from(young.trailing_zeros()));
+        // One bit above what is asked for must remain, even if something young lies between.
+        let above = held & !up_to_highest(ripe);
+        let shown = held & up_to_highest(certain | above & above.wrapping_neg());
+        for bit in bits(askable & below_highest(shown)) {
             self.times[slot(floor + 1 + bit)].asked_at = now;
         }
         self.asked_at = now;
         self.fruitless = self.fruitless.saturating_add(1);
+        shown
+    }
+
+    /// Bit `n`: `floor + 1 + n` is known to be missing.
+    const fn missing(&self, floor: u64, held: u64) -> u64 {
+        ones(self.seen_to.saturating_sub(floor)) & !held
+    }
+
+    /// What is missing and would be sent again if asked for: not what is lost, and below something
+    /// held on the wire unless nothing is.
+    const fn askable(&self, floor: u64, held: u64, lost: u64) -> u64 {
+        let lost = ones(lost.saturating_sub(floor));
+        self.missing(floor, held) & !lost & below_highest(on_the_wire(held))
     }
 
     /// When the sequence after the floor is given up, if it is missing.
@@ -154,6 +172,25 @@ impl Holes {
         let once = (self.round_trip * 3 / 2).max(ASK_SPACING);
         let doublings = (self.fruitless / FRUITLESS).min(5);
         once.max((once * (1 << doublings)).min(FRUITLESS_INTERVAL_MAX))
+    }
+}
+
+/// The bitmap as reports carry it. Bit 0 is never set there: it would be a message that is in order,
+/// but for which the subscriber has no room yet.
+pub(super) const fn on_the_wire(held: u64) -> u64 {
+    held & !1
+}
+
+/// All bits up to the highest of `mask`; none if it is empty.
+const fn up_to_highest(mask: u64) -> u64 {
+    ones(u64::BITS as u64 - mask.leading_zeros() as u64)
+}
+
+/// All bits below the highest of `mask`; all if it is empty.
+const fn below_highest(mask: u64) -> u64 {
+    match mask {
+        0 => u64::MAX,
+        _ => up_to_highest(mask) >> 1,
     }
 }
 

@@ -5,6 +5,7 @@
 //! have executed it. Everything else is [`Outcome::Unknown`] in the end.
 
 use crate::delivery::Outcome;
+use crate::simulation::{Branch, Fault, planted, reached};
 use sinew_rt::clock::Nanos;
 
 /// Commands that can wait for a word at once.
@@ -109,6 +110,7 @@ impl Commands {
         let untold = self.waiting.get(sequence) || self.decided.get(sequence);
         let at = (sequence % WAITING_MAX) as usize;
         let old = self.entries[at].outcome;
+        let deadline = if planted(Fault::UnresolvedForever) { Nanos::MAX } else { deadline };
         self.entries[at] = Entry { deadline, outcome: Outcome::Unknown };
         self.waiting.set(sequence);
         self.decided.clear(sequence);
@@ -139,6 +141,12 @@ impl Commands {
             return;
         }
         let doubt = self.doubtful.get(sequence) && !outcome.is_decided_by_application();
+        if doubt {
+            reached(Branch::OutcomeDoubted);
+        }
+        if outcome == Outcome::Unknown {
+            reached(Branch::OutcomeUnknown);
+        }
         let at = (sequence % WAITING_MAX) as usize;
         self.entries[at].outcome = if doubt { Outcome::Unknown } else { outcome };
         self.waiting.clear(sequence);

@@ -1,14 +1,19 @@
 //! What a writer knows of one reader: what it has, what it asked for, and when it was last heard.
 
 use super::commands::Bits;
+use super::patience::Patience;
 use super::ring::Ring;
 use super::round_trip::RoundTrip;
 use super::share::SlidingSecond;
+use crate::simulation::{Branch, Fault, planted, reached};
 use crate::wire::report::Acknowledgement;
 use sinew_rt::clock::Nanos;
 
 /// What a reader holds out of order, and the only messages worth sending it again: from its floor on.
 pub(super) const REACH: u64 = 64;
+
+/// What was asked for is repeated unasked for so many times the reader's patience since it was heard.
+const REPEATS: i64 = 4;
 
 /// One reader. Bitmaps count from `floor + 1`.
 #[derive(Clone, Debug)]
@@ -30,12 +35,18 @@ pub(super) struct Reader {
     /// This and everything before it is not sent to it again.
     pub(super) given_up: u64,
     pub(super) lagging: bool,
+    /// How long it may hold up the others.
+    pub(super) patience: Patience,
     /// Asked for at least once: any later acknowledgement that still lacks it asks again.
     named: u64,
     /// To be sent again as soon as the share allows.
     pub(super) asked: u64,
+    /// Has had one of the two copies that a message gets from the second resending on.
+    copied: u64,
     /// When each of the [`REACH`] messages beyond the floor was last sent again.
     resent_at: [Option<Nanos>; REACH as usize],
+    /// When the next of those that were sent again may have to be repeated.
+    pub(super) repeat_at: Option<Nanos>,
     pub(super) trip: RoundTrip,
     /// When the last message is sent again unasked.
     pub(super) probe_at: Option<Nanos>,
@@ -62,9 +73,12 @@ impl Reader {
             incomplete: false,
             given_up: 0,
             lagging: false,
+            patience: Patience::default(),
             named: 0,
             asked: 0,
+            copied: 0,
             resent_at: [None; REACH as usize],
+            repeat_at: None,
             trip: RoundTrip::default(),
             probe_at: None,
             probes: 0,
@@ -123,6 +137,7 @@ impl Reader {
         // Room only ever grows: a lower limit is an older one.
         self.limit = self.limit.max(entry.limit.get());
         if floor < self.floor {
+            reached(Branch::AcknowledgementOvertaken);
             return None;
         }
         let before = (self.floor, self.held);
@@ -145,6 +160,7 @@ impl Reader {
         self.held = shift(self.held).unwrap_or(0) & !1;
         self.named = shift(self.named).unwrap_or(0);
         self.asked = shift(self.asked).unwrap_or(0);
+        self.copied = shift(self.copied).unwrap_or(0);
         self.floor = floor;
     }
 
@@ -156,6 +172,9 @@ impl Reader {
     /// for once needs no further asking: that it is still missing is enough, so that a lost
     /// acknowledgement costs no round.
     pub(super) fn ask(&mut self, entry: &Acknowledgement, ring: &Ring, now: Nanos) {
+        if planted(Fault::ResendNever) {
+            return;
+        }
         let spacing = self.trip.spacing();
         let sent = ring.last().saturating_sub(self.floor).min(REACH);
         let below = |count: u64| if count >= 64 { !0 } else { (1 << count) - 1 };
@@ -180,6 +199,30 @@ impl Reader {
         }
     }
 
+    /// Asks in the reader's place for what was sent again and should have been acknowledged by now:
+    /// the resending or the acknowledgement was lost, and either costs less than a round more. Not
+    /// for a reader that has become silent; that one must ask by itself.
+    pub(super) fn repeat(&mut self, now: Nanos) {
+        if self.repeat_at.is_none_or(|at| at > now) {
+            return;
+        }
+        self.repeat_at = None;
+        let patience = self.trip.patience();
+        let silent = self.heard_at + patience * REPEATS <= now;
+        let mut open = self.named & !self.asked;
+        while open != 0 && !silent {
+            let bit = u64::from(open.trailing_zeros());
+            open &= open - 1;
+            let Some(resent_at) = self.resent_at[place(self.floor + 1 + bit)] else { continue };
+            let at = resent_at + patience;
+            if at <= now {
+                self.asked |= 1 << bit;
+            } else {
+                self.repeat_at = Some(self.repeat_at.map_or(at, |other| other.min(at)));
+            }
+        }
+    }
+
     /// The lowest message that it asked for, from `first` on.
     pub(super) fn next_asked(&mut self, first: u64) -> Option<u64> {
         let gone = first.saturating_sub(self.floor.saturating_add(1)).min(REACH) as u32;
@@ -191,18 +234,36 @@ impl Reader {
 
     /// Forgets that `sequence` was asked for.
     pub(super) fn withdraw(&mut self, sequence: u64) {
-        if let Some(bit) = sequence.checked_sub(self.floor + 1).filter(|bit| *bit < REACH) {
-            self.asked &= !(1 << bit);
+        if let Some(bit) = self.bit(sequence) {
+            self.asked &= !bit;
         }
     }
 
     /// Notes that `sequence` was sent again.
-    pub(super) fn resent(&mut self, sequence: u64, bytes: u64, now: Nanos) {
-        self.withdraw(sequence);
+    ///
+    /// From the second time on it goes twice, since every round that fails is felt by all that wait
+    /// behind it: with a fifth lost, all but one in a hundred are there after two rounds instead of
+    /// three, for a tenth more bytes. `copies` says whether the share is so little used that it can
+    /// bear that.
+    pub(super) fn resent(&mut self, sequence: u64, bytes: u64, copies: bool, now: Nanos) {
         self.resent.add(bytes, now);
-        if (1..=REACH).contains(&sequence.saturating_sub(self.floor)) {
-            self.resent_at[place(sequence)] = Some(now);
+        let Some(bit) = self.bit(sequence) else { return };
+        let at = &mut self.resent_at[place(sequence)];
+        if copies && at.is_some() && self.asked & !self.copied & bit != 0 {
+            self.copied |= bit;
+        } else {
+            self.copied &= !bit;
+            self.asked &= !bit;
         }
+        *at = Some(now);
+        let overdue = now + self.trip.patience();
+        self.repeat_at = Some(self.repeat_at.map_or(overdue, |other| other.min(overdue)));
+    }
+
+    /// The place of `sequence` in the bitmaps.
+    fn bit(&self, sequence: u64) -> Option<u64> {
+        let beyond = sequence.checked_sub(self.floor)?;
+        (1..=REACH).contains(&beyond).then(|| 1 << (beyond - 1))
     }
 }
 

@@ -9,6 +9,10 @@ const SPACING_MIN: Nanos = Nanos::from_micros(500);
 /// The range of the retransmission time.
 const TIMEOUT_MIN: Nanos = Nanos::from_millis(2);
 pub(super) const TIMEOUT_MAX: Nanos = Nanos::from_millis(200);
+/// Longer than this no reader keeps an acknowledgement back; what seems so is one that was lost.
+const HELD_BACK_MAX: Nanos = Nanos::from_millis(20);
+/// What a steady round trip gets on top: lanes look in their time, not when a message comes.
+const MARGIN: Nanos = Nanos::from_millis(1);
 /// A sample above this is an outage or a lie, not a round trip.
 const SAMPLE_MAX: Nanos = Nanos::from_secs(2);
 
@@ -44,9 +48,10 @@ impl RoundTrip {
     /// Learns from an acknowledgement of something new how long the reader kept it back: a timeout
     /// that does not allow for that would send again what has long arrived.
     pub(super) fn held_back(&mut self, held: Nanos) {
-        self.held_back = (self.held_back * 7 / 8).max(held.min(TIMEOUT_MAX));
+        self.held_back = (self.held_back * 15 / 16).max(held.min(HELD_BACK_MAX));
     }
 
+    #[cfg(test)]
     pub(super) fn smoothed(&self) -> Option<Nanos> {
         self.smoothed
     }
@@ -58,11 +63,16 @@ impl RoundTrip {
         (smoothed + (smoothed / 4).max(self.deviation * 2)).max(SPACING_MIN)
     }
 
+    /// How long after a sending its acknowledgement is overdue.
+    pub(super) fn patience(&self) -> Nanos {
+        self.spacing() + self.held_back.max(TIMEOUT_MIN)
+    }
+
     /// The retransmission time after `doublings` in vain.
     pub(super) fn timeout(&self, doublings: u32) -> Nanos {
         let once = match self.smoothed {
             None => UNKNOWN * 2,
-            Some(smoothed) => smoothed + self.deviation * 4 + self.held_back,
+            Some(smoothed) => smoothed + (self.deviation * 4).max(MARGIN) + self.held_back,
         };
         (once.max(TIMEOUT_MIN) * (1 << doublings.min(10))).min(TIMEOUT_MAX)
     }

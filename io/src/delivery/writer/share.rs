@@ -96,6 +96,11 @@ impl Share {
         self.resent.bytes(now).saturating_add(bytes) <= self.allowed(now)
     }
 
+    /// Whether at least a quarter of it is unused.
+    pub(super) fn is_ample(&mut self, now: Nanos) -> bool {
+        self.resent.bytes(now).saturating_mul(4) < self.allowed(now).saturating_mul(3)
+    }
+
     /// When more may be allowed.
     pub(super) fn rolls_at(&self) -> Nanos {
         self.resent.rolls_at()

@@ -1,0 +1,503 @@
+//! One claim each, by hand.
+
+use super::*;
+use share::FLOOR_BYTES;
+
+const NOW: Nanos = Nanos::from_secs(50);
+
+/// A writer that reader 0 has matched at [`NOW`].
+fn matched(spec: WriterSpec) -> Writer {
+    let mut writer = Writer::new(spec, NOW);
+    writer.acknowledge(peer(0), EPOCH, &acknowledgement(0), NOW).unwrap();
+    assert_eq!(events(&mut writer), [WriterEvent::Matched { peer: peer(0) }]);
+    writer
+}
+
+fn send(writer: &mut Writer, count: u64, now: Nanos) {
+    for _ in 0..count {
+        assert!(writer.room(now));
+        writer.retain(now, now, &frame(writer.next().get(), 100));
+    }
+}
+
+fn wanted(floor: u64, held: u64) -> Acknowledgement {
+    Acknowledgement { held, wanted: true, ..acknowledgement(floor) }
+}
+
+fn tell(writer: &mut Writer, reader: usize, entry: &Acknowledgement, now: Nanos) {
+    writer.acknowledge(peer(reader), EPOCH, entry, now).unwrap();
+}
+
+fn heartbeats(writer: &mut Writer, now: Nanos) -> Vec<(usize, u64, u64)> {
+    std::iter::from_fn(|| writer.heartbeat(now))
+        .map(|(peer, entry)| (peer.get(), entry.first.get(), entry.last.get()))
+        .collect()
+}
+
+fn words(base: u64, codes: &[u8]) -> Outcomes {
+    let mut all = [0; OUTCOMES_MAX];
+    all[..codes.len()].copy_from_slice(codes);
+    let (topic, epoch) = (spec().topic, EPOCH);
+    Outcomes { topic, epoch, base: Sequence::new(base), count: codes.len() as u8, codes: all }
+}
+
+fn resolved(sequence: u64, outcome: Outcome) -> WriterEvent {
+    WriterEvent::Resolved { sequence: Sequence::new(sequence), outcome }
+}
+
+fn lagging(reader: usize, first: u64, last: u64) -> WriterEvent {
+    let (first, last) = (Sequence::new(first), Sequence::new(last));
+    WriterEvent::Lagging { peer: peer(reader), first, last }
+}
+
+#[test]
+fn a_reader_is_matched_by_its_first_acknowledgement_and_lost_when_it_falls_silent() {
+    let mut writer = matched(spec());
+    assert!(writer.is_matched(peer(0)) && !writer.is_matched(peer(1)));
+    writer.room(NOW + ms(2_999));
+    assert!(writer.is_matched(peer(0)));
+    writer.room(NOW + ms(3_000));
+    assert!(!writer.is_matched(peer(0)));
+    assert_eq!(events(&mut writer), [WriterEvent::Lost { peer: peer(0) }]);
+}
+
+#[test]
+fn a_reader_that_expects_something_else_is_told_once_with_both_names_and_not_matched() {
+    let mut writer = Writer::new(spec(), NOW);
+    let other = Acknowledgement { schema: SchemaId::from_raw(6), ..acknowledgement(0) };
+    let mismatch = writer.acknowledge(peer(0), EPOCH, &other, NOW).unwrap_err();
+    assert_eq!((mismatch.our_schema, mismatch.their_schema), (spec().schema, other.schema));
+    let class = Acknowledgement { class: Class::Control, ..acknowledgement(0) };
+    assert!(writer.acknowledge(peer(0), EPOCH, &class, NOW).is_err());
+    assert!(!writer.is_matched(peer(0)));
+    assert_eq!(events(&mut writer), [WriterEvent::Mismatch(mismatch)]);
+    assert!(mismatch.to_string().contains("schema 0000000000000006"));
+}
+
+#[test]
+fn what_is_about_another_life_or_was_never_sent_changes_nothing() {
+    let mut writer = Writer::new(spec(), NOW);
+    send(&mut writer, 5, NOW);
+    for entry in [
+        Acknowledgement { epoch: Epoch::new(6), ..acknowledgement(0) },
+        Acknowledgement { topic: TopicId::of("leg/path"), ..acknowledgement(0) },
+        acknowledgement(6),
+        acknowledgement(u64::MAX),
+        wanted(3, 1 << 2),
+        wanted(0, 1 << 63),
+    ] {
+        writer.acknowledge(peer(0), EPOCH, &entry, NOW).unwrap();
+        assert!(!writer.is_matched(peer(0)), "{entry:?}");
+    }
+    writer.acknowledge(peer(9), EPOCH, &acknowledgement(0), NOW).unwrap();
+    assert_eq!(writer.refused(), 6);
+    assert_eq!(events(&mut writer), []);
+}
+
+#[test]
+fn without_a_reader_the_ring_overwrites_and_a_late_one_gets_what_is_left() {
+    let mut writer = Writer::new(spec(), NOW);
+    send(&mut writer, 20, NOW);
+    let late = NOW + Nanos::from_secs(60);
+    tell(&mut writer, 1, &wanted(10, 0), late);
+    assert_eq!(events(&mut writer), [WriterEvent::Matched { peer: peer(1) }, lagging(1, 11, 12)]);
+    assert_eq!(heartbeats(&mut writer, late), [(1, 13, 20)]);
+    assert_eq!(resends(&mut writer, late), (13..=20).map(|n| (1, n)).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_full_ring_blocks_until_the_reader_has_its_oldest() {
+    let mut writer = matched(spec());
+    send(&mut writer, 8, NOW);
+    assert!(!writer.room(NOW));
+    tell(&mut writer, 0, &acknowledgement(1), NOW);
+    send(&mut writer, 1, NOW);
+    assert!(!writer.room(NOW));
+}
+
+#[test]
+fn a_silent_reader_blocks_for_its_linger_and_no_longer() {
+    let mut writer = matched(spec());
+    send(&mut writer, 8, NOW + ms(1));
+    assert!(!writer.room(NOW + ms(1_000)));
+    assert!(writer.room(NOW + ms(1_001)));
+    assert_eq!(events(&mut writer), [lagging(0, 1, 8)]);
+    send(&mut writer, 100, NOW + ms(1_002));
+}
+
+#[test]
+fn a_lagging_reader_binds_again_once_it_is_back_in_the_ring() {
+    let mut writer = matched(spec());
+    send(&mut writer, 8, NOW);
+    assert!(writer.room(NOW + ms(1_000)));
+    assert_eq!(heartbeats(&mut writer, NOW + ms(1_000)), [(0, 9, 8)]);
+    send(&mut writer, 2, NOW + ms(1_000));
+    tell(&mut writer, 0, &acknowledgement(7), NOW + ms(1_001));
+    assert!(writer.readers[0].lagging, "it does not know yet that 8 is lost");
+    tell(&mut writer, 0, &acknowledgement(8), NOW + ms(1_002));
+    assert!(!writer.readers[0].lagging);
+    send(&mut writer, 6, NOW + ms(1_003));
+    assert!(!writer.room(NOW + ms(1_004)));
+}
+
+#[test]
+fn what_was_given_up_is_not_sent_again_and_heartbeats_say_so() {
+    let mut writer = matched(WriterSpec { capacity: 100, ..spec() });
+    send(&mut writer, 2, NOW);
+    send(&mut writer, 2, NOW + ms(900));
+    tell(&mut writer, 0, &wanted(0, 0), NOW + ms(1_100));
+    assert_eq!(resends(&mut writer, NOW + ms(1_100)), [(0, 3), (0, 4)]);
+    assert_eq!(heartbeats(&mut writer, NOW + ms(1_100)), [(0, 3, 4)]);
+}
+
+#[test]
+fn a_publisher_goes_no_further_than_the_reader_has_room_and_a_lower_limit_is_an_older_one() {
+    let mut writer = matched(spec());
+    let limit = |limit| Acknowledgement { limit: Sequence::new(limit), ..acknowledgement(0) };
+    let mut writer_2 = Writer::new(spec(), NOW);
+    tell(&mut writer_2, 0, &limit(3), NOW);
+    tell(&mut writer_2, 0, &limit(1), NOW);
+    send(&mut writer_2, 3, NOW);
+    assert!(!writer_2.room(NOW));
+    tell(&mut writer_2, 0, &limit(4), NOW);
+    send(&mut writer_2, 1, NOW);
+    send(&mut writer, 8, NOW);
+}
+
+#[test]
+fn while_something_is_missing_nothing_is_sent_beyond_what_the_reader_can_hold() {
+    let mut writer = matched(WriterSpec { capacity: 200, ..spec() });
+    send(&mut writer, 10, NOW);
+    tell(&mut writer, 0, &Acknowledgement { held: 0b10, ..acknowledgement(4) }, NOW);
+    send(&mut writer, 58, NOW);
+    assert!(!writer.room(NOW), "69 is the 65th beyond the floor");
+    tell(&mut writer, 0, &acknowledgement(10), NOW);
+    send(&mut writer, 60, NOW);
+}
+
+#[test]
+fn a_hole_is_sent_again_when_it_is_asked_for_and_only_then() {
+    let mut writer = matched(spec());
+    send(&mut writer, 6, NOW);
+    // 1, 3 and 6 are missing; 6 may be on its way.
+    let entry = Acknowledgement { held: 0b1_1010, ..acknowledgement(0) };
+    tell(&mut writer, 0, &entry, NOW + ms(5));
+    assert_eq!(resends(&mut writer, NOW + ms(5)), []);
+    tell(&mut writer, 0, &wanted(0, 0b1_1010), NOW + ms(6));
+    assert_eq!(resends(&mut writer, NOW + ms(6)), [(0, 1), (0, 3)]);
+}
+
+#[test]
+fn it_is_not_sent_again_before_the_reader_can_know_of_it_and_then_twice() {
+    let mut writer = matched(spec());
+    send(&mut writer, 2, NOW);
+    let echo = Acknowledgement { echo: Some(NOW), ..wanted(0, 0b10) };
+    tell(&mut writer, 0, &echo, NOW + ms(40));
+    assert_eq!(resends(&mut writer, NOW + ms(40)), [(0, 1)]);
+    tell(&mut writer, 0, &wanted(0, 0b10), NOW + ms(41));
+    tell(&mut writer, 0, &wanted(0, 0b10), NOW + ms(79));
+    assert_eq!(resends(&mut writer, NOW + ms(79)), []);
+    // 40 ms, and twice the deviation of a first sample, which is its half.
+    let known = NOW + ms(40) + ms(80);
+    tell(&mut writer, 0, &acknowledgement(0), known);
+    assert_eq!(resends(&mut writer, known), [(0, 1), (0, 1)]);
+    assert_eq!(resends(&mut writer, known), []);
+}
+
+#[test]
+fn what_may_still_be_on_its_way_is_not_sent_again() {
+    let mut writer = matched(spec());
+    send(&mut writer, 2, NOW);
+    let at = NOW + ms(10);
+    tell(&mut writer, 0, &wanted(0, 0), at);
+    assert_eq!(resends(&mut writer, at), []);
+    tell(&mut writer, 0, &wanted(0, 0), NOW + ms(20));
+    assert_eq!(resends(&mut writer, NOW + ms(20)), [(0, 1), (0, 2)]);
+}
+
+#[test]
+fn what_has_expired_is_not_sent_again_and_holds_nobody_up() {
+    let mut writer = matched(WriterSpec { lifespan: Some(ms(30)), ..spec() });
+    send(&mut writer, 8, NOW);
+    assert!(!writer.room(NOW + ms(29)));
+    tell(&mut writer, 0, &wanted(0, 0b1000_0000), NOW + ms(29));
+    assert_eq!(resends(&mut writer, NOW + ms(30)), []);
+    assert!(writer.room(NOW + ms(30)));
+    assert_eq!(heartbeats(&mut writer, NOW + ms(30)), [(0, 9, 8)]);
+}
+
+#[test]
+fn the_last_message_is_sent_again_unasked_after_a_time_that_doubles() {
+    let mut writer = matched(spec());
+    send(&mut writer, 3, NOW);
+    let mut sent = Vec::new();
+    for at in 0..700 {
+        for (_, sequence) in resends(&mut writer, NOW + ms(at)) {
+            sent.push((at, sequence));
+        }
+    }
+    assert_eq!(sent, [(40, 3), (120, 3), (280, 3), (480, 3), (680, 3)]);
+    tell(&mut writer, 0, &acknowledgement(3), NOW + ms(700));
+    assert_eq!(resends(&mut writer, NOW + ms(999)), []);
+}
+
+#[test]
+fn with_more_than_eight_readers_nothing_is_sent_again_unasked() {
+    let mut writer = Writer::new(WriterSpec { readers: 9, ..spec() }, NOW);
+    (0..9).for_each(|reader| tell(&mut writer, reader, &acknowledgement(0), NOW));
+    send(&mut writer, 2, NOW);
+    assert_eq!(resends(&mut writer, NOW + ms(900)), []);
+    tell(&mut writer, 3, &wanted(0, 0b10), NOW + ms(900));
+    tell(&mut writer, 5, &wanted(0, 0b10), NOW + ms(900));
+    assert_eq!(resends(&mut writer, NOW + ms(900)), [(3, 1), (5, 1)]);
+}
+
+#[test]
+fn a_heartbeat_follows_soon_after_a_burst_and_then_in_its_period() {
+    let mut writer = matched(spec());
+    assert_eq!(heartbeats(&mut writer, NOW), [(0, 1, 0)]);
+    send(&mut writer, 3, NOW);
+    send(&mut writer, 1, NOW + ms(5));
+    assert_eq!(writer.next_deadline(), Some(NOW + ms(15)));
+    assert_eq!(heartbeats(&mut writer, NOW + ms(14)), []);
+    assert_eq!(heartbeats(&mut writer, NOW + ms(15)), [(0, 1, 4)]);
+    assert_eq!(heartbeats(&mut writer, NOW + ms(94)), []);
+    assert_eq!(heartbeats(&mut writer, NOW + ms(95)), [(0, 1, 4)]);
+    for n in 0..20 {
+        let last = writer.next().get() - 1;
+        tell(&mut writer, 0, &acknowledgement(last), NOW + ms(100 + 4 * n));
+        send(&mut writer, 1, NOW + ms(100 + 4 * n));
+    }
+    assert_eq!(heartbeats(&mut writer, NOW + ms(175)).len(), 1, "a stream that never pauses");
+}
+
+#[test]
+fn an_echo_of_what_was_sent_twice_or_never_says_nothing_about_the_round_trip() {
+    let mut writer = matched(spec());
+    send(&mut writer, 1, NOW);
+    send(&mut writer, 1, NOW + ms(1));
+    let echo = |at| Acknowledgement { echo: Some(at), ..wanted(0, 0b10) };
+    tell(&mut writer, 0, &echo(NOW + us(500)), NOW + ms(20));
+    assert_eq!(writer.readers[0].trip.smoothed(), None);
+    assert_eq!(resends(&mut writer, NOW + ms(20)), [(0, 1)]);
+    tell(&mut writer, 0, &echo(NOW), NOW + ms(30));
+    assert_eq!(writer.readers[0].trip.smoothed(), None);
+    let held = Acknowledgement { held_us: 9_000, ..echo(NOW + ms(1)) };
+    tell(&mut writer, 0, &held, NOW + ms(30));
+    assert_eq!(writer.readers[0].trip.smoothed(), Some(ms(20)));
+}
+
+#[test]
+fn a_greedy_reader_leaves_the_others_their_part_of_the_share() {
+    let spec = WriterSpec { capacity: 1_024, resend_share_percent: 0, ..spec() };
+    let mut writer = matched(spec);
+    tell(&mut writer, 1, &acknowledgement(0), NOW);
+    for _ in 0..64 {
+        writer.retain(NOW, NOW, &frame(writer.next().get(), 1_000));
+    }
+    let mut sent = [0; 2];
+    for n in 1..20 {
+        let at = NOW + ms(40 * n);
+        tell(&mut writer, 0, &wanted(0, 1 << 63), at);
+        for (reader, _) in resends(&mut writer, at) {
+            sent[reader] += 1_000;
+        }
+    }
+    assert!(sent[0] <= FLOOR_BYTES / 2, "{sent:?}");
+    tell(&mut writer, 1, &wanted(0, 1 << 40), NOW + ms(800));
+    let other = resends(&mut writer, NOW + ms(800));
+    assert!(other.iter().all(|(reader, _)| *reader == 1), "{other:?}");
+    assert!(sent[1] / 1_000 + other.len() as u64 >= 31, "{other:?}");
+}
+
+#[test]
+fn a_refusal_of_the_share_has_an_end_that_is_a_deadline() {
+    let mut writer = matched(WriterSpec { capacity: 1_024, resend_share_percent: 0, ..spec() });
+    for _ in 0..64 {
+        writer.retain(NOW, NOW, &frame(writer.next().get(), 1_200));
+    }
+    tell(&mut writer, 0, &wanted(0, 1 << 63), NOW + ms(30));
+    let first = resends(&mut writer, NOW + ms(30)).len();
+    assert_eq!(first as u64, FLOOR_BYTES / 1_200);
+    writer.readers[0].heartbeat_at = Nanos::MAX;
+    let mut now = NOW + ms(30);
+    let mut again = 0;
+    for _ in 0..40 {
+        tell(&mut writer, 0, &wanted(0, 1 << 63), now);
+        again += resends(&mut writer, now).len();
+        if again > 0 || now > NOW + ms(990) {
+            break;
+        }
+        let next = writer.next_deadline().unwrap();
+        assert!(next > now, "a deadline that does not move");
+        now = next;
+    }
+    assert!(now > NOW + ms(990));
+}
+
+fn commands() -> WriterSpec {
+    WriterSpec { class: Class::Command, lifespan: Some(ms(100)), linger: ms(200), ..spec() }
+}
+
+fn command_reader(floor: u64) -> Acknowledgement {
+    Acknowledgement { class: Class::Command, ..acknowledgement(floor) }
+}
+
+fn commanding(readers: usize) -> Writer {
+    let mut writer = Writer::new(commands(), NOW);
+    (0..readers).for_each(|reader| tell(&mut writer, reader, &command_reader(0), NOW));
+    events(&mut writer);
+    writer
+}
+
+#[test]
+fn each_command_has_one_outcome() {
+    let mut writer = commanding(1);
+    send(&mut writer, 5, NOW);
+    writer.outcomes(peer(0), EPOCH, &words(1, &[1, 2, 3, 20, 0]), NOW);
+    let all = [
+        resolved(1, Outcome::Accepted),
+        resolved(2, Outcome::Expired),
+        resolved(3, Outcome::NeverArrived),
+        resolved(4, Outcome::Rejected(4)),
+    ];
+    assert_eq!(events(&mut writer), all);
+    assert_eq!(writer.heartbeat(NOW + ms(10)).unwrap().1.unresolved, Some(Sequence::new(5)));
+    writer.outcomes(peer(0), EPOCH, &words(1, &[20, 1, 1, 1, 7]), NOW);
+    assert_eq!(events(&mut writer), [], "a second word, and a code without a meaning");
+}
+
+#[test]
+fn a_command_without_a_word_is_unknown_after_lifespan_and_linger() {
+    let mut writer = commanding(1);
+    send(&mut writer, 1, NOW);
+    writer.room(NOW + ms(299));
+    assert!(!events(&mut writer).iter().any(|e| matches!(e, WriterEvent::Resolved { .. })));
+    writer.room(NOW + ms(300));
+    assert_eq!(events(&mut writer).last(), Some(&resolved(1, Outcome::Unknown)));
+    writer.outcomes(peer(0), EPOCH, &words(1, &[1]), NOW + ms(301));
+    assert_eq!(events(&mut writer), []);
+}
+
+#[test]
+fn when_the_reader_restarts_what_waits_is_unknown() {
+    let mut writer = commanding(1);
+    send(&mut writer, 2, NOW);
+    writer.reader_restarted(peer(0));
+    let unknown = |n| resolved(n, Outcome::Unknown);
+    assert_eq!(events(&mut writer), [WriterEvent::Lost { peer: peer(0) }, unknown(1), unknown(2)]);
+    assert!(!writer.is_matched(peer(0)));
+    tell(&mut writer, 0, &command_reader(2), NOW);
+    assert!(writer.is_matched(peer(0)));
+}
+
+#[test]
+fn that_a_command_never_arrived_is_believed_when_all_readers_say_so() {
+    let mut writer = commanding(2);
+    send(&mut writer, 3, NOW);
+    writer.outcomes(peer(0), EPOCH, &words(1, &[3, 3, 3]), NOW);
+    assert_eq!(events(&mut writer), []);
+    writer.outcomes(peer(1), EPOCH, &words(1, &[3, 1]), NOW);
+    let all = [resolved(1, Outcome::NeverArrived), resolved(2, Outcome::Accepted)];
+    assert_eq!(events(&mut writer), all);
+    writer.reader_restarted(peer(1));
+    writer.outcomes(peer(0), EPOCH, &words(3, &[3]), NOW);
+    let lost = WriterEvent::Lost { peer: peer(1) };
+    assert_eq!(
+        events(&mut writer),
+        [lost, resolved(3, Outcome::Unknown)],
+        "it may have executed it"
+    );
+}
+
+#[test]
+fn words_of_strangers_and_about_another_life_decide_nothing() {
+    let mut writer = commanding(1);
+    send(&mut writer, 1, NOW);
+    writer.outcomes(peer(1), EPOCH, &words(1, &[1]), NOW);
+    writer.outcomes(peer(7), EPOCH, &words(1, &[1]), NOW);
+    writer.outcomes(peer(0), Epoch::new(8), &words(1, &[1]), NOW);
+    writer.outcomes(peer(0), EPOCH, &words(u64::MAX, &[1, 1]), NOW);
+    assert_eq!(events(&mut writer), []);
+    assert_eq!(writer.refused(), 3);
+}
+
+#[test]
+fn no_more_commands_go_out_than_can_wait_for_a_word() {
+    let mut writer = commanding(1);
+    for n in 0..1_024 {
+        tell(&mut writer, 0, &command_reader(n), NOW);
+        send(&mut writer, 1, NOW);
+    }
+    tell(&mut writer, 0, &command_reader(1_024), NOW);
+    assert!(!writer.room(NOW));
+    writer.outcomes(peer(0), EPOCH, &words(1, &[1]), NOW);
+    send(&mut writer, 1, NOW);
+    assert!(!writer.room(NOW));
+    // 64 are given up in a call.
+    let later = NOW + ms(300);
+    for _ in 0..17 {
+        writer.room(later);
+    }
+    assert!(writer.room(later));
+    let told =
+        events(&mut writer).iter().filter(|e| matches!(e, WriterEvent::Resolved { .. })).count();
+    assert_eq!(told, 1_025);
+}
+
+/// A writer with two readers and 20 ms of patience, after which reader 1 has room for 4 only.
+fn with_a_slow_reader() -> Writer {
+    let mut writer = matched(WriterSpec { patience: ms(20), ..spec() });
+    tell(&mut writer, 1, &Acknowledgement { limit: Sequence::new(4), ..acknowledgement(0) }, NOW);
+    send(&mut writer, 4, NOW);
+    tell(&mut writer, 0, &acknowledgement(4), NOW);
+    writer
+}
+
+#[test]
+fn one_slow_reader_of_two_holds_the_other_up_for_its_patience_and_no_longer() {
+    let mut writer = with_a_slow_reader();
+    assert!(!writer.room(NOW));
+    assert!(writer.next_deadline().is_some_and(|at| at <= NOW + ms(20)));
+    assert!(!writer.room(NOW + ms(19)));
+    let later = NOW + ms(20);
+    assert!(writer.room(later));
+    send(&mut writer, 4, later);
+    let told = heartbeats(&mut writer, later + ms(80));
+    assert!(told.iter().any(|(reader, ..)| *reader == 1), "it hears what it lacks: {told:?}");
+}
+
+#[test]
+fn a_slow_reader_that_used_its_patience_up_holds_nobody_up_any_more() {
+    let mut writer = with_a_slow_reader();
+    let mut now = NOW;
+    assert!(!writer.room(now));
+    now += ms(20);
+    assert!(writer.room(now));
+    for n in 5..100 {
+        send(&mut writer, 1, now);
+        tell(&mut writer, 0, &acknowledgement(n), now);
+        let slow = Acknowledgement { limit: Sequence::new(n), ..acknowledgement(4.max(n - 5)) };
+        tell(&mut writer, 1, &slow, now);
+        assert!(writer.room(now), "held up at {n}");
+    }
+}
+
+#[test]
+fn when_nobody_can_go_on_the_publisher_waits_however_long() {
+    let mut writer = with_a_slow_reader();
+    let full = Acknowledgement { limit: Sequence::new(4), ..acknowledgement(4) };
+    // The other is full as well, from the start.
+    let mut alone = Writer::new(WriterSpec { patience: ms(20), ..spec() }, NOW);
+    for reader in [0, 1] {
+        tell(&mut alone, reader, &Acknowledgement { floor: Sequence::new(0), ..full }, NOW);
+    }
+    send(&mut alone, 4, NOW);
+    for after in [0, 20, 500] {
+        for reader in [0, 1] {
+            tell(&mut alone, reader, &full, NOW + ms(after));
+        }
+        assert!(!alone.room(NOW + ms(after)));
+    }
+    assert!(!writer.room(NOW), "the first has room, and the second its patience");
+}
