@@ -565,6 +565,7 @@ fn send_stage(
         lens: [0; BATCH],
         turn: 0,
         reliable: None,
+        first_part: 0,
     };
     (stage, rings, sent)
 }
