@@ -133,6 +133,11 @@ impl Outbox {
         Record::Writes { promise: self.promise, topic: self.topic.clone() }
     }
 
+    /// Its topic, if that is sent until it arrives.
+    pub(super) fn reliable(&self) -> Option<&str> {
+        (self.promise == Promise::Reliable).then_some(&self.topic)
+    }
+
     /// Sends up to `count` messages, each written down before. One that finds no room waits for the
     /// next call, with its number.
     pub(super) fn publish(
@@ -197,7 +202,7 @@ enum Receives {
     Commands {
         reader: CommandReader<Entry>,
         /// A command whose decision was not taken yet.
-        undecided: Option<Received<Entry>>,
+        undecided: Option<Box<Received<Entry>>>,
     },
 }
 
@@ -249,7 +254,7 @@ impl Inbox {
                     }
                     let delivery = reader.next(clock::now());
                     if let Some(Delivery::Message(command)) = &delivery {
-                        *undecided = Some(*command);
+                        *undecided = Some(Box::new(*command));
                     }
                     delivery.map(|delivery| told_by(delivery, topic))
                 }
