@@ -26,7 +26,9 @@ const TURN_LEAST: Nanos = Nanos::from_micros(50);
 /// The same for a node that always finds something to do.
 const BUSY_TURN: Nanos = Nanos::from_micros(20);
 /// What a turn takes that finds something to do, while the processor is slow.
-const SLOW_TURN: Nanos = Nanos::from_micros(1_200);
+const SLOW_TURN: Nanos = Nanos::from_micros(700);
+/// With more peers a slow node has no time for all that they may send.
+const SLOW_PEERS_MAX: usize = 5;
 /// Turns in a row that a node may ask for without having anything to do.
 const IDLE_TURNS_MAX: u32 = 2_000;
 const TICK: Nanos = Nanos::from_millis(100);
@@ -654,7 +656,7 @@ impl<'p, H: Host> World<'p, H> {
                 self.checker.reads(fault.node, false);
             }
             FaultKind::Lie | FaultKind::Flood | FaultKind::Stranger => {
-                if let Some(victim) = self.victim(&fault) {
+                if let Some(victim) = self.victim(&fault).filter(|n| self.can_be_slow(*n)) {
                     self.node(victim).floods += 1;
                 }
                 self.queue.push(self.now, Event::Lie { fault: place });
@@ -683,7 +685,7 @@ impl<'p, H: Host> World<'p, H> {
                 self.start(fault.node, 0);
             }
             FaultKind::Flood => {
-                if let Some(victim) = self.victim(&fault) {
+                if let Some(victim) = self.victim(&fault).filter(|n| self.can_be_slow(*n)) {
                     self.node(victim).floods -= 1;
                     self.serve(victim, false);
                 }
@@ -774,6 +776,10 @@ impl<'p, H: Host> World<'p, H> {
         let to = peers[self.random.index(peers.len())];
         let lies = self.liar.lie(host, &self.recordings, self.plan, (node, to), local);
         lies.iter().for_each(|lie| self.inject(lie.from, node, lie.to, &lie.bytes));
+    }
+
+    fn can_be_slow(&self, node: u16) -> bool {
+        self.plan.peers(node).count() <= SLOW_PEERS_MAX
     }
 
     /// At whom a flood is directed.
