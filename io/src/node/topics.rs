@@ -110,7 +110,7 @@ pub(super) fn subscriptions(
     Ok(all)
 }
 
-/// New messages after which a reader acknowledges at once: a quarter of what it can hold.
+/// New messages after which a reader acknowledges at once: a quarter of the least that it can hold.
 const ACKNOWLEDGE_EVERY: u32 = 16;
 /// After how long it acknowledges fewer.
 const ACKNOWLEDGE_WITHIN: Nanos = Nanos::from_millis(1);
@@ -134,6 +134,7 @@ fn streams(
         topic,
         schema,
         class: declared.class.on_the_wire(),
+        hold: declared.reliability.hold,
         reorder: declared.reliability.reorder,
         gap_timeout: declared.reliability.gap_timeout,
         acknowledge_every: ACKNOWLEDGE_EVERY,

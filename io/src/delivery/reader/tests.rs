@@ -16,6 +16,7 @@ fn spec() -> ReaderSpec {
         topic: TopicId::of("arm/path"),
         schema: SchemaId::from_raw(11),
         class: Class::Stream,
+        hold: 64,
         reorder: MS * 2,
         gap_timeout: MS * 100,
         acknowledge_every: 8,

@@ -1,7 +1,6 @@
 //! What is sent again next, and whether the share admits it.
 
 use super::Writer;
-use super::matched::REACH;
 use super::share::READER_FLOOR_BYTES;
 use crate::security::PeerIndex;
 use crate::simulation::{Branch, Fault, planted, reached};
@@ -49,7 +48,7 @@ impl Writer {
             reader.repeat(now);
         }
         let probing = reader.probe_at.is_some_and(|at| at <= now);
-        if !reader.matched || (reader.asked == 0 && !probing) {
+        if !reader.matched || (reader.asked.is_empty() && !probing) {
             return None;
         }
         let first = self.first_for(place, now);
@@ -70,8 +69,8 @@ impl Writer {
         let reader = &mut self.readers[place];
         let last = self.ring.last();
         let lowest = reader.lacks().max(first);
-        // Beyond its reach the reader would throw the last one away.
-        let probe = match last.saturating_sub(reader.floor) <= REACH && !reader.has(last) {
+        // Beyond what it can hold the reader would throw the last one away.
+        let probe = match last <= reader.reach() && !reader.has(last) {
             true => last.max(first),
             false => lowest,
         };
