@@ -32,6 +32,13 @@ impl Held {
         Self([first & !1, more[0], more[1], more[2]])
     }
 
+    #[cfg(test)]
+    pub(crate) fn from_places(places: impl IntoIterator<Item = u64>) -> Self {
+        let mut held = Self::NONE;
+        places.into_iter().for_each(|place| held.set(place));
+        held
+    }
+
     /// Places 0 to 63, for the acknowledgement.
     pub(crate) const fn first(self) -> u64 {
         self.0[0]
@@ -148,10 +155,7 @@ mod tests {
     type Places = BTreeSet<u64>;
 
     fn held(places: &Places) -> Held {
-        places.iter().fold(Held::NONE, |mut held, place| {
-            held.set(*place);
-            held
-        })
+        Held::from_places(places.iter().copied())
     }
 
     fn places(held: Held) -> Vec<u64> {
