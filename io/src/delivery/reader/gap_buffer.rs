@@ -89,7 +89,10 @@ impl<T> GapBuffer<T> {
     /// Moves the floor up to `last`, over sequences of which none is here.
     pub(super) fn skip_to(&mut self, last: u64) {
         let by = last.saturating_sub(self.floor);
-        debug_assert!((self.held & Held::below(by)).is_empty(), "a frame that is here was given up");
+        debug_assert!(
+            (self.held & Held::below(by)).is_empty(),
+            "a frame that is here was given up"
+        );
         self.held = self.held.fallen(by);
         self.floor += by;
     }

@@ -121,6 +121,78 @@ fn sixty_four_above_the_floor_are_held_and_no_more() {
     assert_eq!(accept(&mut reader, 65, MS), Accepted::Held);
 }
 
+/// A reader that holds the most.
+fn wide() -> Reader<u64> {
+    let mut reader = Reader::new(ReaderSpec { hold: 256, ..spec() }, 1);
+    reader.new_life(EPOCH, Sequence::FIRST, Nanos::ZERO);
+    reader.room(1_000, Nanos::ZERO);
+    assert_eq!(acknowledgement(&mut reader, Nanos::ZERO).unwrap().limit.get(), 256);
+    reader
+}
+
+fn more(reader: &mut Reader<u64>, now: Nanos) -> (u64, [u64; 3], bool) {
+    match reader.report(now) {
+        Some(Entry::MoreHeld(entry)) => (entry.floor.get(), entry.held, entry.wanted),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_reader_made_for_256_holds_so_many() {
+    let mut reader = wide();
+    assert_eq!(accept(&mut reader, 256, MS), Accepted::Held);
+    assert_eq!(accept(&mut reader, 257, MS), Accepted::Beyond(257));
+    for sequence in 2..256 {
+        assert_eq!(accept(&mut reader, sequence, MS), Accepted::Held);
+    }
+    take(&mut reader, 1, MS);
+    assert_eq!((1..=256).find(|n| reader.next(MS) != frame(*n)), None);
+}
+
+#[test]
+fn what_an_acknowledgement_has_no_room_for_follows_it() {
+    let mut reader = wide();
+    for sequence in [2, 64, 65, 256] {
+        take(&mut reader, sequence, MS);
+    }
+    let first = acknowledgement(&mut reader, MS * 3).unwrap();
+    assert_eq!((first.wanted, first.held), (true, 1 << 63 | 0b10));
+    assert_eq!(reader.next_deadline(), Some(Nanos::MIN), "it is due at once");
+    assert_eq!(more(&mut reader, MS * 3), (0, [1, 0, 1 << 63], true));
+    assert_eq!(reader.report(MS * 3), None);
+    // What the first 64 have room for needs no second entry.
+    take(&mut reader, 1, MS * 4);
+    while reader.next(MS * 4).is_some() {}
+    take(&mut reader, 50, MS * 4);
+    reader.new_life(Epoch::new(8), Sequence::FIRST, MS * 4);
+    take(&mut reader, 64, MS * 4);
+    assert_eq!(acknowledgement(&mut reader, MS * 9).unwrap().held, 1 << 63);
+    assert!(!matches!(reader.report(MS * 9), Some(Entry::MoreHeld(_))));
+}
+
+#[test]
+fn if_all_of_the_first_64_are_missing_the_second_entry_asks_for_them() {
+    let mut reader = wide();
+    take(&mut reader, 70, MS);
+    let first = acknowledgement(&mut reader, MS * 3).unwrap();
+    assert_eq!(
+        (first.wanted, first.held),
+        (false, 0),
+        "else it would ask for what is after 70, too"
+    );
+    assert_eq!(more(&mut reader, MS * 3), (0, [1 << 5, 0, 0], true));
+}
+
+#[test]
+fn a_second_entry_of_an_old_life_is_not_given_in_the_next() {
+    let mut reader = wide();
+    take(&mut reader, 70, MS);
+    assert!(acknowledgement(&mut reader, MS * 3).is_some());
+    reader.new_life(Epoch::new(8), Sequence::FIRST, MS * 3);
+    assert_eq!(acknowledgement(&mut reader, MS * 3).unwrap().epoch, Epoch::new(8));
+    assert_eq!(reader.report(MS * 3), None);
+}
+
 #[test]
 fn nothing_is_taken_or_said_before_a_life_is_known() {
     let mut reader = Reader::new(spec(), 1);
