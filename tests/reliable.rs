@@ -10,8 +10,12 @@ use sinew::io::node::{
     TopicEvent,
 };
 use sinew::rt::clock::{self, Nanos};
+use sinew::rt::guard::{Execution, GuardSpec};
+use sinew::rt::ladder::LadderConfig;
+use sinew::rt::lane::Stage;
 use std::collections::BTreeMap;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, mpsc};
 use support::arena::{ROBOT, UNLIMITED};
 use support::forge::identity;
 use support::{Pair, Sample, counter, fresh_address, until};
@@ -142,6 +146,58 @@ fn a_subscriber_that_does_not_read_holds_the_publisher_back_and_nothing_is_lost(
     controller.stop().unwrap();
 }
 
+/// Publishes a signed message in each pass of the lane that sends, for a while: less than the kernel's
+/// throttling allows a real-time thread.
+struct Busy {
+    publisher: Publisher<Sample>,
+    until: Arc<AtomicI64>,
+}
+
+impl Stage for Busy {
+    fn poll(&mut self, now: Nanos) -> Execution {
+        if now.as_nanos() >= self.until.load(Ordering::Relaxed) {
+            return Execution::Idle;
+        }
+        let _ = self.publisher.publish(&Sample::new(0));
+        Execution::Worked { released: now }
+    }
+}
+
+#[test]
+fn a_node_that_signs_without_a_pause_still_acknowledges() {
+    let topics = [topic("state", TopicClass::Stream), topic("setpoint", TopicClass::Control)];
+    let (mut robot, mut controller) = builders("busy", Layout::Fused, &topics);
+    let mut publisher = robot.publisher::<Sample>("state").unwrap();
+    let mut reader = controller.stream::<Sample>("state", 1_024).unwrap();
+    // Nobody subscribes to what keeps the controller busy, so that it keeps only the controller busy.
+    let until = Arc::new(AtomicI64::new(0));
+    let busy = Busy { publisher: controller.publisher("setpoint").unwrap(), until: until.clone() };
+    let guard = GuardSpec {
+        budget: Nanos::from_secs(1),
+        hard_limit: Nanos::from_secs(10),
+        ladder: LadderConfig::report_only(),
+    };
+    controller.stage("busy", guard, Box::new(busy));
+    let (robot, controller) = (robot.start().unwrap(), controller.start().unwrap());
+    wait_for_reader(&robot, "state");
+    let end = clock::now() + Nanos::from_millis(500);
+    until.store(end.as_nanos(), Ordering::Relaxed);
+    let (mut number, mut came) = (0, 0);
+    // One that is published wakes the lane.
+    while clock::now() < end {
+        if publisher.publish(&Sample::new(number)).is_ok() {
+            number += 1;
+        }
+        while let Some(next) = reader.next() {
+            came += u64::from(matches!(next, Delivery::Message(_)));
+        }
+    }
+    // Without acknowledgements no more leaves than a reader can hold.
+    assert!(came > 200, "only {came} of {number} came while the node was busy");
+    robot.stop().unwrap();
+    controller.stop().unwrap();
+}
+
 #[test]
 fn every_command_has_one_outcome() {
     const COMMANDS: u64 = 200;
@@ -244,9 +300,8 @@ fn two_ends_that_disagree_about_the_class_both_say_so() {
     until("the publisher refuses the reader", || {
         (counter(&robot, "mismatches/state") > 0).then_some(())
     });
-    let said = until("the log names both", || {
-        lines.try_iter().find(|line| line.contains("reads state"))
-    });
+    let said =
+        until("the log names both", || lines.try_iter().find(|line| line.contains("reads state")));
     assert!(said.contains("controller reads state as class command, but here it is class stream"));
     assert_eq!(counter(&controller, "delivered/state"), 0);
     drop(reader);

@@ -318,6 +318,8 @@ impl Body {
                 self.idle_since = None;
                 self.busy_passes = self.busy_passes.wrapping_add(1);
                 if self.busy_passes.is_multiple_of(TURN) && !self.wait.holds_core() {
+                    // A stage that always has work must not hide what only a park would report.
+                    self.park.before_spin();
                     // SCHED_FIFO never takes the core from a lane in favour of one of the same
                     // priority: without this a flooded receive lane would starve the lane that
                     // verifies. To the end of the queue of equals (sched_yield(2)).

@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use sinew_rt::clock::Nanos;
 use sinew_sim::campaign::{self, Campaign, run_one};
+use sinew_sim::checker::Rule;
 use sinew_sim::fault::FaultKind;
 use sinew_sim::host::Host;
 use sinew_sim::host::real::Real;
@@ -104,9 +105,16 @@ struct Run {
     /// Publishes only these topics.
     #[arg(long, value_delimiter = ',', value_name = "N,…")]
     only_topics: Option<Vec<u8>>,
+    /// Looks away from these promises, to find breaches of others.
+    #[arg(long, value_delimiter = ',', value_name = "PROMISE,…", value_parser = promise)]
+    tolerate: Vec<Rule>,
     /// Begins the healing earlier.
     #[arg(long, value_name = "NS")]
     healed_at_ns: Option<i64>,
+}
+
+fn promise(name: &str) -> Result<Rule, String> {
+    Rule::from_name(name).ok_or_else(|| format!("`{name}` is no promise: see `sinew-sim list`"))
 }
 
 fn main() -> ExitCode {
@@ -183,6 +191,7 @@ fn campaign(options: &Run) -> Result<Campaign, Failure> {
             },
             topics: options.only_topics.clone(),
             healed: options.healed_at_ns.map(Nanos::new),
+            tolerated: options.tolerate.clone(),
         },
         plant: options.plant.clone(),
         jobs: if options.jobs == 0 { cores() } else { options.jobs },

@@ -5,6 +5,7 @@
 
 use sinew_rt::clock::Nanos;
 
+use crate::checker::Rule;
 use crate::fault::{Fault, FaultKind};
 use crate::random::Random;
 
@@ -141,6 +142,8 @@ pub struct Plan {
     pub topics: Vec<u8>,
     /// Nodes that take no part, though they were drawn.
     pub absent: Vec<u16>,
+    /// Promises whose breach does not end the run.
+    pub tolerated: Vec<Rule>,
     /// When all faults are over and all links are good.
     pub healed: Nanos,
     /// When nobody publishes any more.
@@ -178,6 +181,7 @@ impl Plan {
             faults,
             topics,
             absent: Vec::new(),
+            tolerated: Vec::new(),
             healed,
             quiet,
             end: length,
@@ -212,6 +216,8 @@ pub struct Cut {
     pub topics: Option<Vec<u8>>,
     /// When the healing begins, if earlier.
     pub healed: Option<Nanos>,
+    /// Promises whose breach does not end the run: to look for others while one is being mended.
+    pub tolerated: Vec<Rule>,
 }
 
 impl Plan {
@@ -219,6 +225,7 @@ impl Plan {
     #[must_use]
     pub fn cut(mut self, cut: &Cut) -> Self {
         self.absent.clone_from(&cut.absent);
+        self.tolerated.clone_from(&cut.tolerated);
         if let Some(left) = &cut.faults {
             self.faults.retain(|fault| left.contains(&fault.number));
         }

@@ -203,6 +203,10 @@ pub fn command(campaign: &Campaign, cut: &Cut, seed: u64) -> String {
     if let Some(topics) = &cut.topics {
         let _ = write!(command, " --only-topics {}", list(&mut topics.iter().map(u8::to_string)));
     }
+    if !cut.tolerated.is_empty() {
+        let names: Vec<_> = cut.tolerated.iter().map(|rule| rule.as_str()).collect();
+        let _ = write!(command, " --tolerate {}", names.join(","));
+    }
     if let Some(healed) = cut.healed {
         let _ = write!(command, " --healed-at-ns {}", healed.as_nanos());
     }

@@ -16,16 +16,28 @@ use sinew_sim::ledger::record::Record;
 const KILLS: u64 = 30;
 
 /// Messages a second on each topic.
-const RATE_HZ: u32 = 400;
+const RATE_HZ: u32 = 200;
 
 /// The longest that a process is let live. A start takes a good part of it, so kills meet processes that
 /// begin, that greet each other, and that exchange messages.
 const LONGEST_LIFE_MS: u64 = 400;
 
-const TOPICS: [Topic; 2] = [
-    Topic { name: "open", class: "queue", auth: "open" },
-    Topic { name: "signed", class: "queue", auth: "signed" },
+const MORE: &str = "capacity = 1_024\nlinger_ms = 2_000\nreorder_us = 5_000";
+
+const TOPICS: [Topic; 5] = [
+    Topic { name: "open", class: "queue", auth: "open", more: "" },
+    Topic { name: "signed", class: "control", auth: "signed", more: "" },
+    Topic { name: "stream", class: "stream", auth: "signed", more: MORE },
+    Topic { name: "open-stream", class: "stream", auth: "open", more: MORE },
+    Topic {
+        name: "command",
+        class: "command",
+        auth: "signed",
+        more: "lifespan_ms = 1_000\ncapacity = 1_024\nlinger_ms = 2_000\nreorder_us = 5_000",
+    },
 ];
+
+const RELIABLE: [&str; 3] = ["stream", "open-stream", "command"];
 
 fn number(name: &str) -> Option<u64> {
     let value = std::env::var(name).ok()?;
@@ -79,6 +91,7 @@ fn no_kill_at_any_instant_breaks_a_promise() {
     }
     until("the last lives hear each other", || heard(&world));
     sender.order("quiet");
+    until("everything came that was sent reliably", || world.is_settled(&RELIABLE).then_some(()));
     sender.end_well();
     receiver.end_well();
     let relay = world.end_relay(relay);

@@ -212,6 +212,7 @@ fn what_warms_up_is_said_in_every_form() {
         (1, &["hop", "--part", "envelope", "--rounds", "1"]),
         (1, &["pipeline", "--park", "--back-to-back", "--open", "--quick"]),
         (1, &["pipeline", "--throughput", "--quick"]),
+        (1, &["pipeline", "--reliable", "--quick"]),
         (1, &["pipeline", "--flood", "--quick"]),
     ] {
         // Whether a limit holds on a busy machine is not what is asked here.
@@ -220,6 +221,37 @@ fn what_warms_up_is_said_in_every_form() {
         let warm = notes.iter().filter(|note| note.ends_with("warm up and are not counted"));
         assert_eq!(warm.count(), said, "{args:?}: {notes:?}");
     }
+}
+
+#[test]
+fn a_stream_is_measured_beside_best_effort_and_all_of_it_arrives() {
+    let _turn = alone();
+    if std::thread::available_parallelism().map_or(1, usize::from) < 2 {
+        println!("SKIPPED: two ends that spin need two cores");
+        return;
+    }
+    let args = ["bench", "pipeline", "--reliable", "--quick", "--json", "-"];
+    let report = json(&support::run(&args).out);
+    let compared = report["compared"].as_array().unwrap();
+    // The package in compare/zenoh asks for the first two by their names.
+    let names = [
+        "spinning, saturated: time per delivered message",
+        "parked, paced: one way",
+        "spinning, paced: one way",
+    ];
+    for (name, compared) in names.iter().zip(compared) {
+        assert_eq!(compared["name"], *name);
+        for side in ["base", "subject", "control"] {
+            let pooled = &compared[side]["pooled"];
+            assert!(pooled["count"].as_u64() > Some(0), "{name}: {side}: {compared}");
+            assert!(pooled["mean_ns"].as_f64() > Some(0.0), "{name}: {side}: {compared}");
+        }
+        assert_eq!(compared["subject"]["name"], "reliable, in order");
+    }
+    assert_eq!(compared.len(), names.len());
+    assert_eq!(compared[0]["limits"]["p50"]["at_most"], 1.3);
+    assert!(figure(&report, "messages delivered, reliable, in order") > 0.0);
+    assert_eq!(figure(&report, "messages missing, reliable"), 0.0);
 }
 
 #[test]

@@ -63,6 +63,7 @@ reasons! {
     QosMismatch "qos_mismatch" "A report about a stream of another class or message type.",
     NotSubscribed "not_subscribed" "A report about a topic that this node does not carry reliably.",
     Expired "expired" "Older than its lifespan.",
+    Overtaken "overtaken" "A newer value of the stream came first, and only the newest counts.",
     QueueFull "queue_full" "The next stage or the subscriber had no room.",
     PoolEmpty "pool_empty" "No free slot to receive into.",
     ChallengeStale "challenge_stale" "A Challenge that is not newer than the last one of that peer.",

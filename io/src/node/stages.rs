@@ -281,6 +281,7 @@ impl Parts<'_> {
             lens: [0; BATCH],
             turn: 0,
             reliable,
+            first_part: 0,
         };
 
         let gauges = |name: &String| -> Result<PeerGauges, NodeError> {

@@ -67,7 +67,18 @@ pub(super) fn subscriptions(
         let mut dedup = Dedup::Window;
         match sink {
             Subscriber::Plain(sink) => {
-                all.routes.push(Route { topic, schema, sink, delivered, foreign_schema, age });
+                let only_newest = matches!(class, TopicClass::Control | TopicClass::EStop);
+                let newest = vec![(Epoch::NONE, Sequence::default()); config.peers.len()];
+                let newest = only_newest.then(|| newest.into());
+                all.routes.push(Route {
+                    topic,
+                    schema,
+                    newest,
+                    sink,
+                    delivered,
+                    foreign_schema,
+                    age,
+                });
             }
             Subscriber::Ordered(sink) => {
                 let schema = schema.unwrap_or_default();

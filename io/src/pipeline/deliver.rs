@@ -122,6 +122,8 @@ pub(crate) struct Route {
     pub(crate) topic: TopicId,
     /// What the payloads must be; `None` where anything is welcome.
     pub(crate) schema: Option<SchemaId>,
+    /// By peer, where only the newest value counts: which one the subscriber has.
+    pub(crate) newest: Option<Box<[(Epoch, Sequence)]>>,
     pub(crate) sink: Box<dyn Sink>,
     pub(crate) delivered: Counter,
     /// The schema that arrived instead; the panel shows ours as `schema/TOPIC` beside it.
@@ -160,6 +162,7 @@ pub(crate) const REASONS: &[DropReason] = &[
     DropReason::UnknownTopic,
     DropReason::SchemaMismatch,
     DropReason::QueueFull,
+    DropReason::Overtaken,
     DropReason::OldEpoch,
     DropReason::FutureEpoch,
     DropReason::Replay,
@@ -285,8 +288,16 @@ fn deliver(
         route.foreign_schema.set(schema.get() as i64);
         return Err(DropReason::SchemaMismatch);
     }
+    let newest = route.newest.as_mut().and_then(|all| all.get_mut(verified.peer().get()));
+    let this = (envelope.header.epoch(), envelope.header.sequence());
+    if newest.as_ref().is_some_and(|newest| this <= **newest) {
+        return Err(DropReason::Overtaken);
+    }
     let times = Times { sent_at: verified.sent_at(), received_at: verified.received_at() };
     route.sink.deliver(envelope, times).inspect_err(|_| reached(Branch::SubscriberFull))?;
+    if let Some(newest) = newest {
+        *newest = this;
+    }
     route.delivered.increment();
     route.age.record(now - verified.sent_at(), now);
     Ok(())

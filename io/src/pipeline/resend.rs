@@ -68,6 +68,18 @@ pub(crate) struct ReliableOutlet {
     pub(crate) mismatches: Counter,
 }
 
+/// What a part of a poll sends with.
+pub(crate) struct Way<'a> {
+    pub(crate) now: Nanos,
+    pub(crate) transport: &'a mut dyn Transmit,
+    pub(crate) cluster: ClusterTag,
+    pub(crate) signer: (&'a Identity, &'a SigningContext),
+    /// For each peer the frames that the transport did not take.
+    pub(crate) lost: &'a [Counter],
+    /// Whether this poll has made its signature.
+    pub(crate) signed: bool,
+}
+
 /// The entries that wait for one peer, of signed or of open topics.
 struct Waiting {
     entries: [[u8; ENTRY_LEN]; ENTRIES_MAX],
@@ -163,24 +175,19 @@ impl ReliableSend {
         self.outlets.iter().filter_map(|outlet| outlet.writer.next_deadline()).min()
     }
 
-    /// Does what is due. `signed` says that this poll has made its signature already. Gives the time
-    /// from which the oldest of it waited, or `None` when there was nothing to do.
-    pub(crate) fn poll(
+    /// Takes in what peers said and what this node has to say, and sends again what is due. Whether
+    /// there was anything.
+    pub(crate) fn prepare(
         &mut self,
         now: Nanos,
         transport: &mut dyn Transmit,
-        cluster: ClusterTag,
-        signer: (&Identity, &SigningContext),
         lost: &[Counter],
-        signed: bool,
-    ) -> Option<Nanos> {
+    ) -> bool {
         let mut worked = self.take_in(now);
         worked |= self.send_again(now, transport, lost);
-        let (published, signed_now) = self.send_new(now, transport, cluster, signer, lost, signed);
         self.act_on_events(now);
         self.take_heartbeats(now);
-        worked |= self.send_report(now, transport, cluster, signer, lost, signed || signed_now);
-        published.or(worked.then_some(now))
+        worked
     }
 
     fn take_in(&mut self, now: Nanos) -> bool {
@@ -251,21 +258,15 @@ impl ReliableSend {
         sent > 0
     }
 
-    /// Sends new messages of one topic, as far as its readers have room.
-    fn send_new(
-        &mut self,
-        now: Nanos,
-        transport: &mut dyn Transmit,
-        cluster: ClusterTag,
-        signer: (&Identity, &SigningContext),
-        lost: &[Counter],
-        signed: bool,
-    ) -> (Option<Nanos>, bool) {
+    /// Sends new messages of one topic, as far as its readers have room. Says when the first of them was
+    /// published, and whether that took a signature.
+    pub(crate) fn send_new(&mut self, way: &mut Way<'_>) -> (Option<Nanos>, bool) {
+        let now = way.now;
         let outlets = self.outlets.len();
         for n in 0..outlets {
             let place = (self.turn + n) % outlets;
             let ReliableOutlet { outlet, writer, .. } = &mut self.outlets[place];
-            if outlet.signed && signed {
+            if outlet.signed && way.signed {
                 continue;
             }
             let batch = if outlet.signed { 1 } else { BATCH };
@@ -273,7 +274,7 @@ impl ReliableSend {
             // A reader holds nobody up while nothing waits to be sent.
             while count < batch && !outlet.source.is_empty() && writer.room(now) {
                 let slot = &mut self.frames[count];
-                let Some((len, at)) = outlet.fill(slot, cluster, signer) else { break };
+                let Some((len, at)) = outlet.fill(slot, way.cluster, way.signer) else { break };
                 writer.retain(now, at, &slot[..len]);
                 self.lens[count] = len;
                 count += 1;
@@ -286,7 +287,7 @@ impl ReliableSend {
             for peer in 0..self.keys.len() {
                 let peer = PeerIndex::new(peer as u16);
                 if writer.is_matched(peer) {
-                    send(transport, lost, peer, &frames[..count]);
+                    send(way.transport, way.lost, peer, &frames[..count]);
                 }
             }
             self.turn = (place + 1) % outlets;
@@ -348,22 +349,15 @@ impl ReliableSend {
         }
     }
 
-    /// Sends one report: of the next peer for which entries wait.
-    fn send_report(
-        &mut self,
-        now: Nanos,
-        transport: &mut dyn Transmit,
-        cluster: ClusterTag,
-        signer: (&Identity, &SigningContext),
-        lost: &[Counter],
-        signed: bool,
-    ) -> bool {
+    /// Sends one report: to the next peer for which entries wait. Says whether that took a signature.
+    pub(crate) fn send_report(&mut self, way: &mut Way<'_>) -> (Option<Nanos>, bool) {
+        let now = way.now;
         let queues = self.waiting.len() * 2;
         let next = (0..queues).map(|n| (self.peer_turn + n) % queues).find(|queue| {
-            let may = !(signed && self.reports[queue % 2].signed);
+            let may = !(way.signed && self.reports[queue % 2].signed);
             may && self.waiting[queue / 2][queue % 2].count > 0
         });
-        let Some(queue) = next else { return false };
+        let Some(queue) = next else { return (None, false) };
         self.peer_turn = (queue + 1) % queues;
         let (peer, report) = (queue / 2, &mut self.reports[queue % 2]);
         let waiting = &mut self.waiting[peer][queue % 2];
@@ -377,16 +371,19 @@ impl ReliableSend {
         report.fields.destination = self.keys[peer];
         let length = payload.len();
         waiting.count = 0;
-        let Ok(mut len) = encode_in_place(slot, cluster, &report.fields, length) else {
-            return true;
+        let Ok(mut len) = encode_in_place(slot, way.cluster, &report.fields, length) else {
+            return (Some(now), false);
         };
-        if report.signed {
-            let (identity, context) = signer;
-            let Ok(whole) = identity.sign_envelope(context, slot) else { return true };
+        let signed = report.signed;
+        if signed {
+            let (identity, context) = way.signer;
+            let Ok(whole) = identity.sign_envelope(context, slot) else {
+                return (Some(now), false);
+            };
             len = whole;
         }
-        send(transport, lost, PeerIndex::new(peer as u16), &[&self.frames[0][..len]]);
-        true
+        send(way.transport, way.lost, PeerIndex::new(peer as u16), &[&self.frames[0][..len]]);
+        (Some(now), signed)
     }
 }
 

@@ -5,7 +5,7 @@
 //! part of the stage to themselves ([`super::resend`]).
 
 use super::FRAMES_PER_POLL;
-use super::resend::ReliableSend;
+use super::resend::{ReliableSend, Way};
 use crate::message::Message;
 use crate::security::{Identity, PeerIndex};
 use crate::transport::{BATCH, Transmit};
@@ -82,6 +82,9 @@ impl Outlet {
     }
 }
 
+/// Plain topics, reliable ones, and reports.
+const PARTS: usize = 3;
+
 /// The fourth stage.
 pub(crate) struct SendStage {
     pub(crate) outlets: Vec<Outlet>,
@@ -99,6 +102,8 @@ pub(crate) struct SendStage {
     pub(crate) turn: usize,
     /// Reliable topics and what is reported about them, if there are any.
     pub(crate) reliable: Option<Box<ReliableSend>>,
+    /// Which of plain topics, reliable ones and reports may sign first in the next poll.
+    pub(crate) first_part: usize,
 }
 
 /// Sends `frames` to every peer and counts what the transport did not take.
@@ -113,14 +118,39 @@ fn send_to_all(transport: &mut dyn Transmit, lost: &[Counter], frames: &[&[u8]])
 
 impl Stage for SendStage {
     fn poll(&mut self, now: Nanos) -> Execution {
-        let (released, signed) = self.send_plain();
-        let Some(reliable) = &mut self.reliable else {
+        let Some(mut reliable) = self.reliable.take() else {
+            let (released, _) = self.send_plain(false);
             return released.map_or(Execution::Idle, |released| Execution::Worked { released });
         };
-        let signer = (&*self.identity, &self.context);
-        let transport = &mut *self.transport;
-        let later = reliable.poll(now, transport, self.cluster, signer, &self.lost, signed);
-        let released = [released, later].into_iter().flatten().min();
+        let mut released = reliable.prepare(now, &mut *self.transport, &self.lost).then_some(now);
+        let mut signed = false;
+        // Each part gets its turn to sign, so that none that always has something keeps the others from
+        // sending.
+        for part in 0..PARTS {
+            let (worked, signs) = match (self.first_part + part) % PARTS {
+                0 => self.send_plain(signed),
+                part => {
+                    let mut way = Way {
+                        now,
+                        transport: &mut *self.transport,
+                        cluster: self.cluster,
+                        signer: (&*self.identity, &self.context),
+                        lost: &self.lost,
+                        signed,
+                    };
+                    match part {
+                        1 => reliable.send_new(&mut way),
+                        _ => reliable.send_report(&mut way),
+                    }
+                }
+            };
+            released = [released, worked].into_iter().flatten().min();
+            signed |= signs;
+        }
+        if signed {
+            self.first_part = (self.first_part + 1) % PARTS;
+        }
+        self.reliable = Some(reliable);
         released.map_or(Execution::Idle, |released| Execution::Worked { released })
     }
 
@@ -130,9 +160,9 @@ impl Stage for SendStage {
 }
 
 impl SendStage {
-    /// Sends a batch of what is not sent again. Says when the first of it was published, and whether it
-    /// took a signature.
-    fn send_plain(&mut self) -> (Option<Nanos>, bool) {
+    /// Sends a batch of what is not sent again; without a signature if this poll has made one. Says when
+    /// the first of it was published, and whether it took a signature.
+    fn send_plain(&mut self, has_signed: bool) -> (Option<Nanos>, bool) {
         let mut count = 0;
         let mut released = None;
         let mut signed = false;
@@ -141,6 +171,9 @@ impl SendStage {
         let first = self.turn;
         'outlets: for n in 0..outlets {
             let outlet = &mut self.outlets[(first + n) % outlets];
+            if outlet.signed && has_signed {
+                continue;
+            }
             while count < BATCH {
                 let slot = &mut self.frames[count];
                 let Some((len, at)) = outlet.fill(slot, self.cluster, signer) else { break };

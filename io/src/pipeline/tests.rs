@@ -417,6 +417,7 @@ fn deliver_stage(
         routes: vec![Route {
             topic: TopicId::of(topic),
             schema: Some(schema_id::<Word>()),
+            newest: None,
             sink: Box::new(QueueSink::<Word> { producer }),
             delivered: panel.counter("delivered").unwrap(),
             foreign_schema: panel.gauge("foreign").unwrap(),
@@ -427,6 +428,30 @@ fn deliver_stage(
         reports: None,
         drops: Drops::register(panel, "deliver", deliver::REASONS, &names(peers)).unwrap(),
     }
+}
+
+#[test]
+fn where_only_the_newest_counts_an_overtaken_value_is_dropped() {
+    let panel = panel();
+    let (mut verify, verified) = {
+        let (mut input, waiting) = ring::channel(8);
+        let pool = FramePool::new(8, FrameBuffer::new);
+        for sequence in [1, 3, 2, 4] {
+            let bytes = frame(Waiting::Unsigned, sequence);
+            let mut slot = pool.take().unwrap();
+            slot.bytes[..bytes.len()].copy_from_slice(&bytes);
+            (slot.len, slot.at_home) = (bytes.len() as u16, true);
+            input.push(Unverified(slot)).unwrap();
+        }
+        verify_stage_behind(&panel, vec![waiting], 8)
+    };
+    while verify.poll(NOW) != Execution::Idle {}
+    let (producer, mut values) = ring::channel(8);
+    let mut deliver = deliver_stage(&panel, 1, OPEN, verified, producer);
+    deliver.routes[0].newest = Some([(Epoch::NONE, Sequence::default())].into());
+    let _ = deliver.poll(NOW);
+    assert_eq!(std::iter::from_fn(|| values.pop()).count(), 3);
+    assert_eq!(counter(&panel, "deliver.drop.overtaken@peer"), 1);
 }
 
 #[test]
@@ -540,6 +565,7 @@ fn send_stage(
         lens: [0; BATCH],
         turn: 0,
         reliable: None,
+        first_part: 0,
     };
     (stage, rings, sent)
 }

@@ -453,7 +453,7 @@ impl Receiver {
     fn join(&self, place: Place<'_>, stream: &StreamKey, sequence: u64, checker: &mut Checker) {
         let was_alive_before =
             checker.streams.get(stream).is_some_and(|sent| place.life.at < sent.began_at);
-        if !was_alive_before {
+        if !was_alive_before || sequence <= 1 {
             return;
         }
         checker.topic(&stream.2).missed_at_join += sequence - 1;

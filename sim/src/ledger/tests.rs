@@ -334,8 +334,11 @@ fn what_a_receiver_missed_of_a_beginning_is_counted_and_is_a_breach_when_asked_f
     let report = check(&[arm().read(), late.read()], strict);
     assert!(matches!(report.listed[..], [Violation::SilentGap { first: 1, last: 3, .. }]));
     let told = brain().gap(1, 1, 3).gets(1, 4..=10);
-    let report = check(&[arm().read(), told.read()], strict);
-    assert_eq!(report.violations, 0, "{}", report.text());
+    let from_the_first = brain().begins(1, 1).gets(1, 1..=10);
+    for brain in [told, from_the_first] {
+        let report = check(&[arm().read(), brain.read()], strict);
+        assert_eq!(report.violations, 0, "{}", report.text());
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! with its standard input, and none is touched that was not started here.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::ExitStatusExt;
@@ -139,6 +140,15 @@ impl Process {
         (status, self.errors.take().unwrap().join().unwrap())
     }
 
+    /// The same for a peer, with its counters.
+    pub(crate) fn end_with_counters(mut self) -> BTreeMap<String, u64> {
+        drop(self.stdin.take());
+        let line = self.line_with("\"ended\"");
+        self.end_well();
+        let report: serde_json::Value = serde_json::from_str(&line).unwrap();
+        serde_json::from_value(report["counters"].clone()).unwrap()
+    }
+
     pub(crate) fn end_well(self) {
         let name = self.name.clone();
         let (status, said) = self.end();
@@ -159,6 +169,8 @@ pub(crate) struct Topic {
     pub(crate) name: &'static str,
     pub(crate) class: &'static str,
     pub(crate) auth: &'static str,
+    /// More lines of its declaration.
+    pub(crate) more: &'static str,
 }
 
 /// A sender and a receiver with a relay between them.
@@ -173,8 +185,14 @@ pub(crate) struct World {
 impl World {
     /// Makes keys and configurations.
     pub(crate) fn new(topics: &[Topic]) -> Self {
+        let mut directory = tempfile::tempdir().unwrap();
+        // For a look at what happened.
+        if std::env::var_os("SINEW_KEEP").is_some() {
+            directory.disable_cleanup(true);
+            println!("ledgers are kept in {}", directory.path().display());
+        }
         let world = Self {
-            directory: tempfile::tempdir().unwrap(),
+            directory,
             sender: (fresh_address(), fresh_address()),
             receiver: (fresh_address(), fresh_address()),
             topics: topics.iter().map(|topic| topic.name).collect(),
@@ -208,10 +226,11 @@ impl World {
              [[peer]]\nname = \"{peer}\"\nidentity = \"{identity}\"\naddress = \"{other}\"\n\
              publishes = [{publishes}]\n"
         );
-        for Topic { name, class, auth } in topics {
+        for Topic { name, class, auth, more } in topics {
+            let schema = if *class == "estop" { "AllWell@1" } else { "Entry@1" };
             text += &format!(
-                "[[topic]]\nname = \"{name}\"\nschema = \"Entry@1\"\nclass = \"{class}\"\n\
-                 auth = \"{auth}\"\n"
+                "[[topic]]\nname = \"{name}\"\nschema = \"{schema}\"\nclass = \"{class}\"\n\
+                 auth = \"{auth}\"\n{more}\n"
             );
         }
         std::fs::create_dir_all(self.path(&format!("{name}.state"))).unwrap();
@@ -290,6 +309,12 @@ impl World {
         arguments
     }
 
+    /// Starts a peer that publishes nothing before the order to go.
+    pub(crate) fn quiet_peer(&self, name: &str, rate_hz: u32) -> Process {
+        let arguments = self.peer_arguments(name, rate_hz);
+        Process::spawn(name, sinew_sim().args(arguments).arg("--quiet"))
+    }
+
     /// Starts a peer and does not wait for it.
     pub(crate) fn peer(&self, name: &str, rate_hz: u32) -> Process {
         Process::spawn(name, sinew_sim().args(self.peer_arguments(name, rate_hz)))
@@ -320,6 +345,63 @@ impl World {
             _ => None,
         });
         got.next_back()
+    }
+
+    /// Whether everything that the sender's last life sent on these topics came or was reported missing.
+    pub(crate) fn is_settled(&self, topics: &[&str]) -> bool {
+        let sender = self.ledger("sender");
+        let Some(life) = sender.lives.last() else { return false };
+        let receiver = self.ledger("receiver");
+        let heard = receiver.lives.last().map(|life| life.records.as_slice()).unwrap_or_default();
+        topics.iter().all(|topic| {
+            let sent = life.records.iter().rev().find_map(|(_, record)| match record {
+                Record::Sent { topic: of, sequence, .. } if of == topic => Some(*sequence),
+                _ => None,
+            });
+            let done = heard.iter().rev().find_map(|(_, record)| match record {
+                Record::Got { topic: of, sequence: last, epoch, .. }
+                | Record::Gap { topic: of, last, epoch, .. }
+                    if of == topic =>
+                {
+                    (*epoch == life.epoch).then_some(*last)
+                }
+                Record::NewLife { topic: of, first, epoch, .. } if of == topic => {
+                    (*epoch == life.epoch).then_some(first - 1)
+                }
+                _ => None,
+            });
+            sent == done
+        })
+    }
+
+    /// How long each message took that something was wrong with: that came later than any delay of the
+    /// link explains, and did not just wait for one before it. From before its sending to after its
+    /// receipt, sorted, in nanoseconds.
+    pub(crate) fn recoveries(&self, topic: &str, longest_delay_ns: i64) -> Vec<i64> {
+        let (sender, receiver) = (self.ledger("sender"), self.ledger("receiver"));
+        let records = |ledger: Ledger| ledger.lives.into_iter().flat_map(|life| life.records);
+        let sent: BTreeMap<u64, i64> = records(sender)
+            .filter_map(|(_, record)| match record {
+                Record::Sent { topic: of, sequence, at, .. } if of == topic => Some((sequence, at)),
+                _ => None,
+            })
+            .collect();
+        let mut before = 0;
+        let mut recoveries = Vec::new();
+        for (_, record) in records(receiver) {
+            let Record::Got { topic: of, sequence, at, .. } = record else { continue };
+            if of != topic {
+                continue;
+            }
+            let latency = at - sent[&sequence];
+            // What one message held up comes in one go with it.
+            if latency > longest_delay_ns && at - before > 500_000 {
+                recoveries.push(latency);
+            }
+            before = at;
+        }
+        recoveries.sort_unstable();
+        recoveries
     }
 
     pub(crate) fn directory(&self) -> &Path {

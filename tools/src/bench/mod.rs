@@ -227,7 +227,7 @@ mod tests {
     #[test]
     fn an_option_that_another_form_has_is_refused_with_the_forms_that_have_it() {
         let pair = "bare, spin, park, paced, envelope";
-        let latency = "without --throughput, --flood and --idle";
+        let latency = "without --throughput, --reliable, --flood and --idle";
         let busy = "every form but --idle";
         for (line, said) in [
             ("hop --part spin --cores 0-1", "add `matrix` to --part"),
@@ -238,13 +238,14 @@ mod tests {
             ("hop --part bare --rate-hz 500", "matrix, paced"),
             ("pipeline --throughput --spin", latency),
             ("pipeline --throughput --park", latency),
+            ("pipeline --reliable --open", latency),
             ("pipeline --flood --paced", latency),
             ("pipeline --flood --back-to-back", latency),
             ("pipeline --idle --open", latency),
-            ("pipeline --back-to-back --period-us 1000", "paced messages and --flood"),
-            ("pipeline --back-to-back --rate-hz 500", "paced messages and --flood"),
-            ("pipeline --throughput --period-us 997", "paced messages and --flood"),
-            ("pipeline --idle --rate-hz 500", "paced messages and --flood"),
+            ("pipeline --back-to-back --period-us 1000", "paced messages, --reliable and --flood"),
+            ("pipeline --back-to-back --rate-hz 500", "paced messages, --reliable and --flood"),
+            ("pipeline --throughput --period-us 997", "paced messages, --reliable and --flood"),
+            ("pipeline --idle --rate-hz 500", "paced messages, --reliable and --flood"),
             ("pipeline --idle --samples 5", busy),
             ("pipeline --idle --quick", busy),
             ("pipeline --idle --priority 80", busy),
@@ -264,6 +265,7 @@ mod tests {
             "pipeline --rate-hz 500",
             "pipeline --paced --back-to-back --period-us 1000",
             "pipeline --flood --rate-hz 500 --quick --priority 70",
+            "pipeline --reliable --period-us 997 --samples 5",
             "pipeline --throughput --samples 5 --sender-cores 0",
             "pipeline --idle --seconds 5 --receiver-cores 0",
         ] {

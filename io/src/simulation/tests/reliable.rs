@@ -276,10 +276,10 @@ impl Pair {
     }
 
     fn command(&mut self) -> Received<Word> {
+        let orders = self.handles.orders_in.as_mut().unwrap();
         loop {
-            match self.handles.orders_in.as_mut().unwrap().next(self.now).unwrap() {
-                Delivery::Message(command) => return command,
-                _ => {}
+            if let Delivery::Message(command) = orders.next(self.now).unwrap() {
+                return command;
             }
         }
     }

@@ -38,7 +38,7 @@ const DEBT: Nanos = Nanos::from_millis(250);
 ///
 /// The configuration is an ordinary sinew.toml whose topics have schema = "Entry@1". Every topic that some
 /// peer publishes is received. Whatever the configuration says of real-time, the node runs at ordinary
-/// priority. A line `quiet` on standard input ends publishing (with --stdin).
+/// priority. With --stdin, a line `quiet` on standard input ends publishing, and `go` begins it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -70,6 +70,10 @@ pub struct PeerArgs {
     /// Take orders from standard input, and end with it, so that the node does not outlive who started it
     #[arg(long)]
     stdin: bool,
+    /// Publish nothing before a line `go` on standard input (with --stdin); a line with `matched` on
+    /// standard output says when every reliable topic has a reader
+    #[arg(long, requires = "stdin")]
+    quiet: bool,
     /// Put the panel into this directory instead of the usual one
     #[arg(long, value_name = "DIR")]
     panel_dir: Option<PathBuf>,
@@ -135,10 +139,14 @@ fn live(args: &PeerArgs) -> Result<(), Failure> {
     let orders = args.stdin.then(listen);
     let started_at = clock::now();
     let end = args.seconds.map(|seconds| started_at + Nanos::new((seconds * 1e9) as i64));
-    let mut pace = Pace::new(args.rate_hz, started_at);
-    let mut broken = false;
+    let mut pace = Pace::new(args.rate_hz);
+    if !args.quiet {
+        pace.go(started_at);
+    }
+    let (mut broken, mut matched) = (false, false);
     while !stopped.load(Ordering::Relaxed) && end.is_none_or(|end| clock::now() < end) && !broken {
         match orders.as_ref().map(Receiver::try_recv) {
+            Some(Ok(Order::Go)) => pace.go(clock::now()),
             Some(Ok(Order::Quiet)) => pace.stop(),
             Some(Err(TryRecvError::Disconnected)) => break,
             None | Some(Err(TryRecvError::Empty)) => {}
@@ -150,6 +158,12 @@ fn live(args: &PeerArgs) -> Result<(), Failure> {
         }
         for inbox in &mut inboxes {
             inbox.drain(PER_TURN, &mut ledger).map_err(cannot)?;
+        }
+        if args.quiet && !matched {
+            matched = are_matched(&node, &outboxes);
+            if matched {
+                say(&serde_json::json!({ "version": 1, "report": "peer", "event": "matched" }));
+            }
         }
         broken = node.is_broken();
         std::thread::sleep(TURN);
@@ -176,6 +190,13 @@ fn live(args: &PeerArgs) -> Result<(), Failure> {
         "version": 1, "report": "peer", "event": "ended", "counters": counters,
     }));
     Ok(())
+}
+
+/// Whether every reliable topic that is published has a reader that said so.
+fn are_matched(node: &Node, outboxes: &[Outbox]) -> bool {
+    let Ok(panel) = node.panel().snapshot() else { return false };
+    let readers = |topic: &str| panel.gauge(&format!("readers/{topic}")).unwrap_or(0);
+    outboxes.iter().filter_map(Outbox::reliable).all(|topic| readers(topic) > 0)
 }
 
 /// What the peer sends and what it receives, as the configuration declares it.
@@ -205,27 +226,35 @@ fn traffic(
 
 /// How many messages are due on each topic.
 struct Pace {
-    period: Option<Nanos>,
-    next: Nanos,
+    period: Nanos,
+    /// When the next one is due; `None` while nothing is published.
+    next: Option<Nanos>,
 }
 
 impl Pace {
-    fn new(rate_hz: u32, now: Nanos) -> Self {
-        let period = (rate_hz > 0).then(|| Nanos::from_secs(1) / i64::from(rate_hz));
-        Self { period, next: now }
+    fn new(rate_hz: u32) -> Self {
+        let period = match rate_hz {
+            0 => Nanos::MAX,
+            rate => (Nanos::from_secs(1) / i64::from(rate)).max(Nanos::new(1)),
+        };
+        Self { period, next: None }
+    }
+
+    fn go(&mut self, now: Nanos) {
+        self.next = Some(now + self.period);
     }
 
     fn stop(&mut self) {
-        self.period = None;
+        self.next = None;
     }
 
     /// Those that became due since the last call, up to [`PER_TURN`].
     fn due(&mut self, now: Nanos) -> u64 {
-        let Some(period) = self.period else { return 0 };
-        self.next = self.next.max(now - DEBT);
+        let Some(next) = &mut self.next else { return 0 };
+        *next = (*next).max(now - DEBT);
         let mut due = 0;
-        while due < PER_TURN && self.next <= now {
-            self.next += period.max(Nanos::new(1));
+        while due < PER_TURN && *next <= now {
+            *next += self.period;
             due += 1;
         }
         due
@@ -234,6 +263,7 @@ impl Pace {
 
 /// What a line of standard input asks for. Its end asks for the end.
 enum Order {
+    Go,
     Quiet,
 }
 
@@ -242,7 +272,12 @@ fn listen() -> Receiver<Order> {
     std::thread::spawn(move || {
         for line in io::stdin().lock().lines() {
             let Ok(line) = line else { return };
-            if line == "quiet" && given.send(Order::Quiet).is_err() {
+            let order = match line.as_str() {
+                "go" => Order::Go,
+                "quiet" => Order::Quiet,
+                _ => continue,
+            };
+            if given.send(order).is_err() {
                 return;
             }
         }

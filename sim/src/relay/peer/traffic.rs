@@ -133,6 +133,11 @@ impl Outbox {
         Record::Writes { promise: self.promise, topic: self.topic.clone() }
     }
 
+    /// Its topic, if that is sent until it arrives.
+    pub(super) fn reliable(&self) -> Option<&str> {
+        (self.promise == Promise::Reliable).then_some(&self.topic)
+    }
+
     /// Sends up to `count` messages, each written down before. One that finds no room waits for the
     /// next call, with its number.
     pub(super) fn publish(

@@ -153,7 +153,7 @@ impl Agent {
         let span = leg.bursts.span();
         let (leg, role) = (*leg, self.role);
         match leg.program {
-            Program::Node(lanes, protection) => {
+            Program::Node(lanes, protection) | Program::Stream(lanes, protection) => {
                 let Self { cores, panels, secret, own, .. } = self;
                 let seat = Seat { role, cores, secret, own, peer, panels };
                 let mesh = Mesh::start(&leg, lanes, protection, &seat, recording).map_err(text)?;

@@ -3,7 +3,7 @@
 
 use sinew_io::message::Message;
 use sinew_io::node::{
-    Auth, Layout, Node, NodeError, PeerConfig, Publisher, Queued, RealTimeConfig, TopicClass,
+    Auth, Layout, Node, NodeBuilder, NodeError, PeerConfig, Publisher, RealTimeConfig, TopicClass,
     TopicConfig,
 };
 use sinew_io::security::{AdmissionLimits, Identity};
@@ -13,7 +13,6 @@ use sinew_rt::ladder::LadderConfig;
 use sinew_rt::lane::Stage;
 use sinew_rt::latest::LatestReader;
 use sinew_rt::panel::{HistogramSnapshot, Kind};
-use sinew_rt::ring::Consumer;
 use sinew_rt::thread::{Priority, PriorityError};
 use sinew_rt::topology::CoreId;
 use sinew_rt::wait::Wait;
@@ -22,8 +21,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
 use super::load::Load;
-use super::order::{End, Findings, Lanes, Leg, Pace, Protection, Role, Waits};
+use super::order::{End, Findings, Lanes, Leg, Pace, Program, Protection, Role, Waits};
 use super::recording::{Late, Recording};
+use super::saturated::{self, Pings};
 use super::schedule::{Bursts, Stall, Ticks, Volleys, Window};
 
 /// What the sender publishes.
@@ -116,16 +116,21 @@ impl Mesh {
                 ..AdmissionLimits::default()
             });
         }
+        let class = match leg.program {
+            Program::Stream(..) => TopicClass::Stream,
+            _ => TopicClass::Queue,
+        };
         for topic in [PING, PONG] {
             node = node.topic(TopicConfig {
                 auth: match protection {
                     Protection::Open => Auth::Open,
                     Protection::Signed => Auth::Signed,
                 },
+                reliability: saturated::reliability(),
                 ..TopicConfig::new(
                     topic,
                     Load::NAME,
-                    if topic == PING { TopicClass::Queue } else { TopicClass::Control },
+                    if topic == PING { class } else { TopicClass::Control },
                 )
             });
         }
@@ -143,15 +148,27 @@ impl Mesh {
             _ => leg.samples_max,
         };
         let queue = QUEUE + waiting;
-        let stage: Box<dyn Stage> = match seat.role {
-            Role::Receiver => Box::new(Receiver {
+        let stage: Box<dyn Stage> = match (seat.role, leg.pace) {
+            (Role::Receiver, Pace::Saturated) => Box::new(saturated::Receiver {
                 clock,
-                pings: node.queue(PING, queue)?,
+                pings: pings(&mut node, class, saturated::QUEUE)?,
+                recording: recording.clone(),
+                batch: Batch::new(leg.batch),
+            }),
+            (Role::Receiver, _) => Box::new(Receiver {
+                clock,
+                pings: pings(&mut node, class, queue)?,
                 pongs: ping_pong.then(|| node.publisher(PONG)).transpose()?,
                 recording: recording.clone(),
                 batch: Batch::new(leg.batch),
                 stall: leg.stall,
                 late: Late::new(leg.waits, robots_pace && !ping_pong),
+            }),
+            (_, Pace::Saturated) => Box::new(saturated::Sender {
+                clock,
+                pings: node.publisher(PING)?,
+                recording: recording.clone(),
+                number: 0,
             }),
             _ => Box::new(Sender {
                 clock,
@@ -166,19 +183,23 @@ impl Mesh {
         node.stage("bench", patient_guard(), stage);
         let node = node.start()?;
         let mesh = Self { node, start, recording, age_before: None };
-        mesh.await_handshake()?;
+        mesh.await_gauge(&format!("peer.epoch@{PEER}"))?;
+        if class == TopicClass::Stream && seat.role == Role::Sender {
+            // What is published before the receiver is known may not be kept for it.
+            mesh.await_gauge(&format!("readers/{PING}"))?;
+        }
         Ok(Self { age_before: mesh.age(), ..mesh })
     }
 
-    fn await_handshake(&self) -> Result<(), MeshError> {
+    /// Waits until a gauge of the node is no longer 0.
+    fn await_gauge(&self, name: &str) -> Result<(), MeshError> {
         let give_up = clock::now() + HANDSHAKE_LIMIT;
-        let name = format!("peer.epoch@{PEER}");
         while clock::now() < give_up {
             if self.node.is_broken() {
                 return Err(MeshError::Broken);
             }
             let snapshot = self.node.panel().snapshot().map_err(NodeError::from)?;
-            if snapshot.gauge(&name).is_some_and(|epoch| epoch != 0) {
+            if snapshot.gauge(name).is_some_and(|value| value != 0) {
                 return Ok(());
             }
             clock::sleep_until(clock::now() + NAP * 5);
@@ -223,6 +244,14 @@ impl Mesh {
     }
 }
 
+/// Subscribes to what the sender publishes.
+fn pings(node: &mut NodeBuilder, class: TopicClass, room: usize) -> Result<Pings, NodeError> {
+    match class {
+        TopicClass::Stream => node.stream(PING, room).map(Pings::Stream),
+        _ => node.queue(PING, room).map(Pings::Queue),
+    }
+}
+
 /// The identity of a secret.
 pub(crate) fn identity(secret: &[u8; 32]) -> Result<Identity, MeshError> {
     Identity::from_secret(&(*secret).into()).map_err(|error| MeshError::Identity(error.to_string()))
@@ -255,7 +284,7 @@ pub(crate) fn patient_guard() -> GuardSpec {
 const ROBOTS_PERIOD_NS: i64 = 250_000;
 
 /// Tells a stage where among the bursts it is, and makes a spinning lane sleep outside of them.
-struct BurstClock {
+pub(super) struct BurstClock {
     start: Arc<AtomicI64>,
     started: Option<Nanos>,
     bursts: Bursts,
@@ -265,7 +294,7 @@ struct BurstClock {
 impl BurstClock {
     /// The start, once it is set and, for a spinning lane, while a burst is on.
     #[inline]
-    fn running(&mut self, now: Nanos) -> Option<Nanos> {
+    pub(super) fn running(&mut self, now: Nanos) -> Option<Nanos> {
         if self.started.is_none() {
             match self.start.load(Relaxed) {
                 0 if self.spins => clock::sleep_until(now + NAP),
@@ -305,7 +334,8 @@ impl Script {
                 let due = ticks.next();
                 Self::Scheduled { ticks, due }
             }
-            Pace::PingPong => {
+            // A saturated sender is another stage, without a script.
+            Pace::PingPong | Pace::Saturated => {
                 let mut volleys = Volleys::new(bursts, start);
                 let next = volleys.next();
                 Self::Volleys { volleys, next, until: Nanos::MIN }
@@ -393,7 +423,7 @@ impl Stage for Sender {
 /// Takes the time of every message, and answers it in a ping-pong.
 struct Receiver {
     clock: BurstClock,
-    pings: Consumer<Queued<Load>>,
+    pings: Pings,
     pongs: Option<Publisher<Load>>,
     recording: Arc<Recording>,
     batch: Batch,
@@ -404,14 +434,14 @@ struct Receiver {
 impl Receiver {
     #[inline]
     fn take(&mut self, ping: &Load) {
-        let at = clock::now();
         self.recording.received();
         if self.batch.spans {
-            if let Some(span) = self.batch.done(at) {
+            if let Some((span, at)) = self.batch.delivered(clock::now) {
                 self.recording.record(span, span, at);
             }
             return;
         }
+        let at = clock::now();
         self.recording.record(at - ping.sent_at(), at - ping.due_at(), at);
         if let Some(pongs) = &mut self.pongs {
             let answered_at = clock::now();
@@ -434,7 +464,7 @@ impl Stage for Receiver {
         let mut execution = Execution::Idle;
         for _ in 0..PER_POLL {
             let Some(ping) = self.pings.pop() else { break };
-            self.take(&ping.value);
+            self.take(&ping);
             execution = Execution::Worked { released: now };
         }
         execution
@@ -442,7 +472,7 @@ impl Stage for Receiver {
 }
 
 /// The time that so many deliveries in a row took.
-struct Batch {
+pub(super) struct Batch {
     /// Whether spans between deliveries are wanted at all.
     spans: bool,
     size: u64,
@@ -455,21 +485,44 @@ impl Batch {
         Self { spans: size > 1, size, count: 0, since: None }
     }
 
-    fn interrupt(&mut self) {
+    pub(super) fn interrupt(&mut self) {
         self.since = None;
     }
 
-    /// A delivery at `at`; every `size`th gives the time since the one that many before.
-    fn done(&mut self, at: Nanos) -> Option<Nanos> {
+    /// One more delivery; every `size`th gives the time since the one that many before, and its
+    /// own. Only then the clock is read: a delivery may take less than a reading.
+    #[inline]
+    pub(super) fn delivered(&mut self, clock: impl FnOnce() -> Nanos) -> Option<(Nanos, Nanos)> {
         let Some(since) = self.since else {
-            (self.since, self.count) = (Some(at), 0);
+            (self.since, self.count) = (Some(clock()), 0);
             return None;
         };
         self.count += 1;
         if self.count < self.size {
             return None;
         }
+        let at = clock();
         (self.since, self.count) = (Some(at), 0);
-        Some(at - since)
+        Some((at - since, at))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_lasts_from_its_first_delivery_to_that_many_later_and_never_over_a_pause() {
+        let mut batch = Batch::new(3);
+        let mut times = 0..;
+        let mut deliver = |batch: &mut Batch| batch.delivered(|| Nanos::new(times.next().unwrap()));
+        let found: Vec<_> = (0..7).map(|_| deliver(&mut batch)).collect();
+        // The clock was read three times for seven deliveries.
+        let span = |at: i64| Some((Nanos::new(1), Nanos::new(at)));
+        assert_eq!(found, [None, None, None, span(1), None, None, span(2)]);
+        deliver(&mut batch);
+        batch.interrupt();
+        let after: Vec<_> = (0..4).map(|_| deliver(&mut batch)).collect();
+        assert_eq!(after, [None, None, None, span(4)]);
     }
 }

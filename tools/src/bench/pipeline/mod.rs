@@ -16,6 +16,8 @@ mod load;
 mod mesh;
 mod order;
 mod recording;
+mod reliable;
+mod saturated;
 mod schedule;
 mod throughput;
 mod turns;
@@ -46,6 +48,7 @@ Examples:
   sinew bench pipeline --park --paced --open --rate-hz 500 --seconds 20
   sinew bench pipeline --park --paced --open --quick --stall-ms 50     who waits behind a stall
   sinew bench pipeline --throughput            signatures checked per second by one lane
+  sinew bench pipeline --reliable              what a reliable topic costs beside best effort
   sinew bench pipeline --flood                 a 1 kHz signed stream under forged frames
   sinew bench pipeline --idle --seconds 30     what a node costs that has nothing to do")]
 pub(crate) struct PipelineArgs {
@@ -65,7 +68,7 @@ pub(crate) struct PipelineArgs {
     #[arg(long)]
     pub(crate) open: bool,
     /// Distances between scheduled messages in µs, used in turn: a period of exactly 1,000 µs alone
-    /// would beat with a host's own tick. Of paced messages and of --flood
+    /// would beat with a host's own tick. Of paced messages, --reliable and --flood
     #[arg(long, value_delimiter = ',', default_values_t = [1_000, 997, 1_013],
           value_parser = clap::value_parser!(i64).range(1..=100_000))]
     pub(crate) period_us: Vec<i64>,
@@ -86,7 +89,7 @@ pub(crate) struct PipelineArgs {
     seconds: Option<u32>,
     /// Let the receiver do nothing for so many ms, once a leg: the report shows every message that
     /// waited meanwhile, and for how long
-    #[arg(long, conflicts_with_all = ["back_to_back", "throughput", "flood", "idle"],
+    #[arg(long, conflicts_with_all = ["back_to_back", "throughput", "reliable", "flood", "idle"],
           value_parser = clap::value_parser!(u32).range(1..=200))]
     stall_ms: Option<u32>,
     /// When the stall begins, in ms after the start of a leg
@@ -103,8 +106,12 @@ pub(crate) struct PipelineArgs {
     #[arg(long, default_value_t = 80, value_parser = clap::value_parser!(u8).range(1..=98))]
     pub(crate) priority: u8,
     /// Signed messages per second of one verify lane, against a bare loop of strict checks
-    #[arg(long, conflicts_with_all = ["flood", "idle"])]
+    #[arg(long, conflicts_with_all = ["reliable", "flood", "idle"])]
     throughput: bool,
+    /// A stream, reliable and in order, beside a best-effort queue: messages as fast as the sender
+    /// can, and paced
+    #[arg(long, conflicts_with_all = ["flood", "idle"])]
+    reliable: bool,
     /// A signed 1 kHz stream while frames with the sender's name and a forged signature flood the
     /// receiver from another address, against an equal flood of plain garbage
     #[arg(long, conflicts_with = "idle")]
@@ -126,18 +133,18 @@ pub(crate) struct PipelineArgs {
 
 impl Forms for PipelineArgs {
     fn only(&self) -> Vec<Only> {
-        let latency = !(self.throughput || self.flood || self.idle);
+        let latency = !(self.throughput || self.reliable || self.flood || self.idle);
         let paced = latency && (self.paced || !self.back_to_back);
         vec![
             Only {
                 asked: latency,
                 options: &["spin", "park", "paced", "back_to_back", "open"],
-                forms: "one-way latency, the form without --throughput, --flood and --idle",
+                forms: "one-way latency, the form without --throughput, --reliable, --flood and --idle",
             },
             Only {
-                asked: paced || self.flood,
+                asked: paced || self.reliable || self.flood,
                 options: &["period_us", "rate_hz"],
-                forms: "paced messages and --flood",
+                forms: "paced messages, --reliable and --flood",
             },
             Only {
                 asked: !self.idle,
@@ -175,7 +182,7 @@ impl PipelineArgs {
     /// Whether something in the run spins.
     fn spins(&self) -> bool {
         let only_parks = self.park && !self.spin;
-        !self.idle && (self.throughput || self.flood || !only_parks)
+        !self.idle && (self.throughput || self.reliable || self.flood || !only_parks)
     }
 }
 
@@ -203,6 +210,7 @@ pub(crate) fn measure(args: &PipelineArgs, run: &mut Run) -> Result<(), Failure>
     args.load.idle_and_loaded(run, |run| match args {
         PipelineArgs { idle: true, .. } => idle::measure(args, &cores, run),
         PipelineArgs { throughput: true, .. } => throughput::measure(args, &cores, run),
+        PipelineArgs { reliable: true, .. } => reliable::measure(args, &cores, run),
         PipelineArgs { flood: true, .. } => flood::measure(args, &cores, run),
         _ => latency::measure(args, &cores, run),
     })

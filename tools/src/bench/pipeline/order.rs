@@ -76,6 +76,8 @@ pub(crate) enum Pace {
     Every(i64),
     /// When the answer to the one before has come: a ping-pong.
     PingPong,
+    /// As soon as the node takes it.
+    Saturated,
 }
 
 /// What runs in the two processes.
@@ -86,6 +88,8 @@ pub(crate) enum Program {
     Bare(Sleep, Protection),
     /// Two nodes, whose stages of this bench's own send and receive on the lanes.
     Node(Lanes, Protection),
+    /// The same with a topic that is reliable and in order.
+    Stream(Lanes, Protection),
     /// One signature a message at the sender, one strict check at the receiver, no network.
     Crypto,
     /// Strict checks one after the other at the receiver, one signature a message at the sender, no
