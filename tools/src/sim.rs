@@ -12,7 +12,8 @@ use crate::exit::{Failure, Outcome};
 
 /// Whole nodes in virtual time: faults from a seed, and invariants checked after every event.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "\
+#[command(
+    after_help = "\
 Examples:
   sinew sim run --seeds 500              500 runs of a minute with faults of all kinds
   sinew sim run --first 17 --seeds 1     the run of seed 17 again, event by event the same
@@ -20,7 +21,8 @@ Examples:
 
 The simulator is a binary of its own, `sinew-sim`, beside this one:
   cargo build --release -p sinew-sim",
-    disable_help_flag = true)]
+    disable_help_flag = true
+)]
 pub(crate) struct SimArgs {
     /// What to hand over; see `sinew sim --help`
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]

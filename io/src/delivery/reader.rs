@@ -303,7 +303,7 @@ impl<T> Reader<T> {
     }
 
     /// The outcome of a command that [`Self::next`] gave in the present life: a code of the wire. The
-    /// first decision stands; about anything but the last 256 commands it comes too late.
+    /// first decision stands; about anything but the last 1,024 commands it comes too late.
     pub(crate) fn decide(&mut self, sequence: Sequence, code: u8) {
         if let Some(decisions) = &mut self.decisions
             && !planted(Fault::OutcomeLost)

@@ -20,6 +20,7 @@ mod share;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use commands::WAITING_MAX as COMMANDS_MAX;
 pub(crate) use events::{Mismatch, WriterEvent};
 
 use crate::delivery::Outcome;

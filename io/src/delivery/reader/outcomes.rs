@@ -1,11 +1,15 @@
-//! What became of the last 256 commands, until their sender knows it.
+//! What became of the last commands, until their sender knows it.
+//!
+//! Each report repeats the outcomes before those that are new, as far as it has room: at a kilohertz each is
+//! said some thirty times, so that the loss of reports costs neither time nor questions.
 
 use sinew_rt::clock::Nanos;
 
+use crate::delivery::writer::COMMANDS_MAX;
 use crate::wire::report::OUTCOMES_MAX;
 
-/// Outcomes that are kept: what the sender may still ask for.
-const KEPT: u64 = 256;
+/// Outcomes that are kept: as many as a writer waits for, so whatever it asks for is here.
+const KEPT: u64 = COMMANDS_MAX;
 /// The code of a command that was given up as part of a gap.
 pub(super) const NEVER_ARRIVED: u8 = 3;
 /// Answers to heartbeats: at most one in this time.
@@ -17,7 +21,7 @@ pub(super) struct Decisions {
     start: u64,
     /// The newest command that was delivered or given up.
     newest: u64,
-    /// By sequence modulo 256; 0: not decided.
+    /// By sequence modulo [`KEPT`]; 0: not decided.
     codes: [u8; KEPT as usize],
     /// By sequence modulo 256: decided, and to be sent.
     unsent: [bool; KEPT as usize],
@@ -81,12 +85,17 @@ impl Decisions {
         }
     }
 
-    /// The lowest decided command that is to be sent, with the codes from it on and their number.
+    /// The first command of a report, with the codes from it on and their number: the lowest that is to
+    /// be sent and those around it.
     pub(super) fn take(&mut self) -> Option<(u64, u8, [u8; OUTCOMES_MAX])> {
         if self.unsent_count == 0 {
             return None;
         }
-        let base = self.kept().find(|sequence| self.unsent[slot(*sequence)])?;
+        let lowest = self.kept().find(|sequence| self.unsent[slot(*sequence)])?;
+        let room = (lowest..=self.newest).take(OUTCOMES_MAX);
+        let highest = room.filter(|sequence| self.unsent[slot(*sequence)]).last()?;
+        let before = highest.saturating_sub(OUTCOMES_MAX as u64 - 1);
+        let base = before.max(*self.kept().start()).min(lowest);
         let mut codes = [0; OUTCOMES_MAX];
         let mut count = 0;
         for (sequence, (at, code)) in (base..=self.newest).zip((1..).zip(&mut codes)) {

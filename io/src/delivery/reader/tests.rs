@@ -648,9 +648,26 @@ fn a_decided_command_is_reported_unasked_once_with_the_acknowledgement() {
 }
 
 #[test]
+fn a_new_outcome_is_told_with_those_before_it() {
+    let mut reader = commands();
+    let mut told = [0; 40];
+    for sequence in 1..=40 {
+        take(&mut reader, sequence, MS);
+        reader.next(MS);
+        reader.decide(Sequence::new(sequence), 1);
+        let (base, codes) = outcomes(&mut reader, MS).unwrap();
+        for n in 0..codes.len() {
+            told[base as usize - 1 + n] += 1;
+        }
+    }
+    assert_eq!(told[..9], [32; 9]);
+    assert_eq!((told[38], told[39]), (2, 1));
+}
+
+#[test]
 fn outcomes_are_sent_again_when_a_heartbeat_asks_for_them_but_not_in_a_flood() {
     let mut reader = commands();
-    for sequence in 1..=300 {
+    for sequence in 1..=1_200 {
         take(&mut reader, sequence, MS);
         reader.next(MS);
         reader.decide(Sequence::new(sequence), 1);
@@ -659,15 +676,15 @@ fn outcomes_are_sent_again_when_a_heartbeat_asks_for_them_but_not_in_a_flood() {
     let ask = |unresolved| Heartbeat {
         class: Class::Command,
         unresolved: Some(Sequence::new(unresolved)),
-        ..heartbeat(1, 300)
+        ..heartbeat(1, 1_200)
     };
-    reader.heartbeat(&ask(299), MS * 2).unwrap();
+    reader.heartbeat(&ask(1_199), MS * 2).unwrap();
     reader.heartbeat(&ask(1), MS * 2).unwrap();
-    assert_eq!(outcomes(&mut reader, MS * 2), Some((299, vec![1, 1])));
+    assert_eq!(outcomes(&mut reader, MS * 2), Some((1_169, vec![1; 32])));
     assert_eq!(reader.report(MS * 2), None);
-    // The oldest kept is 300 − 255.
+    // The oldest kept is 1,200 − 1,023.
     reader.heartbeat(&ask(1), MS * 3).unwrap();
-    assert_eq!(outcomes(&mut reader, MS * 3), Some((45, vec![1; 32])));
+    assert_eq!(outcomes(&mut reader, MS * 3), Some((177, vec![1; 32])));
     reader.heartbeat(&ask(u64::MAX), MS * 9).unwrap();
     assert_eq!(reader.report(MS * 3), None);
 }
@@ -679,7 +696,7 @@ fn commands_of_a_gap_are_reported_as_never_arrived() {
     reader.heartbeat(&lost, MS).unwrap();
     assert_eq!(reader.next(MS), gap(1, 39));
     assert_eq!(outcomes(&mut reader, MS), Some((1, vec![3; 32])));
-    assert_eq!(outcomes(&mut reader, MS), Some((33, vec![3; 7])));
+    assert_eq!(outcomes(&mut reader, MS), Some((8, vec![3; 32])));
     assert_eq!(reader.report(MS), None);
     reader.decide(Sequence::new(5), 1);
     assert_eq!(reader.report(MS), None, "what never arrived cannot be accepted");

@@ -9,7 +9,7 @@ use crate::simulation::{Branch, Fault, planted, reached};
 use sinew_rt::clock::Nanos;
 
 /// Commands that can wait for a word at once.
-pub(super) const WAITING_MAX: u64 = 1_024;
+pub(crate) const WAITING_MAX: u64 = 1_024;
 
 const WORDS: usize = (WAITING_MAX / 64) as usize;
 

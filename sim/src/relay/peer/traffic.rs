@@ -202,7 +202,7 @@ enum Receives {
     Commands {
         reader: CommandReader<Entry>,
         /// A command whose decision was not taken yet.
-        undecided: Option<Received<Entry>>,
+        undecided: Option<Box<Received<Entry>>>,
     },
 }
 
@@ -254,7 +254,7 @@ impl Inbox {
                     }
                     let delivery = reader.next(clock::now());
                     if let Some(Delivery::Message(command)) = &delivery {
-                        *undecided = Some(*command);
+                        *undecided = Some(Box::new(*command));
                     }
                     delivery.map(|delivery| told_by(delivery, topic))
                 }
