@@ -3,15 +3,19 @@
 //! The checker is told what each program published, what each heard and what was on the wire. It knows true
 //! time, and keeps its own book: a node's word is never taken for anything.
 
-use std::fmt;
+mod ordered;
+mod rule;
+mod wire;
 
 use sinew_io::delivery::DropReason;
-use sinew_io::wire::{Envelope, Frame, KeyId, TopicId, decode};
+use sinew_io::wire::TopicId;
+use sinew_io::wire::report::REPORTS;
 use sinew_rt::clock::Nanos;
-use zerocopy::{FromBytes, IntoBytes};
 
-use crate::host::real::REJECTED_EVERY;
-use crate::host::{Address, Heard, Outcome, Payload, STRANGERS};
+pub use rule::{Rule, Violation};
+use wire::Link;
+
+use crate::host::{Address, Heard, Payload};
 use crate::plan::{ESTOP_DEADLINE, HEALING, Kind, Plan, TOPICS};
 
 /// After the healing a living node must be heard by its peers at least this often.
@@ -26,96 +30,14 @@ const fn tolerated(span: Nanos) -> Nanos {
 const SEEN_MAX: u64 = 1 << 26;
 const TOPIC_COUNT: usize = TOPICS.len();
 
+/// A publisher that its node refuses is let in again after this, whatever its receivers do.
+pub const BLOCKED_MAX: Nanos = Nanos::from_millis(2_500);
+/// The most that a member may get in within a second: its contract's rate, and its burst.
+const LET_IN_MAX: u32 = 1_000 + 256;
+/// The life that stands in messages of a liar that nobody may deliver.
+pub const NEVER: u32 = u32::MAX - 1;
+
 const _: () = assert!(UNHEARD_MAX.as_nanos() < HEALING.as_nanos());
-
-macro_rules! rules {
-    ($($name:ident $text:literal $why:literal,)*) => {
-        /// A promise that was broken.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-        pub enum Rule {
-            $(#[doc = $why] $name,)*
-        }
-
-        impl Rule {
-            /// Every rule.
-            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
-
-            /// The name in reports.
-            #[must_use]
-            pub const fn as_str(self) -> &'static str {
-                match self {
-                    $(Self::$name => $text,)*
-                }
-            }
-
-            /// The promise of that name.
-            #[must_use]
-            pub fn from_name(name: &str) -> Option<Self> {
-                Self::ALL.iter().copied().find(|rule| rule.as_str() == name)
-            }
-
-            /// The promise, in a sentence.
-            #[must_use]
-            pub const fn description(self) -> &'static str {
-                match self {
-                    $(Self::$name => $why,)*
-                }
-            }
-        }
-    };
-}
-
-rules! {
-    Duplicate "duplicate" "A message is delivered at most once.",
-    Order "order" "Messages of a reliable stream come in their order.",
-    SilentLoss "silent-loss" "Every message of a reliable stream that is not delivered is in a gap.",
-    FalseGap "false-gap" "A gap names only messages that were sent and not delivered.",
-    NeedlessGap "needless-gap" "Without faults nothing is lost.",
-    Forged "forged" "What is delivered was sent by that sender, with those bytes.",
-    Forbidden "forbidden" "What is delivered was permitted.",
-    Backwards "backwards" "A newest value is never older than the one before it.",
-    Late "late" "Nothing is delivered after its lifespan.",
-    Epoch "epoch" "A node's epochs only grow.",
-    Wire "wire" "A node sends in its own life, each number once with the same bytes.",
-    Repeated "repeated-late" "Nothing is sent again after its lifespan.",
-    Unheard "unheard" "After the healing every living node is heard by its peers.",
-    Blocked "blocked" "After the healing publishers are not refused for long.",
-    LostInside "lost-inside" "What arrives intact from a peer within its contract is delivered.",
-    Amplified "amplified" "A stranger gets no more bytes than it sent.",
-    TooLong "too-long" "No frame is longer than a frame may be.",
-    Memory "memory" "A node holds no more memory than after its start.",
-    Outcome "outcome" "The outcome of a command is what became of it.",
-    EStop "estop" "Without \"all is well\" in time there is a stop.",
-    Start "start" "A node starts whatever the crash did to its disk.",
-    Restless "restless" "A node that has nothing to do does not ask to be run.",
-    Panic "panic" "A node does not panic.",
-}
-
-impl fmt::Display for Rule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// A broken promise with its circumstances.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Violation {
-    /// When.
-    pub at: Nanos,
-    /// The node at which it showed.
-    pub node: u16,
-    /// Which.
-    pub rule: Rule,
-    /// The circumstances, for a person.
-    pub text: String,
-}
-
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { at, node, rule, text } = self;
-        write!(f, "{rule} at {:.6} s on n{node}: {text}", at.as_secs_f64())
-    }
-}
 
 /// What the checker counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -140,6 +62,8 @@ pub struct CheckerCounts {
 #[derive(Debug)]
 struct Life {
     epoch: u64,
+    /// When it ended, if it did.
+    ended: Option<Nanos>,
     /// By topic: when each message was published, the first first.
     published: [Vec<Nanos>; TOPIC_COUNT],
     /// One bit for each command that has an outcome.
@@ -157,6 +81,8 @@ struct Ear {
     open: bool,
     /// The next number that is due, of reliable topics.
     expected: u64,
+    /// When the sender's life was announced.
+    begun_at: Nanos,
     /// The newest value, or the first of a queue's messages.
     newest: u64,
     /// One bit for each message delivered.
@@ -210,8 +136,19 @@ pub struct Checker {
     up: Vec<bool>,
     /// By receiver, sender, topic.
     ears: Vec<[Ear; TOPIC_COUNT]>,
-    /// By receiver, sender: when it was heard last.
-    heard_at: Vec<Nanos>,
+    /// By receiver, sender: when it was heard last, best effort and reliably.
+    heard_at: Vec<[Nanos; 2]>,
+    /// By receiver, sender: the highest epoch that was heard.
+    epoch_heard: Vec<u64>,
+    /// By node: when its life began.
+    born_at: Vec<Nanos>,
+    /// By node: messages of a queue in this second that the liar got in.
+    let_in: Vec<(Nanos, u32)>,
+    /// By sender, receiver: what was on the wire.
+    links: Vec<Link>,
+    /// Whether the program of a node reads what is there.
+    reads: Vec<bool>,
+    reports: TopicId,
     /// By node, topic: since when the publisher is refused.
     blocked: Vec<[Option<Nanos>; TOPIC_COUNT]>,
     /// By node and stranger.
@@ -219,8 +156,6 @@ pub struct Checker {
     /// What arrived intact and has to be delivered before the node rests: receiver, sender, life, number.
     due: Vec<(u16, u32, u8, u64)>,
     key_of: Vec<u64>,
-    /// By sender, receiver, topic: the highest number that was on the wire in this life.
-    sent: Vec<[u64; TOPIC_COUNT]>,
     /// Whether nodes tell what became of commands.
     knows_outcomes: bool,
     /// By node: whom it knows.
@@ -246,12 +181,17 @@ impl Checker {
             lives: (0..n).map(|_| Vec::new()).collect(),
             up: vec![false; n],
             ears: (0..n * n).map(|_| Default::default()).collect(),
-            heard_at: vec![Nanos::MIN; n * n],
+            heard_at: vec![[Nanos::MIN; 2]; n * n],
+            epoch_heard: vec![0; n * n],
+            born_at: vec![Nanos::MIN; n],
+            let_in: vec![(Nanos::MIN, 0); n],
+            links: (0..n * n).map(|_| Link::default()).collect(),
+            reads: vec![true; n],
+            reports: TopicId::of(REPORTS),
             blocked: vec![[None; TOPIC_COUNT]; n],
             accounts: Vec::new(),
             due: Vec::new(),
             key_of: (0..n as u16).map(key_of).collect(),
-            sent: vec![[0; TOPIC_COUNT]; n * n],
             knows_outcomes,
             peers: (0..n as u16).map(|node| plan.peers(node).collect()).collect(),
             counts: CheckerCounts::default(),
@@ -274,16 +214,19 @@ impl Checker {
     }
 
     /// A node starts.
-    pub fn born(&mut self, now: Nanos, node: u16, epoch: u64) {
+    ///
+    /// An operator who puts an old disk into a node (`rolled_back`) breaks the promise himself.
+    pub fn born(&mut self, now: Nanos, node: u16, epoch: u64, rolled_back: bool) {
         let n = usize::from(node);
         let last = self.lives[n].last().map_or(0, |life| life.epoch);
-        if epoch <= last {
+        if epoch <= last && !rolled_back {
             self.accuse(now, node, Rule::Epoch, || {
                 format!("epoch {epoch} begins after epoch {last}")
             });
         }
         self.lives[n].push(Life {
             epoch,
+            ended: None,
             published: Default::default(),
             resolved: Vec::new(),
             resolved_count: 0,
@@ -294,14 +237,19 @@ impl Checker {
                 ear.begin(0);
                 ear.open = false;
             }
-            self.heard_at[n * self.nodes + sender] = now;
+            self.heard_at[n * self.nodes + sender] = [now; 2];
+            self.epoch_heard[n * self.nodes + sender] = 0;
+            self.links[n * self.nodes + sender].restart();
         }
+        self.born_at[n] = now;
         self.blocked[n].fill(None);
-        self.sent[n * self.nodes..][..self.nodes].fill([0; TOPIC_COUNT]);
     }
 
     /// A node is killed.
-    pub fn died(&mut self, node: u16) {
+    pub fn died(&mut self, now: Nanos, node: u16) {
+        if let Some(life) = self.lives[usize::from(node)].last_mut() {
+            life.ended = Some(now);
+        }
         self.up[usize::from(node)] = false;
         self.blocked[usize::from(node)].fill(None);
     }
@@ -328,15 +276,22 @@ impl Checker {
     pub fn refused(&mut self, now: Nanos, node: u16, topic: u8) {
         self.counts.refused += 1;
         let since = *self.blocked[usize::from(node)][usize::from(topic)].get_or_insert(now);
-        let kind = TOPICS[usize::from(topic)].kind;
-        let begin = since.max(self.healed);
-        let beside_liar = self.liar.is_some();
-        if now - begin > UNHEARD_MAX || (!kind.is_reliable() && !beside_liar && now > self.healed) {
-            let for_ns = now - begin;
+        let for_ns = now - since;
+        if for_ns > BLOCKED_MAX {
             self.accuse(now, node, Rule::Blocked, || {
                 format!("{} is refused for {for_ns}", TOPICS[usize::from(topic)].name)
             });
         }
+    }
+
+    /// A node's program reads, or stops to.
+    pub fn reads(&mut self, node: u16, reads: bool) {
+        self.reads[usize::from(node)] = reads;
+    }
+
+    /// Something was done to a node that stops it for a while, so what it was asked for waits.
+    pub fn rested(&mut self, node: u16) {
+        self.blocked[usize::from(node)].fill(None);
     }
 
     fn life_of(&self, node: u16, epoch: u64) -> Option<u32> {
@@ -414,9 +369,55 @@ impl Checker {
         &mut self.ears[usize::from(node) * self.nodes + usize::from(sender)][usize::from(topic)]
     }
 
-    fn hears(&mut self, now: Nanos, node: u16, sender: u16) {
+    fn hears(&mut self, now: Nanos, node: u16, sender: u16, life: u32, reliably: bool) {
         self.counts.delivered += 1;
-        self.heard_at[usize::from(node) * self.nodes + usize::from(sender)] = now;
+        let pair = usize::from(node) * self.nodes + usize::from(sender);
+        self.heard_at[pair][usize::from(reliably)] = now;
+        self.living(now, node, sender, life);
+    }
+
+    /// A life that is heard must have been there in the receiver's own, and lives come in their order.
+    fn living(&mut self, now: Nanos, node: u16, sender: u16, life: u32) {
+        let pair = usize::from(node) * self.nodes + usize::from(sender);
+        let Some(Life { epoch, ended, .. }) = self.lives[usize::from(sender)].get(life as usize)
+        else {
+            return;
+        };
+        let (epoch, ended) = (*epoch, *ended);
+        let (born, known) = (self.born_at[usize::from(node)], self.epoch_heard[pair]);
+        if ended.is_some_and(|ended| ended < born) {
+            self.accuse(now, node, Rule::Yesterday, || {
+                format!(
+                    "life {life} of n{sender} ended at {ended:?}, before this node began at {born}"
+                )
+            });
+        }
+        if epoch < known {
+            self.accuse(now, node, Rule::Epoch, || {
+                format!("epoch {epoch} of n{sender} is heard after epoch {known}")
+            });
+        }
+        self.epoch_heard[pair] = epoch.max(known);
+    }
+
+    /// What the liar says in its own name: the checker has no book of it.
+    fn from_liar(&mut self, now: Nanos, node: u16, payload: &Payload) {
+        if payload.life == NEVER {
+            return self.accuse(now, node, Rule::Forbidden, || {
+                format!("{payload:?}, which nobody should have taken")
+            });
+        }
+        let (second, count) = &mut self.let_in[usize::from(node)];
+        if now - *second > Nanos::from_secs(1) {
+            (*second, *count) = (now, 0);
+        }
+        *count += 1;
+        let count = *count;
+        if count > LET_IN_MAX {
+            self.accuse(now, node, Rule::Contract, || {
+                format!("{count} messages of the liar within a second")
+            });
+        }
     }
 
     /// Values and queues do not say whose life a message is of: the message does.
@@ -437,7 +438,7 @@ impl Checker {
 
     fn value(&mut self, now: Nanos, node: u16, topic: u8, payload: &Payload) {
         if Some(payload.node) == self.liar {
-            return;
+            return self.from_liar(now, node, payload);
         }
         let Some(published) = self.genuine(now, node, topic, payload) else { return };
         self.in_time(now, node, topic, payload, published);
@@ -450,12 +451,12 @@ impl Checker {
                 self.accuse(now, node, rule, || format!("{payload:?} after number {newest}"));
             }
         }
-        self.hears(now, node, payload.node);
+        self.hears(now, node, payload.node, payload.life, false);
     }
 
     fn queued(&mut self, now: Nanos, node: u16, topic: u8, payload: &Payload) {
         if Some(payload.node) == self.liar {
-            return;
+            return self.from_liar(now, node, payload);
         }
         let Some(published) = self.genuine(now, node, topic, payload) else { return };
         self.in_time(now, node, topic, payload, published);
@@ -470,156 +471,12 @@ impl Checker {
                 });
             }
         }
-        self.hears(now, node, payload.node);
-    }
-
-    fn new_life(
-        &mut self,
-        now: Nanos,
-        node: u16,
-        topic: u8,
-        (from, epoch): (u16, u64),
-        first: u64,
-    ) {
-        let Some(life) = self.life_of(from, epoch) else {
-            let text = || format!("epoch {epoch} of n{from} never was");
-            return self.accuse(now, node, Rule::Forged, text);
-        };
-        let published = self.count_of(from, life, topic);
-        let liar = self.is_liar(from);
-        let ear = self.ear(node, from, topic);
-        if ear.open && life <= ear.life && ear.expected != 0 {
-            let known = ear.life;
-            return self.accuse(now, node, Rule::Epoch, || {
-                format!("life {life} of n{from} is announced after life {known}")
-            });
-        }
-        ear.begin(life);
-        ear.expected = first;
-        if (first == 0 || first > published + 1) && !liar {
-            self.accuse(now, node, Rule::SilentLoss, || {
-                format!(
-                    "life {life} of n{from} is to begin at {first}, and {published} were published"
-                )
-            });
-        }
+        self.hears(now, node, payload.node, payload.life, false);
     }
 
     /// Whether the checker can hold the sender's word against what was published.
     fn is_liar(&self, node: u16) -> bool {
         Some(node) == self.liar
-    }
-
-    fn enter(&mut self, now: Nanos, node: u16, topic: u8, from: u16, epoch: u64) -> bool {
-        let Some(life) = self.life_of(from, epoch) else {
-            self.accuse(now, node, Rule::Forged, || format!("epoch {epoch} of n{from} never was"));
-            return false;
-        };
-        let ear = self.ear(node, from, topic);
-        let (open, known) = (ear.open, ear.life);
-        if !open || life > known {
-            ear.begin(life);
-            self.accuse(now, node, Rule::Epoch, || {
-                format!("life {life} of n{from} was not announced")
-            });
-            return false;
-        }
-        if life < known {
-            self.accuse(now, node, Rule::Duplicate, || {
-                format!("life {life} of n{from} goes on after life {known} began")
-            });
-        }
-        life == known
-    }
-
-    fn message(
-        &mut self,
-        now: Nanos,
-        node: u16,
-        topic: u8,
-        (from, epoch, sequence): (u16, u64, u64),
-        payload: &Payload,
-    ) {
-        if !self.enter(now, node, topic, from, epoch) {
-            return;
-        }
-        let name = TOPICS[usize::from(topic)].name;
-        if !self.is_liar(from) {
-            let Some(published) = self.genuine(now, node, topic, payload) else { return };
-            let life = self.ear(node, from, topic).life;
-            if (payload.node, payload.life, payload.number) != (from, life, sequence) {
-                return self.accuse(now, node, Rule::Forged, || {
-                    format!("{payload:?} is given out as {name} {sequence} of n{from}, life {life}")
-                });
-            }
-            self.in_time(now, node, topic, payload, published);
-        }
-        let ear = self.ear(node, from, topic);
-        let expected = ear.expected;
-        let first_time = ear.see(sequence);
-        ear.expected = sequence.saturating_add(1).max(expected);
-        if !first_time {
-            self.accuse(now, node, Rule::Duplicate, || {
-                format!("{name} {sequence} of n{from} comes again")
-            });
-        } else if sequence < expected {
-            self.accuse(now, node, Rule::Order, || {
-                format!("{name} {sequence} of n{from} after {}", expected - 1)
-            });
-        } else if sequence > expected {
-            self.accuse(now, node, Rule::SilentLoss, || {
-                format!("{name} {sequence} of n{from}, and {expected} was neither delivered nor in a gap")
-            });
-        }
-        self.hears(now, node, from);
-    }
-
-    fn gap(
-        &mut self,
-        now: Nanos,
-        node: u16,
-        topic: u8,
-        (from, epoch): (u16, u64),
-        (first, last): (u64, u64),
-    ) {
-        self.counts.gaps += 1;
-        self.counts.missing += last.saturating_sub(first).saturating_add(1);
-        if !self.enter(now, node, topic, from, epoch) {
-            return;
-        }
-        let liar = self.is_liar(from) || self.is_liar(node);
-        let name = TOPICS[usize::from(topic)].name;
-        let life = self.ear(node, from, topic).life;
-        let published = self.count_of(from, life, topic);
-        let ear = self.ear(node, from, topic);
-        let expected = ear.expected;
-        ear.expected = last.saturating_add(1).max(expected);
-        let what = || format!("gap {first}..={last} of {name} of n{from}");
-        if first > last || first == 0 {
-            return self.accuse(now, node, Rule::FalseGap, || format!("{} is no range", what()));
-        }
-        if first < expected {
-            self.accuse(now, node, Rule::FalseGap, || format!("{} after {}", what(), expected - 1));
-        } else if first > expected {
-            self.accuse(now, node, Rule::SilentLoss, || {
-                format!("{}, and {expected} was neither delivered nor in a gap", what())
-            });
-        }
-        if liar {
-            return;
-        }
-        if last > published {
-            return self.accuse(now, node, Rule::FalseGap, || {
-                format!("{}, but only {published} were sent", what())
-            });
-        }
-        let newest = self.lives[usize::from(from)][life as usize].published[usize::from(topic)]
-            [(last - 1) as usize];
-        if newest > self.healed + LOSSLESS_AFTER {
-            self.accuse(now, node, Rule::NeedlessGap, || {
-                format!("{}, the last of which was sent at {newest}", what())
-            });
-        }
     }
 
     /// "All is well" must have been said in time by one that the node knows.
@@ -638,199 +495,6 @@ impl Checker {
         }
     }
 
-    fn outcome(&mut self, now: Nanos, node: u16, topic: u8, sequence: u64, outcome: Outcome) {
-        let place = match outcome {
-            Outcome::Accepted => 0,
-            Outcome::Rejected(_) => 1,
-            Outcome::Expired => 2,
-            Outcome::NeverArrived => 3,
-            Outcome::Unknown => 4,
-        };
-        self.counts.outcomes[place] += 1;
-        let life = self.lives[usize::from(node)].len().saturating_sub(1) as u32;
-        let published = self.count_of(node, life, topic);
-        let rejected = sequence % REJECTED_EVERY == 0;
-        let wrong = match outcome {
-            Outcome::Accepted => rejected,
-            Outcome::Rejected(reason) => !rejected || u64::from(reason) != sequence % 200,
-            _ => false,
-        };
-        let liar_may_have_said_it =
-            self.liar.is_some_and(|liar| self.peers[usize::from(node)].contains(&liar));
-        if wrong && !liar_may_have_said_it {
-            self.accuse(now, node, Rule::Outcome, || {
-                format!("command {sequence} is said to be {outcome:?}, which no program decided")
-            });
-        }
-        if sequence == 0 || sequence > published {
-            return self.accuse(now, node, Rule::Outcome, || {
-                format!("an outcome of command {sequence}, and {published} were sent")
-            });
-        }
-        if let Some(own) = self.lives[usize::from(node)].last_mut() {
-            let (word, bit) = ((sequence / 64) as usize, 1 << (sequence % 64));
-            if own.resolved.len() <= word {
-                own.resolved.resize(word + 1, 0);
-            }
-            let again = own.resolved[word] & bit != 0;
-            own.resolved[word] |= bit;
-            own.resolved_count += 1;
-            if again {
-                self.accuse(now, node, Rule::Outcome, || {
-                    format!("a second outcome of command {sequence}: {outcome:?}")
-                });
-            }
-        }
-        let taken = |receiver: usize| {
-            let ear = &self.ears[receiver * self.nodes + usize::from(node)][usize::from(topic)];
-            ear.open && ear.life == life && ear.has_seen(sequence)
-        };
-        // A reader that was killed since cannot be asked any more, so only its absence clears it.
-        let all_up_since_start = (0..self.nodes).all(|other| self.lives[other].len() == 1);
-        let said_so = matches!(outcome, Outcome::Accepted | Outcome::Rejected(_));
-        if said_so && self.liar.is_none() && all_up_since_start && !(0..self.nodes).any(taken) {
-            self.accuse(now, node, Rule::Outcome, || {
-                format!("command {sequence} is said to be {outcome:?}, and nobody got it")
-            });
-        }
-    }
-
-    /// A node sends a frame.
-    pub fn on_wire(&mut self, now: Nanos, from: u16, to: Address, frame: &[u8]) {
-        if frame.len() > sinew_io::wire::FRAME_MAX {
-            self.accuse(now, from, Rule::TooLong, || format!("{} bytes", frame.len()));
-        }
-        if to >= STRANGERS {
-            self.owe(now, from, to, frame.len());
-        }
-        match decode(frame) {
-            Err(error) => self.accuse(now, from, Rule::Wire, || format!("no frame: {error}")),
-            Ok(Frame::Handshake(handshake)) => self.sender(now, from, handshake.message.from()),
-            Ok(Frame::Clear(envelope)) => {
-                self.sender(now, from, envelope.header.source());
-                self.envelope(now, (from, to), &envelope);
-            }
-        }
-    }
-
-    fn sender(&mut self, now: Nanos, from: u16, named: KeyId) {
-        if named.get() != self.key_of[usize::from(from)] {
-            self.accuse(now, from, Rule::Wire, || "a frame in another name".to_owned());
-        }
-    }
-
-    fn envelope(&mut self, now: Nanos, (from, to): (u16, Address), envelope: &Envelope<'_>) {
-        let header = envelope.header;
-        let Some(life) = self.lives[usize::from(from)].last() else { return };
-        let (epoch, sent) = (life.epoch, header.epoch().get());
-        let number = self.lives[usize::from(from)].len() as u32 - 1;
-        if sent != epoch {
-            return self
-                .accuse(now, from, Rule::Wire, || format!("sends as epoch {sent} in {epoch}"));
-        }
-        let Some(topic) = self.topics.iter().position(|topic| *topic == header.topic()) else {
-            return;
-        };
-        let sequence = header.sequence().get();
-        let expected = Payload::new(self.seed, from, number, topic as u8, sequence);
-        // An emergency stop's messages only count.
-        let wanted = match TOPICS[topic].kind {
-            Kind::EStop => &expected.number.to_le_bytes()[..],
-            _ => expected.as_bytes(),
-        };
-        let body = envelope.payload.get(..wanted.len()).unwrap_or_default();
-        let published = self.published_at(&expected);
-        if published.is_none() || body != wanted {
-            return self.accuse(now, from, Rule::Wire, || {
-                let got = Payload::read_from_bytes(body);
-                format!("sends {got:?} as {} {sequence} of life {number}", TOPICS[topic].name)
-            });
-        }
-        let (kind, lifespan) = (TOPICS[topic].kind, TOPICS[topic].lifespan);
-        let sent = &mut self.sent[usize::from(from) * self.nodes + usize::from(to)][topic];
-        let again = sequence <= *sent;
-        *sent = sequence.max(*sent);
-        self.counts.repeated += u64::from(again && kind.is_reliable());
-        if let (true, Some(lifespan), Some(published)) =
-            (kind.is_reliable() && again, lifespan, published)
-            && now - published > tolerated(lifespan)
-        {
-            let age = now - published;
-            self.accuse(now, from, Rule::Repeated, || {
-                format!(
-                    "{} {sequence} is sent again {age} after it was published",
-                    TOPICS[topic].name
-                )
-            });
-        }
-    }
-
-    /// A stranger's frame arrives at a node.
-    pub fn from_stranger(&mut self, node: u16, stranger: Address, len: usize) {
-        self.account(node, stranger).received += len as u64;
-    }
-
-    fn owe(&mut self, now: Nanos, node: u16, stranger: Address, len: usize) {
-        let account = self.account(node, stranger);
-        account.sent += len as u64;
-        let Account { received, sent } = *account;
-        if sent > received {
-            self.accuse(now, node, Rule::Amplified, || {
-                format!("{sent} bytes to a stranger that sent {received}")
-            });
-        }
-    }
-
-    fn account(&mut self, node: u16, stranger: Address) -> &mut Account {
-        let place = self.accounts.iter().position(|(n, s, _)| (*n, *s) == (node, stranger));
-        let place = place.unwrap_or_else(|| {
-            self.accounts.push((node, stranger, Account::default()));
-            self.accounts.len() - 1
-        });
-        &mut self.accounts[place].2
-    }
-
-    /// An intact frame of `from` arrives at a node that runs: if it is best effort and its stream is known, it
-    /// has to be delivered at once.
-    pub fn arrives(&mut self, now: Nanos, node: u16, from: u16, frame: &[u8]) {
-        let Some(topic) = TOPICS.iter().position(|topic| topic.kind == Kind::Queue) else { return };
-        let Ok(Frame::Clear(envelope)) = decode(frame) else { return };
-        if envelope.header.topic() != self.topics[topic] {
-            return;
-        }
-        let (sequence, epoch) = (envelope.header.sequence().get(), envelope.header.epoch().get());
-        let Some(life) = self.life_of(from, epoch) else { return };
-        let payload = Payload::new(self.seed, from, life, topic as u8, sequence);
-        let (Some(published), Some(lifespan)) =
-            (self.published_at(&payload), TOPICS[topic].lifespan)
-        else {
-            return;
-        };
-        let ear = self.ear(node, from, topic as u8);
-        // What was sent before the receiver's life began need not come.
-        let begun = ear.newest != 0 && sequence > ear.newest;
-        let known = ear.open && ear.life == life && begun && !ear.has_seen(sequence);
-        // The node may think it as much older as the clocks may differ by what it knows.
-        if known && now - published < lifespan / 4 {
-            self.due.push((from, life, topic as u8, sequence));
-        }
-    }
-
-    /// The node has done what there was to do.
-    pub fn rests(&mut self, now: Nanos, node: u16) {
-        while let Some((from, life, topic, sequence)) = self.due.pop() {
-            let ear = self.ear(node, from, topic);
-            if ear.life == life && !ear.has_seen(sequence) {
-                self.accuse(now, node, Rule::LostInside, || {
-                    format!(
-                        "{} {sequence} of n{from} arrived intact and was not delivered",
-                        TOPICS[usize::from(topic)].name
-                    )
-                });
-            }
-        }
-    }
-
     /// Looks at what does not happen, from time to time.
     pub fn tick(&mut self, now: Nanos, plan: &Plan) {
         if now < self.healed + UNHEARD_MAX || now > self.quiet {
@@ -842,11 +506,17 @@ impl Checker {
                     continue;
                 }
                 let last = self.heard_at[usize::from(node) * self.nodes + usize::from(sender)];
-                let since = now - last.max(self.healed);
-                if since > UNHEARD_MAX {
-                    self.accuse(now, node, Rule::Unheard, || {
-                        format!("nothing from n{sender} for {since}")
+                for (last, way) in last.into_iter().zip(["best effort", "reliable"]) {
+                    let since = now - last.max(self.healed);
+                    let published = plan.topics.iter().any(|topic| {
+                        let kind = TOPICS[usize::from(*topic)].kind;
+                        kind.is_reliable() == (way == "reliable") && kind != Kind::EStop
                     });
+                    if since > UNHEARD_MAX && published {
+                        self.accuse(now, node, Rule::Unheard, || {
+                            format!("nothing {way} from n{sender} for {since}")
+                        });
+                    }
                 }
             }
         }
@@ -874,35 +544,6 @@ impl Checker {
                     }
                 }
             }
-        }
-    }
-
-    /// Every command of the last lives has an outcome.
-    fn resolved(&mut self, now: Nanos, node: u16) {
-        for (topic, plan) in TOPICS.iter().enumerate() {
-            if plan.kind != Kind::Command || !self.up[usize::from(node)] {
-                continue;
-            }
-            let Some(life) = self.lives[usize::from(node)].last() else { continue };
-            let (published, resolved) = (life.published[topic].len() as u64, life.resolved_count);
-            if resolved < published {
-                self.accuse(now, node, Rule::Outcome, || {
-                    format!("{published} commands, and {resolved} outcomes at the end")
-                });
-            }
-        }
-    }
-
-    fn complete(&mut self, now: Nanos, node: u16, sender: u16, topic: u8) {
-        let life = self.lives[usize::from(sender)].len() as u32 - 1;
-        let published = self.count_of(sender, life, topic);
-        let ear = self.ear(node, sender, topic);
-        let done = if ear.open && ear.life == life { ear.expected.saturating_sub(1) } else { 0 };
-        if done < published {
-            let name = TOPICS[usize::from(topic)].name;
-            self.accuse(now, node, Rule::SilentLoss, || {
-                format!("{name} of n{sender}, life {life}: {published} published, {done} accounted for at the end")
-            });
         }
     }
 }

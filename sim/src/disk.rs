@@ -92,6 +92,15 @@ impl Disk {
         self.renamed = false;
     }
 
+    /// Somebody puts a disk into the node on which the next epoch is `epoch`.
+    pub fn replace(&mut self, epoch: u64) {
+        let counter = BootCounter::new(sinew_io::wire::Epoch::new(epoch.saturating_sub(1)));
+        *self = Self::default();
+        if epoch > 1 {
+            self.durable = counter.format().into_bytes();
+        }
+    }
+
     /// The power fails: what was not synced is lost, torn, or there after all.
     pub fn crash(&mut self, random: &mut Random) {
         let Some((mut bytes, synced)) = self.beside.take() else { return };

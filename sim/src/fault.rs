@@ -49,6 +49,7 @@ kinds! {
     Clamp "clamp" "A link is slow, and drops what its queue does not hold.",
     Crash "crash" "A node is killed, and starts again later with nothing but its disk.",
     Torn "torn" "A node is killed while it writes to its disk, once or more, before it starts again.",
+    Rollback "rollback" "An old disk is put into a node, which begins lives that were before; later the right one.",
     Reboot "reboot" "A machine and all its nodes go down; its clock starts anew.",
     Stall "stall" "A node is not run for a while.",
     Clock "clock" "A machine's clock changes its rate, and its wall clock jumps.",

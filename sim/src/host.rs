@@ -179,6 +179,8 @@ pub struct WouldBlock;
 pub trait Host: Sized {
     /// Whether it tells what became of commands.
     const KNOWS_OUTCOMES: bool;
+    /// Whether it counts what it drops.
+    const COUNTS_DROPS: bool;
 
     /// Starts a life.
     ///
@@ -186,8 +188,8 @@ pub trait Host: Sized {
     /// Why the node did not start.
     fn start(birth: &Birth<'_>) -> Result<Self, String>;
 
-    /// A frame arrives in the node's socket.
-    fn receive(&mut self, from: Address, frame: &[u8]);
+    /// A frame arrives in the node's socket: whether there was room for it.
+    fn receive(&mut self, from: Address, frame: &[u8]) -> bool;
 
     /// Runs the node once at `now` of its own clock: whether there was anything to do.
     fn poll(&mut self, now: Nanos) -> bool;

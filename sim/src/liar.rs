@@ -3,18 +3,22 @@
 //! The liar has a key that all its peers know, records everything that passes, and can put any address on what
 //! it sends. What it signs is in its own name, or worthless.
 
+use std::collections::VecDeque;
+
 use sinew_io::wire::envelope::encode;
-use sinew_io::wire::hello::{encode_challenge, encode_hello};
+use sinew_io::wire::hello::{HelloFields, encode_challenge, encode_hello};
 use sinew_io::wire::report::{
     Acknowledgement, Entry, Heartbeat, OUTCOMES_MAX, Outcomes, REPORTS, schema,
 };
 use sinew_io::wire::{
-    BootId, Challenge, Class, Domain, EnvelopeFields, Epoch, FRAME_MAX, Hello, KeyId, LifeId,
-    Nonce, SchemaId, Sequence, StreamStart, TopicId,
+    BootId, Challenge, Class, Domain, EnvelopeFields, Epoch, FRAME_MAX, Frame, FrameKind,
+    HandshakeMessage, Hello, KeyId, LifeId, Nonce, SchemaId, Sequence, StreamStart, TopicId,
+    decode,
 };
 use sinew_rt::clock::Nanos;
 use zerocopy::IntoBytes;
 
+use crate::checker::NEVER;
 use crate::host::{Address, Host, Payload};
 use crate::network::corrupt;
 use crate::plan::{FORBIDDEN, Kind, Plan, TOPICS};
@@ -24,6 +28,13 @@ const RECENT: usize = 128;
 const OLDER: usize = 512;
 /// One frame of so many is kept longer.
 const OLDER_EVERY: u64 = 61;
+/// One of so many of those for as long as a run lasts.
+const OLDEST_EVERY: u64 = 16;
+/// Handshakes of some ten seconds.
+const HANDSHAKES: usize = 1_024;
+/// Where a frame says its kind, and a handshake which message it is.
+const KIND_AT: usize = 3;
+const MESSAGE_AT: usize = 16;
 const PURPOSE: u64 = 0x6c69_6172;
 
 /// A frame that passed.
@@ -39,6 +50,9 @@ struct Recorded {
 pub struct Recordings {
     recent: Vec<Recorded>,
     older: Vec<Recorded>,
+    oldest: Vec<Recorded>,
+    /// Challenges and Hellos, the newest last.
+    handshakes: VecDeque<Recorded>,
     seen: u64,
 }
 
@@ -51,8 +65,41 @@ impl Recordings {
         if self.seen % OLDER_EVERY == 0 {
             let place = (self.seen / OLDER_EVERY % OLDER as u64) as usize;
             keep(&mut self.older, place, from, to, bytes);
+            if self.seen / OLDER_EVERY % OLDEST_EVERY == 0 {
+                let place = (self.seen / OLDER_EVERY / OLDEST_EVERY % OLDER as u64) as usize;
+                keep(&mut self.oldest, place, from, to, bytes);
+            }
+        }
+        if bytes.get(KIND_AT) == Some(&(FrameKind::Handshake as u8)) {
+            let mut recorded = match self.handshakes.len() >= HANDSHAKES {
+                true => self.handshakes.pop_front().unwrap_or_default(),
+                false => Recorded::default(),
+            };
+            (recorded.from, recorded.to) = (from, to);
+            recorded.bytes.clear();
+            recorded.bytes.extend_from_slice(bytes);
+            self.handshakes.push_back(recorded);
         }
         self.seen += 1;
+    }
+
+    /// The newest Challenge.
+    fn challenge(&self) -> Option<&Recorded> {
+        let is_challenge = |recorded: &&Recorded| recorded.bytes.get(MESSAGE_AT) == Some(&1);
+        self.handshakes.iter().rev().find(is_challenge)
+    }
+
+    /// An old Hello of `from` to `to`.
+    #[must_use]
+    pub fn hello(&self, from: Address, to: Address) -> Option<&[u8]> {
+        let wanted = |recorded: &&Recorded| {
+            (recorded.from, recorded.to) == (from, to) && recorded.bytes.get(MESSAGE_AT) == Some(&2)
+        };
+        self.handshakes.iter().find(wanted).map(|recorded| recorded.bytes.as_slice())
+    }
+
+    fn oldest(&self, random: &mut Random) -> Option<&Recorded> {
+        self.oldest.get(random.index(self.oldest.len()))
     }
 
     fn draw(&self, random: &mut Random) -> Option<&Recorded> {
@@ -91,7 +138,9 @@ pub struct Lie {
     pub bytes: Vec<u8>,
 }
 
-const KINDS: u64 = 14;
+const KINDS: u64 = 18;
+/// Challenges of one burst: more than anybody gets answers for.
+const CHALLENGES: i64 = 40;
 
 impl Liar {
     /// A liar for the run of `seed`.
@@ -100,7 +149,7 @@ impl Liar {
         Self { random: Random::new(seed, PURPOSE), numbers: 0 }
     }
 
-    /// One lie of the node `me` about anything, mostly to `to`.
+    /// One lie of the node `me` about anything, mostly to `to`: a frame, or a few.
     pub fn lie<H: Host>(
         &mut self,
         host: &H,
@@ -108,7 +157,7 @@ impl Liar {
         plan: &Plan,
         (me, to): (u16, u16),
         now: Nanos,
-    ) -> Lie {
+    ) -> Vec<Lie> {
         let kind = self.random.below(KINDS);
         let random = &mut self.random;
         let lie = match kind {
@@ -123,50 +172,132 @@ impl Liar {
                 let from = if at_home { recorded.from } else { me };
                 Lie { from, to: if at_home { original } else { to }, bytes }
             }),
-            4 => self.in_another_name::<H>(host, plan, me, to, now),
-            5 => self.data(host, to, me, now, |fields, random| {
+            4 | 5 => self.in_another_name::<H>(host, recordings, plan, me, to),
+            6 => self.data(host, to, me, now, |fields, random| {
                 let jump = [1, 3, 64, 1_000, 1 << 20, 1 << 33, u64::MAX / 2][random.index(7)];
                 fields.sequence = Sequence::new(fields.sequence.get().saturating_add(jump));
+                false
             }),
-            6 => self.data(host, to, me, now, |fields, random| {
+            7 => self.data(host, to, me, now, |fields, random| {
                 let epoch = fields.epoch.get();
                 let other = [epoch.wrapping_sub(1), epoch + 1, 0, u64::MAX][random.index(4)];
                 fields.epoch = Epoch::new(other);
+                true
             }),
-            7 => self.data(host, to, me, now, |fields, _| fields.topic = TopicId::of(FORBIDDEN)),
-            8 => self.data(host, to, me, now, |fields, random| match random.below(5) {
-                0 => fields.class = Class::Durable,
-                1 => fields.schema = SchemaId::from_raw(random.bits()),
-                2 => fields.sent_at = Nanos::MAX,
-                3 => fields.sent_at = Nanos::MIN,
-                _ => fields.destination = KeyId::from_raw(random.bits()),
+            8 => self.data(host, to, me, now, |fields, _| {
+                fields.topic = TopicId::of(FORBIDDEN);
+                fields.class = Class::Control;
+                true
             }),
-            9 => self.heartbeat(host, to, me, now),
-            10 | 11 => self.acknowledgement(host, to, me, now),
-            12 => self.outcomes(host, to, me, now),
-            _ => self.handshake(host, to, me, now),
+            9 => self.data(host, to, me, now, |fields, random| {
+                match random.below(4) {
+                    0 => fields.class = Class::Durable,
+                    1 => fields.schema = SchemaId::from_raw(random.bits()),
+                    2 => fields.destination = KeyId::from_raw(random.bits()),
+                    _ => {
+                        fields.sent_at =
+                            if random.chance(500_000) { Nanos::MAX } else { Nanos::MIN };
+                        return false;
+                    }
+                }
+                true
+            }),
+            10 => self.heartbeat(host, to, me, now),
+            11 | 12 => self.acknowledgement(host, to, me, now),
+            13 => self.outcomes(host, to, me, now),
+            14 => self.handshake(host, to, me, now),
+            15 => {
+                let each = |n| self.challenge(host, (me, to), now + Nanos::new(n));
+                return (0..CHALLENGES).map(each).collect();
+            }
+            16 => self.false_greeting(host, recordings),
+            // An old life's word, as it was.
+            _ => recordings.oldest(random).map(|recorded| Lie {
+                from: recorded.from,
+                to: recorded.to,
+                bytes: recorded.bytes.clone(),
+            }),
         };
-        lie.unwrap_or(Lie { from: me, to, bytes: Vec::new() })
+        lie.into_iter().collect()
     }
 
-    /// An envelope with the name of another and its own signature.
+    /// An envelope that goes on where a recorded one ends, in its sender's name, signed with the wrong key or
+    /// not at all.
     fn in_another_name<H: Host>(
         &mut self,
         host: &H,
+        recordings: &Recordings,
         plan: &Plan,
         me: u16,
         to: u16,
-        now: Nanos,
     ) -> Option<Lie> {
-        let others: Vec<u16> = plan.peers(to).filter(|n| *n != me).collect();
-        let other = *others.get(self.random.index(others.len()))?;
-        let lie = self.data(host, to, me, now, |fields, random| {
-            fields.source = KeyId::from_raw(H::key_id(other));
-            fields.epoch = Epoch::new(1 + random.below(4));
-            fields.sequence = Sequence::new(1 + random.below(2_000));
-        })?;
-        let from = if self.random.chance(500_000) { other } else { me };
-        Some(Lie { from, ..lie })
+        let recorded = recordings.draw(&mut self.random)?;
+        let Ok(Frame::Clear(envelope)) = decode(&recorded.bytes) else { return None };
+        let header = envelope.header;
+        let mut fields = EnvelopeFields {
+            source: header.source(),
+            destination: header.destination(),
+            topic: header.topic(),
+            schema: header.schema(),
+            epoch: header.epoch(),
+            sequence: Sequence::new(header.sequence().get() + self.random.below(12)),
+            sent_at: header.sent_at(),
+            lifespan_us: header.lifespan().map_or(0, |span| (span.as_nanos() / 1_000) as u32),
+            class: header.class()?,
+        };
+        if self.random.chance(100_000) {
+            fields.epoch = Epoch::new(header.epoch().get() + 1);
+        }
+        let mut payload = envelope.payload.to_vec();
+        if let Some(last) = payload.last_mut() {
+            *last ^= 0x5a;
+        }
+        let bytes = match self.random.chance(500_000) {
+            true => signed(host, &fields, &payload)?,
+            false => unsigned::<H>(&fields, &payload)?,
+        };
+        let at_home = self.random.chance(700_000);
+        let original = if plan.is_present(recorded.to) { recorded.to } else { to };
+        Some(Lie { from: if at_home { recorded.from } else { me }, to: original, bytes })
+    }
+
+    /// The Hello to a Challenge that was overheard, in the name of the one who was asked.
+    fn false_greeting<H: Host>(&mut self, host: &H, recordings: &Recordings) -> Option<Lie> {
+        let recorded = recordings.challenge()?;
+        let Ok(Frame::Handshake(handshake)) = decode(&recorded.bytes) else { return None };
+        let HandshakeMessage::Challenge(challenge) = handshake.message else { return None };
+        let mut life = LifeId::default();
+        self.random.fill(&mut life.0);
+        let hello = Hello::answer(
+            challenge,
+            &HelloFields {
+                from: challenge.to(),
+                epoch: Epoch::new(2 + self.random.below(5)),
+                life,
+                boot: BootId(life.0),
+                received_at: challenge.sent_at(),
+                sent_at: challenge.sent_at(),
+                streams: &[],
+            },
+        );
+        let none = [0; sinew_io::wire::SIGNATURE_LEN];
+        let bytes = encode_hello(H::cluster(), &hello, |body| {
+            host.sign_body(Domain::Hello, body).unwrap_or(none)
+        });
+        Some(Lie { from: recorded.to, to: recorded.from, bytes: bytes.to_vec() })
+    }
+
+    /// One of many genuine Challenges.
+    fn challenge<H: Host>(&mut self, host: &H, (me, to): (u16, u16), sent_at: Nanos) -> Lie {
+        let (mine, theirs) = (KeyId::from_raw(H::key_id(me)), KeyId::from_raw(H::key_id(to)));
+        let mut nonce = Nonce::default();
+        self.random.fill(&mut nonce.0);
+        let challenge = Challenge::new(mine, theirs, nonce, Epoch::new(host.epoch()), sent_at);
+        let none = [0; sinew_io::wire::SIGNATURE_LEN];
+        let bytes = encode_challenge(H::cluster(), &challenge, |body| {
+            host.sign_body(Domain::Challenge, body).unwrap_or(none)
+        });
+        Lie { from: me, to, bytes: bytes.to_vec() }
     }
 
     fn fields<H: Host>(&mut self, host: &H, me: u16, now: Nanos, topic: &str) -> EnvelopeFields {
@@ -191,16 +322,18 @@ impl Liar {
         to: u16,
         me: u16,
         now: Nanos,
-        change: impl FnOnce(&mut EnvelopeFields, &mut Random),
+        change: impl FnOnce(&mut EnvelopeFields, &mut Random) -> bool,
     ) -> Option<Lie> {
-        let topic = self.random.index(TOPICS.len());
+        // Reliable topics say what is in them only in order, so most lies are about the others.
+        let topic = self.random.index(TOPICS.len() + 2) % TOPICS.len();
         let mut fields = self.fields(host, me, now, TOPICS[topic].name);
         fields.class = class(TOPICS[topic].kind);
-        change(&mut fields, &mut self.random);
-        // What is signed in another's name must be seen if anybody believes it.
-        let in_own_name = fields.source.get() == H::key_id(me);
-        let named = if in_own_name { me } else { u16::MAX };
-        let payload = self.payload(named, topic as u8);
+        // What nobody may believe must be seen if anybody does.
+        let never = change(&mut fields, &mut self.random);
+        let mut payload = self.payload(me, topic as u8);
+        if never {
+            payload.life = NEVER;
+        }
         Some(Lie { from: me, to, bytes: signed(host, &fields, payload.as_bytes())? })
     }
 
@@ -308,7 +441,7 @@ impl Liar {
                 let asked = Challenge::new(theirs, mine, nonce, Epoch::new(1), now);
                 let hello = Hello::answer(
                     &asked,
-                    &sinew_io::wire::hello::HelloFields {
+                    &HelloFields {
                         from: mine,
                         epoch: Epoch::new(epoch + 1),
                         life: LifeId(nonce.0),
@@ -334,6 +467,12 @@ const fn class(kind: Kind) -> Class {
         Kind::Stream => Class::Stream,
         Kind::EStop => Class::EStop,
     }
+}
+
+fn unsigned<H: Host>(fields: &EnvelopeFields, payload: &[u8]) -> Option<Vec<u8>> {
+    let mut slot = [0; FRAME_MAX];
+    let len = encode(&mut slot, H::cluster(), fields, payload).ok()?;
+    slot.get(..len).map(<[u8]>::to_vec)
 }
 
 fn signed<H: Host>(host: &H, fields: &EnvelopeFields, payload: &[u8]) -> Option<Vec<u8>> {

@@ -20,6 +20,8 @@ const OVERHEAD: u64 = 66;
 /// Frames lost and doubled on a link without faults, of a million.
 const LOSS: u32 = 500;
 const DUPLICATES: u32 = 200;
+/// Frames lost, doubled and overtaken after the healing: what a good radio does, and what must cost nothing.
+const LOSS_HEALED: u32 = 10_000;
 /// The most that a link delays under a fault of that kind.
 const DELAY_MAX: Nanos = Nanos::from_millis(300);
 /// How far a frame may fall behind others.
@@ -130,7 +132,7 @@ impl Network {
         Self { nodes, links, counts: NetworkCounts::default(), healed: false }
     }
 
-    /// Makes every link good, or as bad as `active` says. From `healed` on nothing is lost.
+    /// Makes every link good, or as bad as `active` says.
     pub fn set_weather<'a>(
         &mut self,
         healed: bool,
@@ -217,10 +219,10 @@ impl Network {
 impl Link {
     fn fair(&mut self, healed: bool) {
         self.now = Weather {
-            loss: if healed { 0 } else { LOSS },
-            duplicates: if healed { 0 } else { DUPLICATES },
+            loss: if healed { LOSS_HEALED } else { LOSS },
+            duplicates: if healed { LOSS_HEALED } else { DUPLICATES },
             corrupted: 0,
-            overtaken: 0,
+            overtaken: if healed { LOSS_HEALED } else { 0 },
             delay: self.latency,
             jitter: self.jitter,
             cut: false,
@@ -252,7 +254,7 @@ impl Link {
     }
 }
 
-/// Changes one to three bits of `frame` as `draw` says.
+/// Changes one to three bits of `frame` as `draw` says; rarely one and the same twice.
 pub fn corrupt(frame: &mut [u8], draw: u64) {
     if frame.is_empty() {
         return;
@@ -278,14 +280,11 @@ mod tests {
     }
 
     #[test]
-    fn a_healed_network_keeps_everything_and_its_order() {
+    fn a_healed_network_loses_one_frame_in_a_hundred() {
         let mut network = Network::new(1, 3);
         network.set_weather(true, [].iter());
-        let fates = fates(&mut network, 0, 1);
-        assert!(fates.is_sorted_by_key(|fate| fate.arrival));
-        assert!(
-            fates.iter().all(|f| f.arrival.is_some() && f.copy.is_none() && f.corruption.is_none())
-        );
+        let lost = fates(&mut network, 0, 1).iter().filter(|fate| fate.arrival.is_none()).count();
+        assert!((5..60).contains(&lost), "{lost}");
     }
 
     #[test]

@@ -37,7 +37,9 @@ const fn family(kind: FaultKind) -> (&'static str, &'static str) {
     match kind {
         FaultKind::Partition | FaultKind::OneWay => ("cut", "partitions"),
         kind if kind.is_of_link() => ("link", "bad links"),
-        FaultKind::Crash | FaultKind::Torn | FaultKind::Reboot => ("death", "crashes"),
+        FaultKind::Crash | FaultKind::Torn | FaultKind::Rollback | FaultKind::Reboot => {
+            ("death", "crashes")
+        }
         FaultKind::Stall | FaultKind::Clock | FaultKind::SlowReader => {
             ("time", "stalls, clocks, slow readers")
         }

@@ -83,7 +83,7 @@ pub const TOPICS: &[TopicPlan] = &[
         period: ms(125),
         burst: 2,
     },
-    TopicPlan { name: "arm/track", kind: Kind::Stream, lifespan: None, period: ms(250), burst: 5 },
+    TopicPlan { name: "arm/track", kind: Kind::Stream, lifespan: None, period: ms(450), burst: 10 },
     TopicPlan {
         name: "arm/alive",
         kind: Kind::EStop,
@@ -92,6 +92,15 @@ pub const TOPICS: &[TopicPlan] = &[
         burst: 1,
     },
 ];
+
+/// For how long a message of a reliable topic is kept for sending it again.
+pub const LINGER: Nanos = ms(600);
+/// After how long a reader goes on without a message.
+pub const GAP_TIMEOUT: Nanos = ms(900);
+/// Messages that a reliable publisher keeps.
+pub const RETAINED: u16 = 16;
+/// Deliveries that a program leaves unread before its senders are held back.
+pub const CAPACITY: usize = 12;
 
 /// Silence of all guardians for longer than this is the stop.
 pub const ESTOP_DEADLINE: Nanos = ms(300);

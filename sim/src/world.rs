@@ -125,6 +125,9 @@ struct Node<H> {
     was_stalled: bool,
     slow: u16,
     idle_turns: u32,
+    /// The highest epoch that it ever had, and whether an old disk is in it.
+    epoch_max: u64,
+    rolled_back: bool,
     /// Bytes of memory that the present life has taken since its start.
     memory: i64,
     random: Random,
@@ -239,6 +242,8 @@ impl<'p, H: Host> World<'p, H> {
             was_stalled: false,
             slow: 0,
             idle_turns: 0,
+            epoch_max: 0,
+            rolled_back: false,
             memory: 0,
             random: Random::new(plan.seed, PURPOSE ^ 2 << 20 ^ (node as u64) << 24),
         };
@@ -264,6 +269,10 @@ impl<'p, H: Host> World<'p, H> {
             host: PhantomData,
         };
         for node in 0..plan.nodes as u16 {
+            // Nodes have lived before, so that there are epochs to fall back to.
+            let epoch = random.within(3, 9).cast_unsigned();
+            world.node(node).disk.replace(epoch);
+            world.node(node).epoch_max = epoch - 1;
             let at = Nanos::from_micros(random.within(0, 400_000));
             if plan.is_present(node) {
                 world.queue.push(at, Event::Start { node, killed: 0 });
@@ -402,15 +411,32 @@ impl<'p, H: Host> World<'p, H> {
         match H::start(&birth) {
             Ok(host) => {
                 this.host = Some(host);
+                this.epoch_max = this.epoch_max.max(epoch);
                 this.lives += 1;
                 this.memory = 0;
             }
             Err(error) => return self.checker.accuse(self.now, node, Rule::Start, || error),
         }
         self.trace.word(0x5354_4152_54 ^ u64::from(node) << 48 ^ epoch);
-        self.checker.born(self.now, node, epoch);
+        let rolled_back = this.rolled_back;
+        self.checker.born(self.now, node, epoch, rolled_back);
         self.mark(node, Mark::Start);
+        self.greet_falsely(node);
         self.serve(node, false);
+    }
+
+    /// Whoever listens knows what peers once said to this node: it hears that again before they say more.
+    fn greet_falsely(&mut self, node: u16) {
+        let lies = |place: &u16| self.plan.faults[usize::from(*place)].kind == FaultKind::Lie;
+        if !self.active.iter().any(lies) {
+            return;
+        }
+        let peers: Vec<u16> = self.plan.peers(node).collect();
+        for peer in peers {
+            if let Some(hello) = self.recordings.hello(peer, node).map(<[u8]>::to_vec) {
+                self.inject(peer, self.plan.liar.unwrap_or(peer), node, &hello);
+            }
+        }
     }
 
     fn kill(&mut self, node: u16) -> bool {
@@ -419,7 +445,7 @@ impl<'p, H: Host> World<'p, H> {
         drop(host);
         self.node(node).wake = Nanos::MAX;
         self.trace.word(0x4b49_4c4c ^ u64::from(node) << 48);
-        self.checker.died(node);
+        self.checker.died(self.now, node);
         self.mark(node, Mark::Kill);
         true
     }
@@ -454,7 +480,17 @@ impl<'p, H: Host> World<'p, H> {
         for _ in 0..POLLS_MAX {
             busy = host.poll(local);
             worked |= busy;
-            let Self { network, frames, queue, checker, trace, recordings, .. } = self;
+            let Self { network, frames, queue, checker, trace, recordings, timeline, .. } = self;
+            // The program reads before the network takes what its node says about that.
+            host.hear(local, reads_all, &mut |heard| {
+                let before = memory::held();
+                note(trace, node, &heard);
+                checker.heard(now, node, &heard);
+                if let Some(timeline) = timeline {
+                    timeline.heard(now, node, &heard);
+                }
+                own += memory::held() - before;
+            });
             host.sent(&mut |to, bytes| {
                 let before = memory::held();
                 checker.on_wire(now, node, to, bytes);
@@ -469,14 +505,6 @@ impl<'p, H: Host> World<'p, H> {
             }
         }
         let held = memory::held() - before - own;
-        let Self { checker, trace, timeline, .. } = self;
-        host.hear(local, reads_all, &mut |heard| {
-            note(trace, node, &heard);
-            checker.heard(now, node, &heard);
-            if let Some(timeline) = timeline {
-                timeline.heard(now, node, &heard);
-            }
-        });
         let next = if busy { Some(local) } else { host.next_deadline() };
         let this = &mut self.nodes[n];
         this.memory += held;
@@ -507,8 +535,12 @@ impl<'p, H: Host> World<'p, H> {
         let this = &mut self.nodes[usize::from(node)];
         let runs = this.stalls == 0 && !this.was_stalled;
         let before = memory::held();
+        let mut counted = None;
         if let Some(host) = &mut this.host {
-            host.receive(frame.from, &frame.bytes);
+            let taken = host.receive(frame.from, &frame.bytes);
+            if runs && taken && !frame.intact {
+                counted = Some(dropped(host));
+            }
             this.memory += memory::held() - before;
             self.trace.word(0x4152_5249_5645 ^ u64::from(node) << 48 ^ frame.bytes.len() as u64);
             if frame.from >= STRANGERS {
@@ -523,6 +555,14 @@ impl<'p, H: Host> World<'p, H> {
         }
         self.frames.give_back(place, frame);
         self.serve(node, false);
+        let after = self.nodes[usize::from(node)].host.as_ref().map(dropped);
+        if let (Some(before), Some(after)) = (counted, after)
+            && after == before
+            && H::COUNTS_DROPS
+        {
+            let text = || "a frame with changed bits arrived, and no drop was counted".to_owned();
+            self.checker.accuse(now, node, Rule::Uncounted, text);
+        }
     }
 
     fn publish(&mut self, node: u16, topic: u8) {
@@ -577,10 +617,23 @@ impl<'p, H: Host> World<'p, H> {
                 let this = self.node(fault.node);
                 this.disk.crash(&mut this.random);
             }
+            FaultKind::Rollback => {
+                effective = self.kill(fault.node);
+                let this = self.node(fault.node);
+                // To an epoch that is lower than one that was: the same epoch again, in two lives, is what
+                // receivers cannot tell apart.
+                let back = 1 + u64::from(fault.strength % 2_000 / 1_000);
+                this.disk.replace(this.epoch_max.saturating_sub(back).max(1));
+                this.rolled_back = true;
+                self.queue.push(self.now + TICK, Event::Start { node: fault.node, killed: 0 });
+            }
             FaultKind::Reboot => self.reboot(&fault),
             FaultKind::Stall => self.node(fault.node).stalls += 1,
             FaultKind::Clock => self.turn_clock(fault.node),
-            FaultKind::SlowReader => self.node(fault.node).slow += 1,
+            FaultKind::SlowReader => {
+                self.node(fault.node).slow += 1;
+                self.checker.reads(fault.node, false);
+            }
             FaultKind::Lie | FaultKind::Flood | FaultKind::Stranger => {
                 self.queue.push(self.now, Event::Lie { fault: place });
             }
@@ -597,12 +650,23 @@ impl<'p, H: Host> World<'p, H> {
             kind if kind.is_of_link() => self.set_weather(),
             FaultKind::Stall => {
                 self.node(fault.node).stalls -= 1;
+                self.checker.rested(fault.node);
                 self.serve(fault.node, false);
+            }
+            FaultKind::Rollback => {
+                self.kill(fault.node);
+                let this = self.node(fault.node);
+                this.disk.replace(this.epoch_max + 1);
+                this.rolled_back = false;
+                self.start(fault.node, 0);
             }
             FaultKind::Clock => self.turn_clock(fault.node),
             FaultKind::SlowReader => {
-                self.node(fault.node).slow -= 1;
+                let this = self.node(fault.node);
+                this.slow -= 1;
+                let reads = this.slow == 0;
                 self.serve(fault.node, false);
+                self.checker.reads(fault.node, reads);
             }
             _ => {}
         }
@@ -680,8 +744,8 @@ impl<'p, H: Host> World<'p, H> {
             return flood.iter().for_each(|bytes| self.inject(node, node, to, bytes));
         }
         let to = peers[self.random.index(peers.len())];
-        let lie = self.liar.lie(host, &self.recordings, self.plan, (node, to), local);
-        self.inject(lie.from, node, lie.to, &lie.bytes);
+        let lies = self.liar.lie(host, &self.recordings, self.plan, (node, to), local);
+        lies.iter().for_each(|lie| self.inject(lie.from, node, lie.to, &lie.bytes));
     }
 
     /// Puts a frame on the network that no node's own stages sent.
@@ -693,6 +757,13 @@ impl<'p, H: Host> World<'p, H> {
         trace.bytes(bytes);
         carry(network, frames, queue, *now, (from, by, to), bytes);
     }
+}
+
+/// What a node dropped in its life.
+fn dropped<H: Host>(host: &H) -> u64 {
+    let mut drops = [0; sinew_io::delivery::DropReason::COUNT];
+    host.add_drops(&mut drops);
+    drops.iter().sum()
 }
 
 /// Puts a frame on its way.
@@ -713,7 +784,7 @@ fn carry(
         if let Some(draw) = fate.corruption {
             let frame = &mut frames.places[frame as usize];
             corrupt(&mut frame.bytes, draw);
-            frame.intact = false;
+            frame.intact = frame.bytes == bytes;
         }
         queue.push(arrival, Event::Arrive { frame });
     }

@@ -24,12 +24,12 @@ use zerocopy::little_endian::U64;
 use zeroize::Zeroizing;
 
 use super::{Address, Birth, Heard, Host, Outcome, Payload, STRANGERS, WouldBlock};
-use crate::plan::{ESTOP_DEADLINE, FORBIDDEN, Kind, TOPICS, TopicPlan};
+use crate::plan::{
+    CAPACITY, ESTOP_DEADLINE, FORBIDDEN, GAP_TIMEOUT, Kind, LINGER, RETAINED, TOPICS, TopicPlan,
+};
 
 const CLUSTER: &str = "simulated";
 const PORT: u16 = 7_000;
-/// Deliveries that a program leaves unread before its senders are held back.
-const CAPACITY: usize = 64;
 /// One command of so many is rejected, with its number as the reason.
 pub const REJECTED_EVERY: u64 = 5;
 
@@ -107,9 +107,9 @@ fn config(topic: &TopicPlan) -> TopicConfig {
     TopicConfig {
         lifespan: topic.lifespan,
         reliability: Reliability {
-            capacity: 64,
-            linger: Nanos::from_millis(600),
-            gap_timeout: Nanos::from_millis(900),
+            capacity: RETAINED,
+            linger: LINGER,
+            gap_timeout: GAP_TIMEOUT,
             ..Reliability::default()
         },
         ..TopicConfig::new(topic.name, schema, class(topic.kind))
@@ -195,6 +195,7 @@ fn outcome(outcome: sinew_io::node::Outcome) -> Outcome {
 
 impl Host for Real {
     const KNOWS_OUTCOMES: bool = true;
+    const COUNTS_DROPS: bool = true;
 
     fn start(birth: &Birth<'_>) -> Result<Self, String> {
         let Birth { plan, node: me, epoch, life_id, boot, seed, now, .. } = *birth;
@@ -236,8 +237,8 @@ impl Host for Real {
         Ok(Self { node, me, epoch, peers, readings, writings, forbidden })
     }
 
-    fn receive(&mut self, from: Address, frame: &[u8]) {
-        self.node.receive(address(from), frame);
+    fn receive(&mut self, from: Address, frame: &[u8]) -> bool {
+        self.node.receive(address(from), frame)
     }
 
     fn poll(&mut self, now: Nanos) -> bool {

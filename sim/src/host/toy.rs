@@ -354,6 +354,7 @@ fn check(epoch: u64, sequence: u64, topic: TopicId, body: &[u8]) -> [u8; CHECK] 
 
 impl Host for Toy {
     const KNOWS_OUTCOMES: bool = false;
+    const COUNTS_DROPS: bool = false;
 
     fn start(birth: &Birth<'_>) -> Result<Self, String> {
         let peers: Vec<u16> = birth.plan.peers(birth.node).collect();
@@ -389,8 +390,9 @@ impl Host for Toy {
         self.epoch
     }
 
-    fn receive(&mut self, _from: Address, frame: &[u8]) {
+    fn receive(&mut self, _from: Address, frame: &[u8]) -> bool {
         self.inbox.push_back(frame.to_vec());
+        true
     }
 
     fn poll(&mut self, now: Nanos) -> bool {
