@@ -182,6 +182,7 @@ impl<T> Reader<T> {
         let accepted = self.buffer.insert(sequence.get(), frame);
         match accepted {
             Accepted::InOrder | Accepted::Held => {
+                self.acknowledging.heard();
                 let sequence = sequence.get();
                 if self.echo.is_none_or(|newest| newest.sequence < sequence) {
                     self.echo = Some(Echo { sequence, sent_at_raw, received_at: now });
@@ -290,6 +291,7 @@ impl<T> Reader<T> {
         if last > self.last.max(self.buffer.highest()) {
             reached(Branch::TailMissing);
         }
+        self.acknowledging.heard();
         self.first = self.first.max(first);
         self.last = self.last.max(last);
         self.see_missing(now);

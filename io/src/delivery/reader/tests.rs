@@ -625,6 +625,28 @@ fn one_of_many_readers_asks_after_a_delay_of_its_own_and_acknowledges_rarely() {
     assert_eq!(delays.len(), 20);
 }
 
+#[test]
+fn a_reader_that_its_writer_has_not_answered_says_again_that_it_is_there() {
+    let ms = Nanos::from_millis;
+    let mut reader = reader_of(ReaderSpec { refresh: ms(500), ..spec() });
+    reader.new_life(Epoch::new(9), Sequence::FIRST, ms(1_000));
+    let mut said = Vec::new();
+    for _ in 0..7 {
+        let at = reader.next_deadline().unwrap();
+        assert!(acknowledgement(&mut reader, at).is_some());
+        said.push((at - ms(1_000)).as_nanos() / 1_000_000);
+    }
+    assert_eq!(said, [0, 20, 60, 140, 300, 620, 1_120]);
+    let mut answered = reader_of(ReaderSpec { refresh: ms(500), ..spec() });
+    answered.new_life(Epoch::new(9), Sequence::FIRST, ms(1_000));
+    acknowledgement(&mut answered, ms(1_000));
+    answered
+        .heartbeat(&Heartbeat { last: Sequence::new(0), ..heartbeat(1, 0) }, ms(1_001))
+        .unwrap();
+    acknowledgement(&mut answered, ms(1_020));
+    assert_eq!(answered.next_deadline(), Some(ms(1_520)));
+}
+
 fn commands() -> Reader<u64> {
     reader_of(ReaderSpec { class: Class::Command, ..spec() })
 }

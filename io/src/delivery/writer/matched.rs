@@ -246,6 +246,11 @@ impl Reader {
         self.asked.lowest().map(|place| self.floor + 1 + place)
     }
 
+    /// Whether `sequence` was never sent to this reader, which came later.
+    pub(super) fn is_first(&self, sequence: u64) -> bool {
+        sequence < self.sent_from && self.resent_at[slot(sequence)].is_none()
+    }
+
     /// Forgets that `sequence` was asked for.
     pub(super) fn withdraw(&mut self, sequence: u64) {
         if let Some(place) = self.place(sequence) {

@@ -17,7 +17,12 @@ impl Writer {
         for n in 0..count {
             let place = (self.turn + n) % count;
             let Some((sequence, unasked)) = self.candidate(place, now) else { continue };
-            let bytes = self.ring.frame(sequence).map_or(0, <[u8]>::len) as u64;
+            // What was never sent to this reader, because it was not there yet, is not sent again.
+            let again = !self.readers[place].is_first(sequence);
+            let bytes = match again {
+                true => self.ring.frame(sequence).map_or(0, <[u8]>::len) as u64,
+                false => 0,
+            };
             if !self.admits(place, bytes, now) {
                 continue;
             }

@@ -591,3 +591,22 @@ fn when_nobody_can_go_on_the_publisher_waits_however_long() {
     }
     assert!(!writer.room(NOW), "the first has room, and the second its patience");
 }
+
+#[test]
+fn what_a_late_reader_gets_for_the_first_time_is_not_charged_to_the_share() {
+    const LARGE: usize = 1_000;
+    let mut writer = matched(WriterSpec { capacity: 256, ..spec() });
+    for n in 1..=200 {
+        assert!(writer.room(NOW));
+        writer.retain(NOW, NOW, &frame(n, LARGE));
+        tell(&mut writer, 0, &acknowledgement(n), NOW);
+    }
+    // 200 kB, where the share is the half of what was sent: 100 kB.
+    let mut got = 0;
+    while got < 200 {
+        tell(&mut writer, 1, &wanted(got, 0), NOW);
+        let all = resends(&mut writer, NOW);
+        assert!(!all.is_empty(), "the share was charged after {got}");
+        got += all.len() as u64;
+    }
+}
