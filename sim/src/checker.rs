@@ -13,10 +13,10 @@ use sinew_io::wire::report::REPORTS;
 use sinew_rt::clock::Nanos;
 
 pub use rule::{Rule, Violation};
-use wire::Link;
+use wire::{Due, Link};
 
 use crate::host::{Address, Heard, Payload};
-use crate::plan::{ESTOP_DEADLINE, HEALING, Kind, Plan, TOPICS};
+use crate::plan::{ESTOP_DEADLINE, HEALING, Kind, Plan, STATE_DEADLINE, TOPICS};
 
 /// After the healing a living node must be heard by its peers at least this often.
 pub const UNHEARD_MAX: Nanos = Nanos::from_secs(3);
@@ -149,12 +149,14 @@ pub struct Checker {
     /// Whether the program of a node reads what is there.
     reads: Vec<bool>,
     reports: TopicId,
+    /// By node: when the topic with a deadline was heard last, and whether its silence was told since.
+    silent_since: Vec<Option<(Nanos, bool)>>,
     /// By node, topic: since when the publisher is refused.
     blocked: Vec<[Option<Nanos>; TOPIC_COUNT]>,
     /// By node and stranger.
     accounts: Vec<(u16, Address, Account)>,
-    /// What arrived intact and has to be delivered before the node rests: receiver, sender, life, number.
-    due: Vec<(u16, u32, u8, u64)>,
+    /// What arrived intact and has to be delivered.
+    due: Vec<Due>,
     key_of: Vec<u64>,
     /// Whether nodes tell what became of commands.
     knows_outcomes: bool,
@@ -188,6 +190,7 @@ impl Checker {
             links: (0..n * n).map(|_| Link::default()).collect(),
             reads: vec![true; n],
             reports: TopicId::of(REPORTS),
+            silent_since: vec![None; n],
             blocked: vec![[None; TOPIC_COUNT]; n],
             accounts: Vec::new(),
             due: Vec::new(),
@@ -251,6 +254,7 @@ impl Checker {
             life.ended = Some(now);
         }
         self.up[usize::from(node)] = false;
+        self.rested(node);
         self.blocked[usize::from(node)].fill(None);
     }
 
@@ -291,6 +295,11 @@ impl Checker {
 
     /// Something was done to a node that stops it for a while, so what it was asked for waits.
     pub fn rested(&mut self, node: u16) {
+        self.due.retain(|due| due.at != node);
+        self.silent_since[usize::from(node)] = None;
+        for peer in 0..self.nodes {
+            self.links[usize::from(node) * self.nodes + peer].forgive();
+        }
         self.blocked[usize::from(node)].fill(None);
     }
 
@@ -356,6 +365,10 @@ impl Checker {
             Heard::Outcome { topic, sequence, outcome } => {
                 self.outcome(now, node, topic, sequence, outcome);
             }
+            Heard::Silence { silent } => self.silence(now, node, silent),
+            Heard::Unlatched => self.accuse(now, node, Rule::EStop, || {
+                "a stop ended without having been re-armed".to_owned()
+            }),
             Heard::Forbidden { payload } => {
                 self.accuse(now, node, Rule::Forbidden, || {
                     format!("{payload:?} on a closed topic")
@@ -436,7 +449,31 @@ impl Checker {
         life == known
     }
 
+    /// A program is told that the topic with a deadline is silent, or no longer.
+    fn silence(&mut self, now: Nanos, node: u16, silent: bool) {
+        if let (Some((since, told)), true) = (&mut self.silent_since[usize::from(node)], silent) {
+            *told = true;
+            let silence = now - *since;
+            if tolerated(silence) < STATE_DEADLINE {
+                self.accuse(now, node, Rule::Deadline, || {
+                    format!("told of a silence of {silence}")
+                });
+            }
+        }
+    }
+
+    /// A value comes after a silence that must have been told.
+    fn breaks_silence(&mut self, now: Nanos, node: u16) {
+        let before = self.silent_since[usize::from(node)].replace((now, false));
+        if let Some((since, false)) = before
+            && now - since > tolerated(STATE_DEADLINE) + Nanos::from_millis(1)
+        {
+            self.accuse(now, node, Rule::Deadline, || format!("nothing was told since {since}"));
+        }
+    }
+
     fn value(&mut self, now: Nanos, node: u16, topic: u8, payload: &Payload) {
+        self.breaks_silence(now, node);
         if Some(payload.node) == self.liar {
             return self.from_liar(now, node, payload);
         }
@@ -505,6 +542,7 @@ impl Checker {
                 if !self.judges(plan, node, sender) {
                     continue;
                 }
+                self.owes(now, node, sender);
                 let last = self.heard_at[usize::from(node) * self.nodes + usize::from(sender)];
                 for (last, way) in last.into_iter().zip(["best effort", "reliable"]) {
                     let since = now - last.max(self.healed);

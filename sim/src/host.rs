@@ -119,6 +119,13 @@ pub enum Heard {
         /// What became of it.
         outcome: Outcome,
     },
+    /// The topic with values is silent for longer than its deadline, or no longer.
+    Silence {
+        /// Whether it is.
+        silent: bool,
+    },
+    /// An emergency stop ended although nobody re-armed it.
+    Unlatched,
     /// Whether "all is well" may be believed changed.
     Well {
         /// The topic.

@@ -30,8 +30,8 @@ const OLDER: usize = 512;
 const OLDER_EVERY: u64 = 61;
 /// One of so many of those for as long as a run lasts.
 const OLDEST_EVERY: u64 = 16;
-/// Handshakes of some ten seconds.
-const HANDSHAKES: usize = 1_024;
+/// Handshakes of a minute or more.
+const HANDSHAKES: usize = 8_192;
 /// Where a frame says its kind, and a handshake which message it is.
 const KIND_AT: usize = 3;
 const MESSAGE_AT: usize = 16;

@@ -102,6 +102,9 @@ pub const RETAINED: u16 = 16;
 /// Deliveries that a program leaves unread before its senders are held back.
 pub const CAPACITY: usize = 12;
 
+/// Silence of the topic with values for longer than this is told.
+pub const STATE_DEADLINE: Nanos = ms(200);
+
 /// Silence of all guardians for longer than this is the stop.
 pub const ESTOP_DEADLINE: Nanos = ms(300);
 

@@ -105,7 +105,11 @@ impl Timeline {
                     *count += 1;
                 }
             }
-            Heard::Outcome { .. } | Heard::Well { .. } | Heard::Forbidden { .. } => {}
+            Heard::Outcome { .. }
+            | Heard::Well { .. }
+            | Heard::Forbidden { .. }
+            | Heard::Silence { .. }
+            | Heard::Unlatched => {}
         }
     }
 

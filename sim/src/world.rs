@@ -25,6 +25,8 @@ const POLLS_MAX: usize = 256;
 const TURN_LEAST: Nanos = Nanos::from_micros(50);
 /// The same for a node that always finds something to do.
 const BUSY_TURN: Nanos = Nanos::from_micros(20);
+/// What a turn takes that finds something to do, while the processor is slow.
+const SLOW_TURN: Nanos = Nanos::from_micros(1_200);
 /// Turns in a row that a node may ask for without having anything to do.
 const IDLE_TURNS_MAX: u32 = 2_000;
 const TICK: Nanos = Nanos::from_millis(100);
@@ -124,6 +126,9 @@ struct Node<H> {
     /// Whether frames waited for the node to run again.
     was_stalled: bool,
     slow: u16,
+    /// Floods that are directed at it, each of which keeps its processor busy otherwise; when it is free again.
+    floods: u16,
+    free_at: Nanos,
     idle_turns: u32,
     /// The highest epoch that it ever had, and whether an old disk is in it.
     epoch_max: u64,
@@ -241,6 +246,8 @@ impl<'p, H: Host> World<'p, H> {
             stalls: 0,
             was_stalled: false,
             slow: 0,
+            floods: 0,
+            free_at: Nanos::MIN,
             idle_turns: 0,
             epoch_max: 0,
             rolled_back: false,
@@ -467,6 +474,10 @@ impl<'p, H: Host> World<'p, H> {
             this.was_stalled = true;
             return;
         }
+        if this.floods > 0 && now < this.free_at {
+            let at = this.free_at;
+            return self.wake_at(node, at);
+        }
         let Some(mut host) = this.host.take() else { return };
         this.was_stalled = false;
         let reads_all = this.slow == 0;
@@ -477,7 +488,8 @@ impl<'p, H: Host> World<'p, H> {
         let mut own = 0;
         let mut busy = true;
         let mut worked = false;
-        for _ in 0..POLLS_MAX {
+        let slow_cpu = self.nodes[n].floods > 0;
+        for _ in 0..if slow_cpu { 1 } else { POLLS_MAX } {
             busy = host.poll(local);
             worked |= busy;
             let Self { network, frames, queue, checker, trace, recordings, timeline, .. } = self;
@@ -508,6 +520,9 @@ impl<'p, H: Host> World<'p, H> {
         let next = if busy { Some(local) } else { host.next_deadline() };
         let this = &mut self.nodes[n];
         this.memory += held;
+        if slow_cpu && worked {
+            this.free_at = now + SLOW_TURN;
+        }
         this.host = Some(host);
         this.idle_turns = if worked || !asked { 0 } else { this.idle_turns + 1 };
         if this.idle_turns > IDLE_TURNS_MAX {
@@ -522,11 +537,15 @@ impl<'p, H: Host> World<'p, H> {
             });
         }
         if let Some(next) = next {
-            let least = if busy { BUSY_TURN } else { TURN_LEAST };
+            let least = match (busy, slow_cpu) {
+                (true, true) => SLOW_TURN,
+                (true, false) => BUSY_TURN,
+                (false, _) => TURN_LEAST,
+            };
             let at = clock.when(next).max(now + least);
             self.wake_at(node, at);
         }
-        self.checker.rests(now, node);
+        self.checker.rests(now, node, slow_cpu || busy);
     }
 
     fn arrive(&mut self, place: u32) {
@@ -538,7 +557,7 @@ impl<'p, H: Host> World<'p, H> {
         let mut counted = None;
         if let Some(host) = &mut this.host {
             let taken = host.receive(frame.from, &frame.bytes);
-            if runs && taken && !frame.intact {
+            if runs && taken && !frame.intact && this.floods == 0 {
                 counted = Some(dropped(host));
             }
             this.memory += memory::held() - before;
@@ -635,6 +654,9 @@ impl<'p, H: Host> World<'p, H> {
                 self.checker.reads(fault.node, false);
             }
             FaultKind::Lie | FaultKind::Flood | FaultKind::Stranger => {
+                if let Some(victim) = self.victim(&fault) {
+                    self.node(victim).floods += 1;
+                }
                 self.queue.push(self.now, Event::Lie { fault: place });
             }
             _ => {}
@@ -659,6 +681,12 @@ impl<'p, H: Host> World<'p, H> {
                 this.disk.replace(this.epoch_max + 1);
                 this.rolled_back = false;
                 self.start(fault.node, 0);
+            }
+            FaultKind::Flood => {
+                if let Some(victim) = self.victim(&fault) {
+                    self.node(victim).floods -= 1;
+                    self.serve(victim, false);
+                }
             }
             FaultKind::Clock => self.turn_clock(fault.node),
             FaultKind::SlowReader => {
@@ -737,7 +765,7 @@ impl<'p, H: Host> World<'p, H> {
         };
         let local = self.local(node);
         if fault.kind == FaultKind::Flood {
-            let to = peers[usize::from(fault.number) % peers.len()];
+            let Some(to) = self.victim(&fault) else { return };
             let flood: Vec<_> = (0..FLOOD_FRAMES)
                 .filter_map(|_| flood_frame(&mut self.liar, host, node, local))
                 .collect();
@@ -746,6 +774,14 @@ impl<'p, H: Host> World<'p, H> {
         let to = peers[self.random.index(peers.len())];
         let lies = self.liar.lie(host, &self.recordings, self.plan, (node, to), local);
         lies.iter().for_each(|lie| self.inject(lie.from, node, lie.to, &lie.bytes));
+    }
+
+    /// At whom a flood is directed.
+    fn victim(&self, fault: &Fault) -> Option<u16> {
+        let peers: Vec<u16> =
+            self.plan.peers(fault.node).filter(|n| self.plan.is_present(*n)).collect();
+        let place = usize::from(fault.number).checked_rem(peers.len())?;
+        peers.get(place).copied().filter(|_| fault.kind == FaultKind::Flood)
     }
 
     /// Puts a frame on the network that no node's own stages sent.
@@ -815,6 +851,8 @@ fn note(trace: &mut TraceHash, node: u16, heard: &Heard) {
             };
             [6, u64::from(*topic), *sequence, number]
         }
+        Heard::Silence { silent } => [9, u64::from(*silent), 0, 0],
+        Heard::Unlatched => [10, 0, 0, 0],
         Heard::Forbidden { payload } => [8, of(payload), 0, 0],
         Heard::Well { topic, well } => [7, u64::from(*topic), u64::from(*well), 0],
     };

@@ -9,7 +9,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::{Account, Checker, Rule, TOPIC_COUNT, tolerated};
 use crate::host::{Address, Payload, STRANGERS};
-use crate::plan::{CAPACITY, Kind, LINGER, TOPICS};
+use crate::plan::{CAPACITY, Kind, LINGER, RETAINED, TOPICS};
 
 /// Hellos that one peer may draw within a second: its rate and its burst.
 const HELLOS_MAX: u32 = 20 + 8;
@@ -20,6 +20,12 @@ const SENT_AGAIN_MAX: u64 = 64 * 1_024 + 8 * 1_024;
 const REPORTS_MAX: u32 = 1_500;
 /// The most that a reader holds beyond what its program has room for.
 const HELD_MAX: u64 = 64;
+/// How long a slow node may take to deliver what arrived.
+const PATIENCE: Nanos = Nanos::from_millis(500);
+/// Who gave a word within this needs not give another.
+const SPOKEN_LATELY: Nanos = Nanos::from_millis(20);
+/// A message that comes a second time is acknowledged within this.
+const ANSWER_MAX: Nanos = Nanos::from_millis(150);
 /// Nonces that are remembered.
 const NONCES: usize = 16;
 
@@ -34,6 +40,21 @@ pub(super) struct Link {
     hellos: PerSecond,
     reports: PerSecond,
     again: [PerSecond; TOPIC_COUNT],
+    /// By topic: since when the sender, as a reader, owes a word about a message that came twice.
+    owed: [Option<Nanos>; TOPIC_COUNT],
+    /// By topic: when it last gave a word.
+    spoke_at: [Nanos; TOPIC_COUNT],
+}
+
+/// What arrived intact and has to be delivered before the node rests.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Due {
+    pub(super) at: u16,
+    from: u16,
+    life: u32,
+    topic: u8,
+    sequence: u64,
+    since: Nanos,
 }
 
 /// What a reader said of a stream.
@@ -45,12 +66,29 @@ struct Said {
     floor: u64,
     /// There is room up to this.
     limit: u64,
+    /// What was received beyond the floor, as in the report with the highest floor.
+    held: u64,
+}
+
+impl Said {
+    /// Whether the reader said that it has this message.
+    fn has(&self, sequence: u64) -> bool {
+        let beyond = sequence.checked_sub(self.floor + 1).filter(|bit| *bit < 64);
+        sequence <= self.floor || beyond.is_some_and(|bit| self.held >> bit & 1 == 1)
+    }
 }
 
 impl Link {
-    /// The sender begins a new life.
+    /// The sender begins a new life. What its last one said as a reader still holds for the writer.
     pub(super) fn restart(&mut self) {
-        *self = Self::default();
+        *self = Self { said: self.said, ..Self::default() };
+    }
+}
+
+impl Link {
+    /// The sender was stopped for a while: nobody may expect an answer.
+    pub(super) fn forgive(&mut self) {
+        self.owed = [None; TOPIC_COUNT];
     }
 }
 
@@ -161,10 +199,13 @@ impl Checker {
             return;
         };
         let (epoch, floor, limit) = (entry.epoch.get(), entry.floor.get(), entry.limit.get());
+        let link = self.link(from, to);
+        (link.owed[topic], link.spoke_at[topic]) = (None, now);
         let said = &mut self.link(from, to).said[topic];
         if said.epoch != epoch {
             *said = Said { epoch, ..Said::default() };
         }
+        said.held = if floor > said.floor { entry.held } else { said.held | entry.held };
         said.floor = said.floor.max(floor);
         said.limit = said.limit.max(limit);
         if self.is_liar(to) {
@@ -223,6 +264,15 @@ impl Checker {
         let again = sequence <= *sent;
         *sent = sequence.max(*sent);
         if kind.is_reliable() {
+            let epoch_said = self.link(to, from).said[topic].epoch;
+            if epoch_said != epoch && !self.is_liar(to) {
+                self.accuse(now, from, Rule::Wire, || {
+                    format!(
+                        "{} {sequence} to n{to}, which has not asked for it",
+                        TOPICS[topic].name
+                    )
+                });
+            }
             self.within_room(now, from, topic, (sequence, published), again);
         }
         self.counts.repeated += u64::from(again && kind.is_reliable());
@@ -249,7 +299,7 @@ impl Checker {
                 return true;
             }
             let place = usize::from(peer) * self.nodes + usize::from(from);
-            let Said { epoch, floor, limit } = self.links[place].said[topic];
+            let Said { epoch, floor, limit, .. } = self.links[place].said[topic];
             if epoch != life.epoch {
                 continue;
             }
@@ -262,6 +312,38 @@ impl Checker {
             spoken = true;
         }
         !spoken
+    }
+
+    /// Whether a message takes the place of one that could still be sent again, and that no reader has.
+    fn all_lack_what_is_overwritten(
+        &self,
+        now: Nanos,
+        from: u16,
+        topic: usize,
+        sequence: u64,
+    ) -> bool {
+        let Some(life) = self.lives[usize::from(from)].last() else { return false };
+        let Some(old) = sequence.checked_sub(u64::from(RETAINED)).filter(|old| *old > 0) else {
+            return false;
+        };
+        let keep = TOPICS[topic].lifespan.map_or(LINGER, |lifespan| lifespan.min(LINGER));
+        let age = life.published[topic].get(old as usize - 1).map(|at| now - *at);
+        if age.is_none_or(|age| tolerated(age) >= keep) {
+            return false;
+        }
+        let mut spoken = false;
+        for &peer in &self.peers[usize::from(from)] {
+            let place = usize::from(peer) * self.nodes + usize::from(from);
+            let said = &self.links[place].said[topic];
+            let lacks = life.published[topic].get(said.floor as usize).copied();
+            let given_up = lacks.is_none_or(|lacks| tolerated(now - lacks) >= LINGER);
+            let speaks = said.epoch == life.epoch;
+            if self.is_liar(peer) || (speaks && (given_up || said.has(old))) {
+                return false;
+            }
+            spoken |= said.epoch == life.epoch;
+        }
+        spoken
     }
 
     fn within_room(
@@ -277,6 +359,14 @@ impl Checker {
         // What was published before is sent again to a reader that comes late, a little beyond its room.
         let first = sequence > *newest && published == Some(now);
         *newest = sequence.max(*newest);
+        if first && self.all_lack_what_is_overwritten(now, from, topic, sequence) {
+            self.accuse(now, from, Rule::Overwritten, || {
+                format!(
+                    "{} {sequence} takes the place of what all readers lack",
+                    TOPICS[topic].name
+                )
+            });
+        }
         if first && !self.somebody_has_room(now, from, topic, sequence) {
             self.accuse(now, from, Rule::Beyond, || {
                 format!("{} {sequence}, for which no reader has room", TOPICS[topic].name)
@@ -321,9 +411,13 @@ impl Checker {
     /// An intact frame of `from` arrives at a node that runs: if it is best effort and its stream is known, it
     /// has to be delivered at once.
     pub fn arrives(&mut self, now: Nanos, node: u16, from: u16, frame: &[u8]) {
-        let Some(topic) = TOPICS.iter().position(|topic| topic.kind == Kind::Queue) else { return };
         let Ok(Frame::Clear(envelope)) = decode(frame) else { return };
-        if envelope.header.topic() != self.topics[topic] {
+        let named = envelope.header.topic();
+        let Some(topic) = self.topics.iter().position(|topic| *topic == named) else { return };
+        if TOPICS[topic].kind.is_reliable() {
+            return self.comes_again(now, node, from, topic, &envelope);
+        }
+        if TOPICS[topic].kind != Kind::Queue {
             return;
         }
         let (sequence, epoch) = (envelope.header.sequence().get(), envelope.header.epoch().get());
@@ -340,15 +434,61 @@ impl Checker {
         let known = ear.open && ear.life == life && begun && !ear.has_seen(sequence);
         // The node may think it as much older as the clocks may differ by what it knows.
         if known && now - published < lifespan / 4 {
-            self.due.push((from, life, topic as u8, sequence));
+            let topic = topic as u8;
+            self.due.push(Due { at: node, from, life, topic, sequence, since: now });
+        }
+    }
+
+    /// A message of a reliable topic that the node has makes an acknowledgement due.
+    fn comes_again(
+        &mut self,
+        now: Nanos,
+        node: u16,
+        from: u16,
+        topic: usize,
+        envelope: &Envelope<'_>,
+    ) {
+        let (sequence, epoch) = (envelope.header.sequence().get(), envelope.header.epoch().get());
+        let Some(life) = self.life_of(from, epoch) else { return };
+        let ear = self.ear(node, from, topic as u8);
+        if ear.open && ear.life == life && ear.has_seen(sequence) {
+            let link = self.link(node, from);
+            if now - link.spoke_at[topic] > SPOKEN_LATELY {
+                link.owed[topic].get_or_insert(now);
+            }
+        }
+    }
+
+    /// Whether somebody waits for a word about what came twice.
+    pub(super) fn owes(&mut self, now: Nanos, node: u16, to: u16) {
+        for topic in 0..TOPIC_COUNT {
+            let owed = self.link(node, to).owed[topic];
+            if owed.is_some_and(|since| now - since > ANSWER_MAX) {
+                self.accuse(now, node, Rule::Unanswered, || {
+                    format!("{} of n{to} came twice, and nothing was said", TOPICS[topic].name)
+                });
+            }
         }
     }
 
     /// The node has done what there was to do.
-    pub fn rests(&mut self, now: Nanos, node: u16) {
-        while let Some((from, life, topic, sequence)) = self.due.pop() {
+    ///
+    /// One that is slow (`patiently`) gets a while for it.
+    pub fn rests(&mut self, now: Nanos, node: u16, patiently: bool) {
+        let mut place = 0;
+        while let Some(&Due { at, from, life, topic, sequence, since }) = self.due.get(place) {
+            if at != node {
+                place += 1;
+                continue;
+            }
             let ear = self.ear(node, from, topic);
-            if ear.life == life && !ear.has_seen(sequence) {
+            let done = ear.life != life || ear.has_seen(sequence);
+            if !done && patiently && now - since < PATIENCE {
+                place += 1;
+                continue;
+            }
+            self.due.swap_remove(place);
+            if !done {
                 self.accuse(now, node, Rule::LostInside, || {
                     format!(
                         "{} {sequence} of n{from} arrived intact and was not delivered",

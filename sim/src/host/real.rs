@@ -9,6 +9,7 @@ use sinew_io::message::Message;
 use sinew_io::node::{
     AllWell, CommandPublisher, CommandReader, Delivery, EStop, EStopReader, NodeBuilder,
     PeerConfig, Publisher, Queued, Received, Reliability, StreamReader, TopicClass, TopicConfig,
+    TopicEvent,
 };
 use sinew_io::security::{AdmissionLimits, Identity};
 use sinew_io::simulation::{
@@ -25,11 +26,14 @@ use zeroize::Zeroizing;
 
 use super::{Address, Birth, Heard, Host, Outcome, Payload, STRANGERS, WouldBlock};
 use crate::plan::{
-    CAPACITY, ESTOP_DEADLINE, FORBIDDEN, GAP_TIMEOUT, Kind, LINGER, RETAINED, TOPICS, TopicPlan,
+    CAPACITY, ESTOP_DEADLINE, FORBIDDEN, GAP_TIMEOUT, Kind, LINGER, RETAINED, STATE_DEADLINE,
+    TOPICS, TopicPlan,
 };
 
 const CLUSTER: &str = "simulated";
 const PORT: u16 = 7_000;
+/// Looks at a stop before it is re-armed.
+const REARM_AFTER: u32 = 20;
 /// One command of so many is rejected, with its number as the reason.
 pub const REJECTED_EVERY: u64 = 5;
 
@@ -106,9 +110,11 @@ fn config(topic: &TopicPlan) -> TopicConfig {
     let schema = if topic.kind == Kind::EStop { AllWell::NAME } else { Payload::NAME };
     TopicConfig {
         lifespan: topic.lifespan,
+        deadline: (topic.kind == Kind::Control).then_some(STATE_DEADLINE),
         reliability: Reliability {
             capacity: RETAINED,
             linger: LINGER,
+            patience: LINGER,
             gap_timeout: GAP_TIMEOUT,
             ..Reliability::default()
         },
@@ -122,7 +128,7 @@ enum Reading {
     Queue(Consumer<Queued<Payload>>),
     Commands(CommandReader<Payload>),
     Stream(StreamReader<Payload>),
-    Stop { reader: EStopReader, well: bool },
+    Stop { reader: EStopReader, well: bool, stopped: u32 },
 }
 
 /// What it writes.
@@ -141,6 +147,7 @@ pub struct Real {
     readings: Vec<Reading>,
     writings: Vec<Writing>,
     forbidden: Consumer<Queued<Payload>>,
+    silences: Consumer<TopicEvent>,
 }
 
 impl std::fmt::Debug for Real {
@@ -171,7 +178,11 @@ fn handles(
             Writing::Messages(builder.publisher(topic.name)?),
         ),
         Kind::EStop => (
-            Reading::Stop { reader: builder.estop(topic.name, ESTOP_DEADLINE)?, well: false },
+            Reading::Stop {
+                reader: builder.estop(topic.name, ESTOP_DEADLINE)?,
+                well: false,
+                stopped: 0,
+            },
             Writing::Well(builder.publisher(topic.name)?),
         ),
     })
@@ -226,6 +237,7 @@ impl Host for Real {
             readings.push(reading);
             writings.push(writing);
         }
+        let silences = builder.events(TOPICS[0].name).map_err(words)?;
         let forbidden = builder.queue(FORBIDDEN, CAPACITY).map_err(words)?;
         // The liar announces the closed topic, so that only its lack of permission stands before it.
         let _announced = match plan.liar == Some(me) {
@@ -234,7 +246,7 @@ impl Host for Real {
         };
         let life = SimLife { epoch: Epoch::new(epoch), life: life_id, boot, seed };
         let node = SimNode::start(builder, life, address(me), now).map_err(words)?;
-        Ok(Self { node, me, epoch, peers, readings, writings, forbidden })
+        Ok(Self { node, me, epoch, peers, readings, writings, forbidden, silences })
     }
 
     fn receive(&mut self, from: Address, frame: &[u8]) -> bool {
@@ -306,9 +318,15 @@ impl Host for Real {
                     }
                 }
                 Reading::Commands(_) | Reading::Stream(_) => {}
-                Reading::Stop { reader, well } => {
+                Reading::Stop { reader, well, stopped } => {
                     let mut state = reader.check(now);
-                    if state == EStop::Stop && reader.rearm(now) {
+                    if state != EStop::Stop && *stopped > 0 {
+                        take(Heard::Unlatched);
+                    }
+                    *stopped = if state == EStop::Stop { *stopped + 1 } else { 0 };
+                    // A person who looks takes a while, in which a word that comes must not end the stop.
+                    if *stopped > REARM_AFTER && reader.rearm(now) {
+                        *stopped = 0;
                         state = reader.check(now);
                     }
                     let is_well = state != EStop::Stop;
@@ -330,6 +348,9 @@ impl Host for Real {
                     });
                 }
             }
+        }
+        while let Some(event) = self.silences.pop() {
+            take(Heard::Silence { silent: matches!(event, TopicEvent::DeadlineMissed { .. }) });
         }
         while let Some(queued) = self.forbidden.pop() {
             take(Heard::Forbidden { payload: queued.value });
