@@ -113,6 +113,7 @@ const KEYS: &[(&str, &str, &str, Holds)] = &[
     ("stream", "patience_ms", "patience_ms = 7", |c| {
         c.topics.iter().any(|topic| topic.reliability.patience == Nanos::from_millis(7))
     }),
+    ("stream", "hold", "hold = 256", |c| c.topics.iter().any(|t| t.reliability.hold == 256)),
     ("stream", "reorder_us", "reorder_us = 7", |c| {
         c.topics.iter().any(|topic| topic.reliability.reorder == Nanos::from_micros(7))
     }),
@@ -253,6 +254,18 @@ const WRONG: &[(&str, &str)] = &[
     (
         "[node]\nname = \"a\"\n[admission]\npeer_burst = 0",
         "robot.toml:4: admission.peer_burst: nobody would ever be heard; use at least 1",
+    ),
+    (
+        "[node]\nname = \"a\"\nmode = \"development\"\n[[topic]]\nname = \"t\"\nschema = \"s\"\nclass = \"stream\"\nhold = 257",
+        "robot.toml:8: topic[0].hold: `t` would hold 257 messages; use 64 to 256",
+    ),
+    (
+        "[node]\nname = \"a\"\nmode = \"development\"\n[[topic]]\nname = \"t\"\nschema = \"s\"\nclass = \"command\"\nlifespan_ms = 9\nhold = 63",
+        "robot.toml:9: topic[0].hold: `t` would hold 63 messages; use 64 to 256",
+    ),
+    (
+        "[node]\nname = \"a\"\nmode = \"development\"\n[[topic]]\nname = \"t\"\nschema = \"s\"\nclass = \"control\"\nhold = 64",
+        "robot.toml:8: topic[0].hold: `t` is a control topic, which sends nothing again; use class = \"command\" or \"stream\", or remove it",
     ),
     ("[node]\nname = \"a\"\nname = \"b\"", "robot.toml:3: duplicate key"),
     ("[node\nname = \"a\"", "robot.toml:1: unclosed table, expected `]`"),

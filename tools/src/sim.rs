@@ -20,7 +20,10 @@ Examples:
   sinew sim --help                       everything that the simulator can do
 
 The simulator is a binary of its own, `sinew-sim`, beside this one:
-  cargo build --release -p sinew-sim",
+  cargo build --release -p sinew-sim
+
+Exit codes: 0 no promise was broken, 1 one was, 2 usage, 3 there is no simulator or a report could not be
+written.",
     disable_help_flag = true
 )]
 pub(crate) struct SimArgs {

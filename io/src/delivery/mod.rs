@@ -3,9 +3,12 @@
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 
 pub mod drop_reason;
+pub(crate) mod held;
 pub mod outcome;
 pub(crate) mod reader;
 pub mod streams;
+#[cfg(test)]
+mod tests;
 pub mod window;
 pub(crate) mod writer;
 

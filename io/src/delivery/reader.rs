@@ -2,7 +2,8 @@
 //!
 //! A reader takes what the verify stage let through and says four things: what the subscriber gets
 //! next, what became of commands, what its writer should send again, and when it wants to be called.
-//! Everything at or below its *floor* is done; up to 64 messages above wait for those before them.
+//! Everything at or below its *floor* is done; of the messages above as many as its size allows wait
+//! for those before them.
 //!
 //! What is missing is first given time to be merely late (`reorder`), then asked for, again and
 //! again, and after `gap_timeout` given up. A peer that lies in its heartbeats can make gaps in its
@@ -19,21 +20,22 @@ mod tests;
 
 use sinew_rt::clock::Nanos;
 
+use super::held::Held;
 use super::window::JUMP_MAX;
 use crate::simulation::{Branch, Fault, planted, reached};
-use crate::wire::report::{Acknowledgement, Entry, Heartbeat, Outcomes};
+use crate::wire::report::{Acknowledgement, Entry, Heartbeat, MoreHeld, Outcomes};
 use crate::wire::{Class, Epoch, Sequence};
 
 pub(crate) use terms::{Accepted, Mismatch, Next, ReaderSpec};
 
 use acknowledging::Acknowledging;
 use back_off::SplitMix64;
-use gap_buffer::{GapBuffer, SLOTS};
+use gap_buffer::GapBuffer;
 use holes::{Holes, on_the_wire};
 use outcomes::Decisions;
 
-/// Messages above the floor that a reader holds: the most that a writer may have under way to it.
-pub(crate) const READER_SLOTS: u64 = SLOTS;
+/// The most messages above the floor that a reader may hold: reports tell of no more.
+pub(crate) const READER_SLOTS: u64 = Held::PLACES;
 /// A longer round trip than this is not believed.
 const ROUND_TRIP_MAX: Nanos = Nanos::from_secs(1);
 /// "At once", among deadlines.
@@ -65,10 +67,13 @@ pub(crate) struct Reader<T> {
     last: u64,
     /// What the subscriber's queue can take.
     free: u64,
-    /// The highest sequence that there is room for; at least the floor, at most 64 above it.
+    /// The highest sequence that there is room for; at least the floor, and above it no more
+    /// than can be held.
     limit: u64,
     /// What the writer was told of it.
     reported_limit: u64,
+    /// What the acknowledgement that was just given had no room for.
+    more: Option<MoreHeld>,
     /// What is missing at the end of the stream could not be asked for, because of what is held: a
     /// request names holes below something held, or everything when nothing is.
     end_waits: bool,
@@ -79,14 +84,14 @@ pub(crate) struct Reader<T> {
 
 impl<T> Reader<T> {
     /// A reader that knows no life yet. `seed` drives the random delays of [`ReaderSpec::nak_only`].
-    /// Allocates its 64 slots.
+    /// Allocates a slot for each message that it may hold.
     #[must_use]
     pub(crate) fn new(spec: ReaderSpec, seed: u64) -> Self {
         Self {
             gap_timeout: spec.lifespan.map_or(spec.gap_timeout, |span| span.min(spec.gap_timeout)),
             epoch: Epoch::NONE,
-            buffer: GapBuffer::new(),
-            holes: Holes::new(),
+            buffer: GapBuffer::new(u64::from(spec.hold)),
+            holes: Holes::new(u64::from(spec.hold)),
             acknowledging: Acknowledging::new(
                 spec.acknowledge_every,
                 spec.acknowledge_within,
@@ -99,6 +104,7 @@ impl<T> Reader<T> {
             free: 0,
             limit: 0,
             reported_limit: 0,
+            more: None,
             end_waits: false,
             echo: None,
             round_trip: Nanos::ZERO,
@@ -134,10 +140,17 @@ impl<T> Reader<T> {
         self.acknowledging.restart(now);
         self.first = next;
         self.last = floor;
-        self.limit = floor.saturating_add(self.free.min(SLOTS));
+        self.limit = floor.saturating_add(self.free.min(self.buffer.size()));
         self.reported_limit = floor;
+        self.more = None;
         self.end_waits = false;
         self.echo = None;
+    }
+
+    /// How many messages it may hold.
+    #[must_use]
+    pub(crate) const fn size(&self) -> usize {
+        self.buffer.size() as usize
     }
 
     /// The life of the writer that everything here is about.
@@ -169,6 +182,7 @@ impl<T> Reader<T> {
         let accepted = self.buffer.insert(sequence.get(), frame);
         match accepted {
             Accepted::InOrder | Accepted::Held => {
+                self.acknowledging.heard();
                 let sequence = sequence.get();
                 if self.echo.is_none_or(|newest| newest.sequence < sequence) {
                     self.echo = Some(Echo { sequence, sent_at_raw, received_at: now });
@@ -176,7 +190,7 @@ impl<T> Reader<T> {
                 if matches!(accepted, Accepted::Held) {
                     reached(Branch::HeldBehindHole);
                 }
-                self.end_waits |= on_the_wire(self.buffer.held()) != 0;
+                self.end_waits |= !on_the_wire(self.buffer.held()).is_empty();
                 self.holes.fruit();
                 self.acknowledging.message(now);
                 self.see_missing(now);
@@ -208,7 +222,7 @@ impl<T> Reader<T> {
                 if let Some(decisions) = &mut self.decisions {
                     decisions.delivered(sequence);
                 }
-                if self.buffer.held() == 0 && std::mem::take(&mut self.end_waits) {
+                if self.buffer.held().is_empty() && std::mem::take(&mut self.end_waits) {
                     self.holes.restart_clocks(sequence, now);
                 }
                 Next::Frame(Sequence::new(sequence), frame)
@@ -216,9 +230,9 @@ impl<T> Reader<T> {
             None => {
                 let last = self.gap_end(now);
                 let first = floor.checked_add(1).filter(|first| *first <= last)?;
-                reached(match self.buffer.held() {
-                    0 => Branch::GapGivenUp,
-                    _ => Branch::GapWhileHolding,
+                reached(match self.buffer.held().is_empty() {
+                    true => Branch::GapGivenUp,
+                    false => Branch::GapWhileHolding,
                 });
                 self.buffer.skip_to(last);
                 if let Some(decisions) = &mut self.decisions {
@@ -246,7 +260,7 @@ impl<T> Reader<T> {
             return;
         }
         let floor = self.buffer.floor();
-        self.limit = self.limit.max(floor.saturating_add(free.min(SLOTS)));
+        self.limit = self.limit.max(floor.saturating_add(free.min(self.buffer.size())));
         let left = self.reported_limit.saturating_sub(floor);
         if self.limit > self.reported_limit && left * 2 <= self.limit - floor {
             self.acknowledging.at_once(now);
@@ -277,6 +291,7 @@ impl<T> Reader<T> {
         if last > self.last.max(self.buffer.highest()) {
             reached(Branch::TailMissing);
         }
+        self.acknowledging.heard();
         self.first = self.first.max(first);
         self.last = self.last.max(last);
         self.see_missing(now);
@@ -304,6 +319,9 @@ impl<T> Reader<T> {
         if self.epoch == Epoch::NONE {
             return None;
         }
+        if let Some(more) = self.more.take() {
+            return Some(Entry::MoreHeld(more));
+        }
         if let Some(outcomes) = self.outcomes() {
             self.acknowledging.ride_along(now);
             return Some(Entry::Outcomes(outcomes));
@@ -323,10 +341,17 @@ impl<T> Reader<T> {
             false => on_the_wire(held),
         };
         let (floor, held) = match planted(Fault::AcknowledgedUnheard) {
-            true => (self.buffer.highest(), 0),
+            true => (self.buffer.highest(), Held::NONE),
             false => (floor, held),
         };
         self.acknowledging.sent(now);
+        if held.more() != [0; 3] {
+            let (topic, epoch) = (self.spec.topic, self.epoch);
+            let (floor, held) = (Sequence::new(floor), held.more());
+            self.more = Some(MoreHeld { topic, epoch, floor, held, wanted });
+        }
+        // A request that shows nothing would ask for everything: the entry that follows asks.
+        let wanted = wanted && (held.first() != 0 || self.more.is_none());
         let echo = self.echo.and_then(|echo| {
             let held_us = (now - echo.received_at).as_unsigned() / 1_000;
             Some((echo.sent_at_raw, u32::try_from(held_us).ok()?))
@@ -337,7 +362,7 @@ impl<T> Reader<T> {
             class: self.spec.class,
             epoch: self.epoch,
             floor: Sequence::new(floor),
-            held,
+            held: held.first(),
             limit: Sequence::new(self.limit),
             wanted,
             // 0 on the wire is no echo.
@@ -359,7 +384,8 @@ impl<T> Reader<T> {
         if self.epoch == Epoch::NONE {
             return None;
         }
-        let report = match self.decisions.as_ref().is_some_and(|decisions| decisions.are_due()) {
+        let decided = self.decisions.as_ref().is_some_and(|decisions| decisions.are_due());
+        let report = match decided || self.more.is_some() {
             true => Some(AT_ONCE),
             false => self.ask_at(),
         };
@@ -371,7 +397,7 @@ impl<T> Reader<T> {
     /// When the subscriber gets something.
     fn delivery_at(&self) -> Option<Nanos> {
         let (floor, held) = (self.buffer.floor(), self.buffer.held());
-        if held & 1 != 0 || self.known_lost() > floor {
+        if held.get(0) || self.known_lost() > floor {
             return Some(AT_ONCE);
         }
         self.holes.given_up_at(floor, held, self.gap_timeout)
@@ -393,9 +419,9 @@ impl<T> Reader<T> {
     /// if the writer was allowed to send it: else it could not be asked for, or never was sent here.
     fn see_missing(&mut self, now: Nanos) {
         let floor = self.buffer.floor();
-        let top = match self.buffer.held() {
-            0 => self.last.min(self.reported_limit),
-            _ => self.buffer.highest(),
+        let top = match self.buffer.held().is_empty() {
+            true => self.last.min(self.reported_limit),
+            false => self.buffer.highest(),
         };
         if self.holes.is_news(floor, top) {
             let mut ripe_at = now + self.spec.reorder;
@@ -411,7 +437,7 @@ impl<T> Reader<T> {
     fn open(&mut self, now: Nanos) -> bool {
         self.reported_limit = self.limit;
         let (floor, top) = (self.buffer.floor(), self.last.min(self.limit));
-        let unlocked = self.buffer.held() == 0 && self.holes.is_news(floor, top);
+        let unlocked = self.buffer.held().is_empty() && self.holes.is_news(floor, top);
         if unlocked {
             self.holes.see(floor, top, now, now);
         }

@@ -2,7 +2,7 @@
 //!
 //! Pure: it takes `now`, finished frames and what readers report, and says which frame or heartbeat
 //! goes to whom. Nothing allocates after [`Writer::new`]; a call takes time in proportion to the
-//! readers, to 64 messages, or to the logarithm of the ring.
+//! readers, to 256 messages, or to the logarithm of the ring.
 //!
 //! A reader is *matched* from its first acknowledgement until it is silent for its lease. A matched
 //! reader holds what it lacks in the ring until it has it, until the message expires, or until
@@ -24,13 +24,14 @@ pub(crate) use commands::WAITING_MAX as COMMANDS_MAX;
 pub(crate) use events::{Mismatch, WriterEvent};
 
 use crate::delivery::Outcome;
+use crate::delivery::held::Held;
 use crate::security::PeerIndex;
 use crate::simulation::{Branch, Fault, planted, reached};
-use crate::wire::report::{Acknowledgement, Heartbeat, Outcomes};
+use crate::wire::report::{Acknowledgement, Heartbeat, MoreHeld, Outcomes};
 use crate::wire::{Class, Epoch, SchemaId, Sequence, TopicId};
 use commands::Commands;
 use events::Events;
-use matched::{REACH, Reader};
+use matched::Reader;
 use patience::Patience;
 use ring::Ring;
 use share::Share;
@@ -40,9 +41,9 @@ use sinew_rt::clock::Nanos;
 pub(crate) const CAPACITY_MAX: usize = 1_024;
 /// With more matched readers than this the writer sends nothing again unasked.
 const PROBED_READERS_MAX: usize = 8;
-/// How far behind the newest a lagging reader is taken up again: half of what it can hold out of
-/// order, so that new messages still reach it while it catches up.
-const TAKEN_UP_BEHIND: u64 = REACH / 2;
+/// How far behind the newest a lagging reader is taken up again: half of what every reader can hold
+/// out of order, so that new messages still reach it while it catches up.
+const TAKEN_UP_BEHIND: u64 = 32;
 
 /// What a writer is made for.
 #[derive(Clone, Copy, Debug)]
@@ -95,7 +96,7 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// A writer without readers. Allocates `capacity` × 1.3 KB and about 1.6 KB for each reader.
+    /// A writer without readers. Allocates `capacity` × 1.3 KB and about 4.7 KB for each reader.
     pub(crate) fn new(spec: WriterSpec, now: Nanos) -> Self {
         Self {
             spec,
@@ -255,7 +256,8 @@ impl Writer {
             }
             return Err(mismatch);
         }
-        if !claims_only_what_was_sent(entry, self.ring.last()) {
+        let held = Held::from_wire(entry.held, [0; 3]);
+        if !claims_only_what_was_sent(entry.floor, held, self.ring.last()) {
             reached(Branch::AcknowledgementOverclaims);
             self.refused += 1;
             return Ok(());
@@ -278,14 +280,14 @@ impl Writer {
         self.blocked_until = None;
         reader.heard_at = now;
         if let Some(news) = reader.take(entry) {
-            let held = Nanos::from_micros(i64::from(entry.held_us));
+            let held_back = Nanos::from_micros(i64::from(entry.held_us));
             if let Some(sent) = entry.echo.and_then(|echo| self.ring.echoed(echo)) {
-                reader.trip.sample(now - sent, held);
+                reader.trip.sample(now - sent, held_back);
             }
             if news {
-                reader.trip.held_back(held);
+                reader.trip.held_back(held_back);
             }
-            reader.ask(entry, &self.ring, now);
+            reader.ask(entry.wanted, held, &self.ring, now);
             reader.probes = 0;
             let complete = reader.has(self.ring.last());
             reader.probe_at = (!complete && self.matched <= PROBED_READERS_MAX)
@@ -299,6 +301,34 @@ impl Writer {
         }
         self.attend_by(now + self.spec.lease.min(self.spec.linger));
         Ok(())
+    }
+
+    /// Takes what the acknowledgement before it had no room for. Of a floor that was not heard of it
+    /// tells nothing that could be placed, so it changes nothing: the reader says it again. When the
+    /// floor has grown since, it is as true as it was.
+    pub(crate) fn more_held(
+        &mut self,
+        peer: PeerIndex,
+        own_epoch: Epoch,
+        entry: &MoreHeld,
+        now: Nanos,
+    ) {
+        self.attend(now);
+        let of_this_life = entry.epoch == own_epoch || planted(Fault::AcknowledgementOfAnyLife);
+        let held = Held::from_wire(0, entry.held);
+        if entry.topic != self.spec.topic
+            || !of_this_life
+            || !claims_only_what_was_sent(entry.floor, held, self.ring.last())
+        {
+            self.refused += 1;
+            return;
+        }
+        let Some(reader) = self.readers.get_mut(peer.get()) else { return };
+        if reader.matched && reader.take_more(entry.floor.get(), held) {
+            self.blocked_until = None;
+            let held = held.fallen(reader.floor - entry.floor.get());
+            reader.ask(entry.wanted, held, &self.ring, now);
+        }
     }
 
     /// Takes what a matched reader says became of commands. Words about commands that do not wait,
@@ -384,12 +414,9 @@ impl Writer {
         let mut next = self.held_until.unwrap_or(Nanos::MAX);
         for reader in self.readers.iter().filter(|reader| reader.matched) {
             next = next.min(reader.heartbeat_at);
-            let resend = match reader.asked {
-                0 => match (reader.probe_at, reader.repeat_at) {
-                    (Some(probe), Some(repeat)) => Some(probe.min(repeat)),
-                    (probe, repeat) => probe.or(repeat),
-                },
-                _ => Some(self.now),
+            let resend = match reader.asked.is_empty() {
+                true => [reader.probe_at, reader.repeat_at].into_iter().flatten().min(),
+                false => Some(self.now),
             };
             if let Some(resend) = resend {
                 next = next.min(self.blocked_until.map_or(resend, |until| resend.max(until)));
@@ -465,7 +492,7 @@ impl Writer {
             return;
         };
         reader.matched = false;
-        reader.asked = 0;
+        reader.asked = Held::NONE;
         reader.probe_at = None;
         self.matched -= 1;
         reached(Branch::ReaderLost);
@@ -494,8 +521,7 @@ impl Writer {
 }
 
 /// No honest reader is done with, or holds, what was never sent.
-fn claims_only_what_was_sent(entry: &Acknowledgement, last: u64) -> bool {
-    let Some(beyond) = last.checked_sub(entry.floor.get()) else { return false };
-    // Bit `n` is `floor + 1 + n`: so many bits as were sent beyond the floor may be set.
-    u64::from(64 - entry.held.leading_zeros()) <= beyond
+fn claims_only_what_was_sent(floor: Sequence, held: Held, last: u64) -> bool {
+    // Place `n` is `floor + 1 + n`: there are as many as were sent beyond the floor.
+    last.checked_sub(floor.get()).is_some_and(|beyond| held.end() <= beyond)
 }

@@ -1,6 +1,7 @@
 //! What a node is told: from `sinew.toml` or from a builder, checked before anything starts.
 
 use super::place::{ConfigError, Places};
+use crate::delivery::reader::READER_SLOTS;
 use crate::pipeline::STRANGER;
 use crate::security::AdmissionLimits;
 use crate::wire::Class;
@@ -11,6 +12,7 @@ use sinew_rt::topology::CoreId;
 use sinew_rt::wait::Wait;
 use std::fmt;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 /// Whether this node may be lax.
@@ -135,6 +137,10 @@ pub struct Reliability {
     /// forget may hold up the others; it earns a millisecond of it back each second. Then the others go
     /// on, and it gets a gap. A lone receiver is waited for as long as `linger`.
     pub patience: Nanos,
+    /// Messages that a receiver may hold beyond one that is missing, 64 to 256; each takes 1.3 KB of
+    /// locked memory for each sender. The sender gets no further ahead than that, nor than there is
+    /// room in the receiver's queue: it should cover what is sent while a message is lost several times.
+    pub hold: u16,
     /// How long a receiver waits for a message that others have overtaken before it asks for it: the
     /// most that the network reorders.
     pub reorder: Nanos,
@@ -148,6 +154,7 @@ impl Default for Reliability {
             capacity: 256,
             linger: Nanos::from_millis(500),
             patience: Nanos::from_millis(20),
+            hold: 64,
             reorder: Nanos::from_micros(500),
             gap_timeout: Nanos::from_secs(1),
         }
@@ -488,6 +495,11 @@ impl NodeConfig {
             let hint = format!("use 1 to {WRITER_CAPACITY_MAX}");
             return Err(self.error(&key("capacity"), problem, hint));
         }
+        if !HOLD.contains(&reliability.hold) {
+            let problem = format!("`{name}` would hold {} messages", reliability.hold);
+            let hint = format!("use {} to {}", HOLD.start(), HOLD.end());
+            return Err(self.error(&key("hold"), problem, hint));
+        }
         let spans = [
             ("deadline_ms", topic.deadline),
             ("linger_ms", Some(reliability.linger)),
@@ -504,6 +516,10 @@ impl NodeConfig {
 
 /// The most messages that a sender keeps for sending them again.
 pub const WRITER_CAPACITY_MAX: usize = 1_024;
+
+/// What a receiver may hold beyond a message that is missing. With less than the least a loss would stop
+/// most streams; reports tell of no more than the most.
+const HOLD: RangeInclusive<u16> = 64..=READER_SLOTS as u16;
 
 /// The names of topics that carry reports.
 const RESERVED_TOPICS: [&str; 2] = [REPORTS, REPORTS_OPEN];

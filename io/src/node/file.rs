@@ -134,6 +134,7 @@ struct Topic {
     capacity: Option<Spanned<u16>>,
     linger_ms: Option<Spanned<u32>>,
     patience_ms: Option<Spanned<u32>>,
+    hold: Option<Spanned<u16>>,
     reorder_us: Option<Spanned<u32>>,
     gap_timeout_ms: Option<Spanned<u32>>,
 }
@@ -250,6 +251,7 @@ fn topic(n: usize, file: Topic, lines: &mut Lines<'_>) -> Result<TopicConfig, Co
         ("reorder_us", file.reorder_us.is_some()),
         ("gap_timeout_ms", file.gap_timeout_ms.is_some()),
         ("capacity", file.capacity.is_some()),
+        ("hold", file.hold.is_some()),
     ];
     let reliability = &mut topic.reliability;
     if let Some(ms) = span("linger_ms", file.linger_ms) {
@@ -266,6 +268,9 @@ fn topic(n: usize, file: Topic, lines: &mut Lines<'_>) -> Result<TopicConfig, Co
     }
     if let Some(capacity) = file.capacity {
         reliability.capacity = lines.take(format!("topic.{n}.capacity"), capacity);
+    }
+    if let Some(hold) = file.hold {
+        reliability.hold = lines.take(format!("topic.{n}.hold"), hold);
     }
     // A setting without an effect is a misunderstanding.
     if let Some((field, _)) = reliable.iter().find(|(_, given)| *given)

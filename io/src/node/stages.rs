@@ -11,7 +11,6 @@ use super::topics::{
 };
 use super::who::Who;
 use crate::delivery::StreamTable;
-use crate::delivery::reader::READER_SLOTS;
 use crate::pipeline::deliver::{self, DeliverStage, Reports};
 use crate::pipeline::link::LINK_RING;
 use crate::pipeline::receive::{self, Filter, ReceiveOutputs, ReceiveStage, Unverified};
@@ -77,7 +76,7 @@ pub(super) struct Room {
     pub(super) lives: usize,
     /// Frames that the transport holds ready.
     pub(super) ready: usize,
-    /// Frames that wait in readers for those before them, of which each can hold 64.
+    /// Frames that wait in readers for those before them, at most.
     pub(super) held: usize,
 }
 
@@ -96,9 +95,9 @@ impl Room {
         }
     }
 
-    /// All rings may be full at once, and all readers.
-    fn slots(&self, peers: usize, readers: usize) -> usize {
-        let held = (readers * READER_SLOTS as usize).min(self.held);
+    /// All rings may be full at once, and all readers, which together hold `held`.
+    fn slots(&self, peers: usize, held: usize) -> usize {
+        let held = held.min(self.held);
         peers * self.peer + self.strangers + self.verified + self.handshakes + self.ready + held
     }
 }
@@ -187,13 +186,14 @@ impl Parts<'_> {
             rules.extend(report_rules(config.mode));
             rules.sort_unstable_by_key(|rule| rule.topic);
         }
-        let readers: usize = reliable.iter().map(|route| route.streams.len()).sum();
+        let streams = reliable.iter().flat_map(|route| &route.streams);
+        let held = streams.map(|stream| stream.reader.size()).sum();
 
         let homes: Vec<_> = config.peers.iter().map(|peer| peer.address).collect();
         let admission = Admission::new(config.admission, homes.len(), now);
         let receive = ReceiveStage {
             transport: endpoint.receiver,
-            pool: FramePool::new(room.slots(peers, readers), FrameBuffer::new),
+            pool: FramePool::new(room.slots(peers, held), FrameBuffer::new),
             filter: Filter {
                 cluster: who.cluster.tag(),
                 peers: who.peers.clone(),

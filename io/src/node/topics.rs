@@ -121,10 +121,11 @@ pub(super) fn subscriptions(
     Ok(all)
 }
 
-/// New messages after which a reader acknowledges at once: a quarter of what it can hold.
+/// New messages after which a reader acknowledges at once: a quarter of the least that it can hold.
 const ACKNOWLEDGE_EVERY: u32 = 16;
-/// After how long it acknowledges fewer.
-const ACKNOWLEDGE_WITHIN: Nanos = Nanos::from_millis(1);
+/// After how long it acknowledges fewer: none of the usual periods of a loop, at which the
+/// acknowledgement of a message would meet the next one.
+const ACKNOWLEDGE_WITHIN: Nanos = Nanos::from_micros(400);
 /// How often it says that it is there, though nothing comes: six times in a lease.
 const REFRESH: Nanos = Nanos::from_millis(500);
 /// After how long without a word a writer gives a reader up: three Hellos.
@@ -145,6 +146,7 @@ fn streams(
         topic,
         schema,
         class: declared.class.on_the_wire(),
+        hold: declared.reliability.hold,
         reorder: declared.reliability.reorder,
         gap_timeout: declared.reliability.gap_timeout,
         acknowledge_every: ACKNOWLEDGE_EVERY,

@@ -241,7 +241,7 @@ impl DeliverStage {
                         _ => Err(DropReason::NotSubscribed),
                     }
                 }
-                Entry::Acknowledgement(_) | Entry::Outcomes(_) => {
+                Entry::Acknowledgement(_) | Entry::MoreHeld(_) | Entry::Outcomes(_) => {
                     let heard = ToSend::Heard(epoch, About { peer, open, entry });
                     reports.to_send.push(heard).map_err(|_| DropReason::QueueFull)
                 }

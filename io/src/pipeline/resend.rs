@@ -201,6 +201,9 @@ impl ReliableSend {
         true
     }
 
+    /// An acknowledgement and what it had no room for come one right after the other, so they nearly
+    /// always leave in one envelope. Nothing depends on it: they are parted when a poll ends between
+    /// them, or when only one finds room in a report.
     fn wait(&mut self, about: &About) {
         let waiting = self.waiting.get_mut(about.peer.get());
         let taken =
@@ -236,6 +239,7 @@ impl ReliableSend {
                     outlet.mismatches.increment();
                 }
             }
+            Entry::MoreHeld(entry) => outlet.writer.more_held(*peer, own_epoch, entry, now),
             Entry::Outcomes(entry) => outlet.writer.outcomes(*peer, own_epoch, entry, now),
             Entry::Heartbeat(_) => {}
         }

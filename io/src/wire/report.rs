@@ -21,6 +21,23 @@
 //! | 48 | limit | u64 | the highest sequence that the reader has room for |
 //! | 56 | echo | i64 | `sent_at` of the newest message received, as its sender wrote it, ns; 0: none |
 //!
+//! More held, from a reader, right after an acknowledgement that has not room for all that is held:
+//!
+//! | offset | field | type | meaning |
+//! |---|---|---|---|
+//! | 0 | kind | u8 | 4 |
+//! | 1 | reserved | u8 | 0 |
+//! | 2 | flags | u8 | [`WANTED`]: send what is missing below the highest of these bits again |
+//! | 3 | reserved | 5 bytes | 0 |
+//! | 8 | topic | u64 | |
+//! | 16 | epoch | u64 | the life of the writer that this is about |
+//! | 24 | floor | u64 | the floor from which the bits count |
+//! | 32 | held | 3 × u64 | bit `n` of word `w` set: `floor + 1 + 64 (w + 1) + n` was received; not all are 0 |
+//! | 56 | reserved | 8 bytes | 0 |
+//!
+//! Either of the two may be lost or late. What this one says stays true when the floor has grown since,
+//! and is left aside by a writer that has not heard of its floor.
+//!
 //! Heartbeat, from a writer (of the life in the envelope's own header):
 //!
 //! | offset | field | type | meaning |
@@ -76,6 +93,7 @@ pub const OUTCOMES_MAX: usize = 32;
 const ACKNOWLEDGEMENT: u8 = 1;
 const HEARTBEAT: u8 = 2;
 const OUTCOMES: u8 = 3;
+const MORE_HELD: u8 = 4;
 
 /// "This is what I have of your stream."
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +118,21 @@ pub struct Acknowledgement {
     pub echo: Option<Nanos>,
     /// From its receipt to this report, in µs.
     pub held_us: u32,
+}
+
+/// "And this is what I have further on."
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MoreHeld {
+    /// The topic.
+    pub topic: TopicId,
+    /// The life of the writer that this is about.
+    pub epoch: Epoch,
+    /// The floor from which the bits count.
+    pub floor: Sequence,
+    /// Bit `n` of word `w` set: `floor + 1 + 64 (w + 1) + n` was received. Not all are 0.
+    pub held: [u64; 3],
+    /// Whether what is missing below the highest of these shall be sent again.
+    pub wanted: bool,
 }
 
 /// "This is what there is of my stream."
@@ -139,6 +172,8 @@ pub struct Outcomes {
 pub enum Entry {
     /// From a reader.
     Acknowledgement(Acknowledgement),
+    /// From a reader, right after its acknowledgement.
+    MoreHeld(MoreHeld),
     /// From a writer.
     Heartbeat(Heartbeat),
     /// From a reader of commands.
@@ -160,6 +195,20 @@ struct WireAcknowledgement {
     held: U64,
     limit: U64,
     echo: I64,
+}
+
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct WireMoreHeld {
+    kind: u8,
+    before_flags: u8,
+    flags: u8,
+    reserved: [u8; 5],
+    topic: U64,
+    epoch: U64,
+    floor: U64,
+    held: [U64; 3],
+    padding: [u8; 8],
 }
 
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -189,6 +238,7 @@ struct WireOutcomes {
 }
 
 const _: () = assert!(size_of::<WireAcknowledgement>() == ENTRY_LEN);
+const _: () = assert!(size_of::<WireMoreHeld>() == ENTRY_LEN);
 const _: () = assert!(size_of::<WireHeartbeat>() == ENTRY_LEN);
 const _: () = assert!(size_of::<WireOutcomes>() == ENTRY_LEN);
 
@@ -198,6 +248,7 @@ impl Entry {
     pub fn topic(&self) -> TopicId {
         match self {
             Self::Acknowledgement(entry) => entry.topic,
+            Self::MoreHeld(entry) => entry.topic,
             Self::Heartbeat(entry) => entry.topic,
             Self::Outcomes(entry) => entry.topic,
         }
@@ -220,6 +271,17 @@ impl Entry {
                 held: U64::new(entry.held),
                 limit: U64::new(entry.limit.get()),
                 echo: I64::new(entry.echo.map_or(0, Nanos::as_nanos)),
+            }),
+            Self::MoreHeld(entry) => zerocopy::transmute!(WireMoreHeld {
+                kind: MORE_HELD,
+                before_flags: 0,
+                flags: if entry.wanted { WANTED } else { 0 },
+                reserved: [0; 5],
+                topic: U64::new(entry.topic.get()),
+                epoch: U64::new(entry.epoch.get()),
+                floor: U64::new(entry.floor.get()),
+                held: entry.held.map(U64::new),
+                padding: [0; 8],
             }),
             Self::Heartbeat(entry) => zerocopy::transmute!(WireHeartbeat {
                 kind: HEARTBEAT,
@@ -265,6 +327,25 @@ impl Entry {
                     wanted: wire.flags & WANTED != 0,
                     echo: Some(wire.echo.get()).filter(|ns| *ns != 0).map(Nanos::new),
                     held_us: wire.held_us.get(),
+                }))
+            }
+            MORE_HELD => {
+                let wire: WireMoreHeld = zerocopy::transmute!(*bytes);
+                let held = wire.held.map(U64::get);
+                let reserved = [wire.before_flags, wire.flags & !WANTED];
+                if reserved != [0; 2] || wire.reserved != [0; 5] || wire.padding != [0; 8] {
+                    return Err(Malformed::Reserved);
+                }
+                // An acknowledgement says that by itself.
+                if held == [0; 3] {
+                    return Err(Malformed::Reserved);
+                }
+                Ok(Self::MoreHeld(MoreHeld {
+                    topic: TopicId::from_raw(wire.topic.get()),
+                    epoch: Epoch::new(wire.epoch.get()),
+                    floor: Sequence::new(wire.floor.get()),
+                    held,
+                    wanted: wire.flags & WANTED != 0,
                 }))
             }
             HEARTBEAT => {
@@ -342,6 +423,12 @@ mod tests {
         assert_eq!(offset_of!(WireAcknowledgement, held), 40);
         assert_eq!(offset_of!(WireAcknowledgement, limit), 48);
         assert_eq!(offset_of!(WireAcknowledgement, echo), 56);
+        assert_eq!(offset_of!(WireMoreHeld, flags), 2);
+        assert_eq!(offset_of!(WireMoreHeld, topic), 8);
+        assert_eq!(offset_of!(WireMoreHeld, epoch), 16);
+        assert_eq!(offset_of!(WireMoreHeld, floor), 24);
+        assert_eq!(offset_of!(WireMoreHeld, held), 32);
+        assert_eq!(offset_of!(WireMoreHeld, padding), 56);
         assert_eq!(offset_of!(WireHeartbeat, topic), 8);
         assert_eq!(offset_of!(WireHeartbeat, schema), 16);
         assert_eq!(offset_of!(WireHeartbeat, first), 24);
@@ -356,7 +443,7 @@ mod tests {
 
     fn entry() -> impl Strategy<Value = Entry> {
         let class = (1u8..=5).prop_map(|n| Class::from_wire(n).unwrap());
-        (any::<[u64; 7]>(), class, any::<(bool, u32)>(), any::<[u8; 32]>(), 0..3).prop_map(
+        (any::<[u64; 7]>(), class, any::<(bool, u32)>(), any::<[u8; 32]>(), 0..4).prop_map(
             |(n, class, (wanted, held_us), mut codes, kind)| {
                 let (topic, schema) = (TopicId::from_raw(n[0]), SchemaId::from_raw(n[1]));
                 let sequence = Sequence::new;
@@ -372,6 +459,13 @@ mod tests {
                         wanted,
                         echo: Some(Nanos::new(n[6].cast_signed())).filter(|at| *at != Nanos::ZERO),
                         held_us,
+                    }),
+                    3 => Entry::MoreHeld(MoreHeld {
+                        topic,
+                        epoch: Epoch::new(n[2]),
+                        floor: sequence(n[3]),
+                        held: [n[4], n[5] | 1, n[6]],
+                        wanted,
                     }),
                     1 => Entry::Heartbeat(Heartbeat {
                         topic,
@@ -404,9 +498,15 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_refused_or_are_exactly_what_would_be_written(bytes in any::<[u8; 64]>(), kind in 0u8..5) {
-            let mut bytes = bytes;
+        fn any_bytes_are_refused_or_are_exactly_what_would_be_written(mut bytes in any::<[u8; 64]>(), kind in 0u8..6, zeros in any::<bool>()) {
             bytes[0] = kind;
+            if zeros {
+                // What is reserved is 0, or most would be refused for that alone.
+                bytes[1..8].fill(0);
+                bytes[1] = u8::from(kind != MORE_HELD);
+                bytes[2] = u8::from(kind == MORE_HELD);
+                bytes[56..].fill(0);
+            }
             if let Ok(entry) = Entry::parse(&bytes) {
                 prop_assert_eq!(entry.to_bytes(), bytes);
             }

@@ -188,7 +188,7 @@ impl Checker {
                         });
                     }
                 }
-                Ok(Entry::Outcomes(_)) => {}
+                Ok(Entry::Outcomes(_) | Entry::MoreHeld(_)) => {}
                 Err(error) => self.accuse(now, from, Rule::Wire, || format!("an entry: {error}")),
             }
         }

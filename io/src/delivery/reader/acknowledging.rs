@@ -9,6 +9,10 @@ use crate::simulation::{Fault, planted};
 /// Acknowledgements that duplicates ask for: at most one in this time.
 const DUPLICATE_SPACING: Nanos = Nanos::from_millis(1);
 
+/// A reader of whom its writer may not have heard says that it is there after this time, then after twice
+/// as long, and so on up to the refresh interval.
+const ANNOUNCED_AGAIN: Nanos = Nanos::from_millis(20);
+
 #[derive(Debug)]
 pub(super) struct Acknowledging {
     every: u32,
@@ -20,6 +24,8 @@ pub(super) struct Acknowledging {
     sent_at: Nanos,
     /// New messages since the last acknowledgement.
     fresh: u32,
+    /// Until the writer answers: when to say again that there is a reader.
+    announce_after: Option<Nanos>,
 }
 
 impl Acknowledging {
@@ -33,6 +39,7 @@ impl Acknowledging {
             due_at: Nanos::MAX,
             sent_at: Nanos::MIN,
             fresh: 0,
+            announce_after: None,
         }
     }
 
@@ -45,6 +52,12 @@ impl Acknowledging {
         self.due_at = now;
         self.sent_at = Nanos::MIN;
         self.fresh = 0;
+        self.announce_after = Some(ANNOUNCED_AGAIN);
+    }
+
+    /// The writer knows of the reader: it sent something.
+    pub(super) const fn heard(&mut self) {
+        self.announce_after = None;
     }
 
     /// A new message came.
@@ -83,7 +96,9 @@ impl Acknowledging {
     }
 
     pub(super) fn sent(&mut self, now: Nanos) {
-        self.due_at = now + self.refresh;
+        let after = self.announce_after.map_or(self.refresh, |after| after.min(self.refresh));
+        self.announce_after = self.announce_after.map(|_| (after * 2).min(self.refresh));
+        self.due_at = now + after;
         self.sent_at = now;
         self.fresh = 0;
     }

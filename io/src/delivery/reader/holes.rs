@@ -6,7 +6,8 @@
 
 use sinew_rt::clock::Nanos;
 
-use super::gap_buffer::{SLOTS, ones};
+use super::READER_SLOTS;
+use crate::delivery::held::Held;
 use crate::simulation::{Fault, planted};
 
 /// Between two requests at least: a request costs a signature here and one there.
@@ -29,9 +30,10 @@ struct Missing {
 /// The times of what is missing above the floor.
 #[derive(Debug)]
 pub(super) struct Holes {
-    /// What is not here up to this sequence is known to be missing; at most floor + 64.
+    /// What is not here up to this sequence is known to be missing; at most what a reader holds.
     seen_to: u64,
-    times: [Missing; SLOTS as usize],
+    /// In the places of their sequences modulo their number.
+    times: Box<[Missing]>,
     asked_at: Nanos,
     /// Requests since the last new message.
     fruitless: u32,
@@ -39,11 +41,12 @@ pub(super) struct Holes {
 }
 
 impl Holes {
-    pub(super) const fn new() -> Self {
+    /// For a reader that holds `size` messages, 1 to [`READER_SLOTS`]. Allocates.
+    pub(super) fn new(size: u64) -> Self {
         let never = Missing { since: Nanos::MAX, ripe_at: Nanos::MAX, asked_at: Nanos::MIN };
         Self {
             seen_to: 0,
-            times: [never; SLOTS as usize],
+            times: vec![never; size.clamp(1, READER_SLOTS) as usize].into(),
             asked_at: Nanos::MIN,
             fruitless: 0,
             round_trip: Nanos::ZERO,
@@ -70,14 +73,14 @@ impl Holes {
         top > self.seen_to.max(floor)
     }
 
-    /// What is not here up to `top`, at most floor + 64, is missing from now on.
+    /// What is not here up to `top`, at most as far as can be held, is missing from now on.
     pub(super) fn see(&mut self, floor: u64, top: u64, now: Nanos, ripe_at: Nanos) {
-        let top = top.min(floor.saturating_add(SLOTS));
+        let top = top.min(floor.saturating_add(self.times.len() as u64));
         if !self.is_news(floor, top) {
             return;
         }
         for sequence in self.seen_to.max(floor) + 1..=top {
-            self.times[slot(sequence)] = Missing { since: now, ripe_at, asked_at: Nanos::MIN };
+            *self.at_mut(sequence) = Missing { since: now, ripe_at, asked_at: Nanos::MIN };
         }
         self.seen_to = top;
     }
@@ -85,61 +88,61 @@ impl Holes {
     /// Lets the time of all that is missing run from now on.
     pub(super) fn restart_clocks(&mut self, floor: u64, now: Nanos) {
         for sequence in floor.saturating_add(1)..=self.seen_to {
-            self.times[slot(sequence)].since = now;
+            self.at_mut(sequence).since = now;
         }
     }
 
-    /// When to ask for something that is missing. `held`: bit `n` for `floor + 1 + n`; what is not
+    /// When to ask for something that is missing. `held`: place `n` for `floor + 1 + n`; what is not
     /// held up to `lost` will never come.
-    pub(super) fn ask_at(&self, floor: u64, held: u64, lost: u64) -> Option<Nanos> {
+    pub(super) fn ask_at(&self, floor: u64, held: Held, lost: u64) -> Option<Nanos> {
+        let askable = self.askable(floor, held, lost);
         if planted(Fault::NakStorm) {
-            let missing = self.askable(floor, held, lost) != 0;
-            return missing.then(|| self.asked_at + ASK_SPACING / 20);
+            return (!askable.is_empty()).then(|| self.asked_at + ASK_SPACING / 20);
         }
         let again = self.interval();
-        bits(self.askable(floor, held, lost))
-            .map(|bit| self.at(floor, bit))
+        askable
+            .places()
+            .map(|place| self.at(floor, place))
             .map(|one| one.ripe_at.max(one.asked_at + again))
             .min()
             .map(|at| at.max(self.asked_at + ASK_SPACING))
     }
 
-    /// The bitmap of a request, which is noted as made. A writer sends again what is missing below
-    /// the highest bit, so the bitmap ends, if it can, before the first that may merely be late.
-    pub(super) fn ask(&mut self, floor: u64, held: u64, lost: u64, now: Nanos) -> u64 {
+    /// What a request says is held; it is noted as made. A writer sends again what is missing below
+    /// the highest of that, so it ends, if it can, before the first that may merely be late.
+    pub(super) fn ask(&mut self, floor: u64, held: Held, lost: u64, now: Nanos) -> Held {
         let askable = self.askable(floor, held, lost);
-        let ripe = bits(askable)
-            .filter(|bit| self.at(floor, *bit).ripe_at <= now)
-            .fold(0, |ripe, bit| ripe | 1 << bit);
-        let young = askable & !up_to_highest(ripe);
+        let is_ripe = |place: &u64| self.at(floor, *place).ripe_at <= now;
+        let ripe_end = askable.places().filter(is_ripe).last().map_or(0, |last| last + 1);
+        let young = askable & !Held::below(ripe_end);
         let held = on_the_wire(held);
-        let certain = held & ones(u64::from(young.trailing_zeros()));
-        // One bit above what is asked for must remain, even if something young lies between.
-        let above = held & !up_to_highest(ripe);
-        let shown = held & up_to_highest(certain | above & above.wrapping_neg());
-        for bit in bits(askable & below_highest(shown)) {
-            self.times[slot(floor + 1 + bit)].asked_at = now;
+        let certain = held & Held::below(young.lowest().unwrap_or(Held::PLACES));
+        // One above what is asked for must remain, even if something young lies between.
+        let above = (held & !Held::below(ripe_end)).lowest().map_or(0, |place| place + 1);
+        let shown = held & Held::below(certain.end().max(above));
+        for place in (askable & Held::below(asked_below(shown))).places() {
+            self.at_mut(floor + 1 + place).asked_at = now;
         }
         self.asked_at = now;
         self.fruitless = self.fruitless.saturating_add(1);
         shown
     }
 
-    /// Bit `n`: `floor + 1 + n` is known to be missing.
-    const fn missing(&self, floor: u64, held: u64) -> u64 {
-        ones(self.seen_to.saturating_sub(floor)) & !held
+    /// Place `n`: `floor + 1 + n` is known to be missing.
+    fn missing(&self, floor: u64, held: Held) -> Held {
+        held.missing_below(self.seen_to.saturating_sub(floor))
     }
 
     /// What is missing and would be sent again if asked for: not what is lost, and below something
     /// held on the wire unless nothing is.
-    const fn askable(&self, floor: u64, held: u64, lost: u64) -> u64 {
-        let lost = ones(lost.saturating_sub(floor));
-        self.missing(floor, held) & !lost & below_highest(on_the_wire(held))
+    fn askable(&self, floor: u64, held: Held, lost: u64) -> Held {
+        let lost = Held::below(lost.saturating_sub(floor));
+        self.missing(floor, held) & Held::below(asked_below(on_the_wire(held))) & !lost
     }
 
     /// When the sequence after the floor is given up, if it is missing.
-    pub(super) fn given_up_at(&self, floor: u64, held: u64, timeout: Nanos) -> Option<Nanos> {
-        let front = self.missing(floor, held) & 1 != 0;
+    pub(super) fn given_up_at(&self, floor: u64, held: Held, timeout: Nanos) -> Option<Nanos> {
+        let front = self.missing(floor, held).get(0);
         front.then(|| self.at(floor, 0).since + timeout)
     }
 
@@ -147,25 +150,26 @@ impl Holes {
     pub(super) fn given_up(
         &self,
         floor: u64,
-        held: u64,
+        held: Held,
         mut last: u64,
         timeout: Nanos,
         now: Nanos,
     ) -> u64 {
         let missing = self.missing(floor, held);
-        // At most 64 steps: nothing is seen missing beyond floor + 64.
-        while last < self.seen_to {
-            let bit = last - floor;
-            if missing & 1 << bit == 0 || self.at(floor, bit).since + timeout > now {
-                break;
-            }
+        // As many steps as there are places: beyond the last nothing is seen missing.
+        while missing.get(last - floor) && self.at(floor, last - floor).since + timeout <= now {
             last += 1;
         }
         last
     }
 
-    fn at(&self, floor: u64, bit: u64) -> &Missing {
-        &self.times[slot(floor + 1 + bit)]
+    fn at(&self, floor: u64, place: u64) -> &Missing {
+        &self.times[((floor + 1 + place) % self.times.len() as u64) as usize]
+    }
+
+    fn at_mut(&mut self, sequence: u64) -> &mut Missing {
+        let slot = (sequence % self.times.len() as u64) as usize;
+        &mut self.times[slot]
     }
 
     fn interval(&self) -> Nanos {
@@ -175,34 +179,14 @@ impl Holes {
     }
 }
 
-/// The bitmap as reports carry it. Bit 0 is never set there: it would be a message that is in order,
-/// but for which the subscriber has no room yet.
-pub(super) const fn on_the_wire(held: u64) -> u64 {
-    held & !1
+/// What reports say is held. Place 0 is never said: it would be a message that is in order, but for
+/// which the subscriber has no room yet.
+pub(super) fn on_the_wire(mut held: Held) -> Held {
+    held.clear(0);
+    held
 }
 
-/// All bits up to the highest of `mask`; none if it is empty.
-const fn up_to_highest(mask: u64) -> u64 {
-    ones(u64::BITS as u64 - mask.leading_zeros() as u64)
-}
-
-/// All bits below the highest of `mask`; all if it is empty.
-const fn below_highest(mask: u64) -> u64 {
-    match mask {
-        0 => u64::MAX,
-        _ => up_to_highest(mask) >> 1,
-    }
-}
-
-/// The numbers of the bits that are set, from the lowest.
-fn bits(mut mask: u64) -> impl Iterator<Item = u64> {
-    std::iter::from_fn(move || {
-        let bit = mask.trailing_zeros();
-        mask &= mask.wrapping_sub(1);
-        (bit < u64::BITS).then_some(u64::from(bit))
-    })
-}
-
-const fn slot(sequence: u64) -> usize {
-    (sequence % SLOTS) as usize
+/// A request that says that `shown` is held asks for what is missing below this.
+fn asked_below(shown: Held) -> u64 {
+    shown.highest().unwrap_or(Held::PLACES)
 }

@@ -14,6 +14,9 @@ pub(crate) struct ReaderSpec {
     pub(crate) schema: SchemaId,
     /// The class that the subscriber expects: `Command` or `Stream`.
     pub(crate) class: Class,
+    /// Messages that it holds beyond one that is missing, 1 to
+    /// [`READER_SLOTS`](super::READER_SLOTS); what lies outside is brought inside.
+    pub(crate) hold: u16,
     /// For so long a missing message may merely be late; then it is asked for.
     pub(crate) reorder: Nanos,
     /// What is missing for so long is given up.

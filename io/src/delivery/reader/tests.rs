@@ -16,6 +16,7 @@ fn spec() -> ReaderSpec {
         topic: TopicId::of("arm/path"),
         schema: SchemaId::from_raw(11),
         class: Class::Stream,
+        hold: 64,
         reorder: MS * 2,
         gap_timeout: MS * 100,
         acknowledge_every: 8,
@@ -118,6 +119,78 @@ fn sixty_four_above_the_floor_are_held_and_no_more() {
     take(&mut reader, 1, MS);
     reader.next(MS);
     assert_eq!(accept(&mut reader, 65, MS), Accepted::Held);
+}
+
+/// A reader that holds the most.
+fn wide() -> Reader<u64> {
+    let mut reader = Reader::new(ReaderSpec { hold: 256, ..spec() }, 1);
+    reader.new_life(EPOCH, Sequence::FIRST, Nanos::ZERO);
+    reader.room(1_000, Nanos::ZERO);
+    assert_eq!(acknowledgement(&mut reader, Nanos::ZERO).unwrap().limit.get(), 256);
+    reader
+}
+
+fn more(reader: &mut Reader<u64>, now: Nanos) -> (u64, [u64; 3], bool) {
+    match reader.report(now) {
+        Some(Entry::MoreHeld(entry)) => (entry.floor.get(), entry.held, entry.wanted),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_reader_made_for_256_holds_so_many() {
+    let mut reader = wide();
+    assert_eq!(accept(&mut reader, 256, MS), Accepted::Held);
+    assert_eq!(accept(&mut reader, 257, MS), Accepted::Beyond(257));
+    for sequence in 2..256 {
+        assert_eq!(accept(&mut reader, sequence, MS), Accepted::Held);
+    }
+    take(&mut reader, 1, MS);
+    assert_eq!((1..=256).find(|n| reader.next(MS) != frame(*n)), None);
+}
+
+#[test]
+fn what_an_acknowledgement_has_no_room_for_follows_it() {
+    let mut reader = wide();
+    for sequence in [2, 64, 65, 256] {
+        take(&mut reader, sequence, MS);
+    }
+    let first = acknowledgement(&mut reader, MS * 3).unwrap();
+    assert_eq!((first.wanted, first.held), (true, 1 << 63 | 0b10));
+    assert_eq!(reader.next_deadline(), Some(Nanos::MIN), "it is due at once");
+    assert_eq!(more(&mut reader, MS * 3), (0, [1, 0, 1 << 63], true));
+    assert_eq!(reader.report(MS * 3), None);
+    // What the first 64 have room for needs no second entry.
+    take(&mut reader, 1, MS * 4);
+    while reader.next(MS * 4).is_some() {}
+    take(&mut reader, 50, MS * 4);
+    reader.new_life(Epoch::new(8), Sequence::FIRST, MS * 4);
+    take(&mut reader, 64, MS * 4);
+    assert_eq!(acknowledgement(&mut reader, MS * 9).unwrap().held, 1 << 63);
+    assert!(!matches!(reader.report(MS * 9), Some(Entry::MoreHeld(_))));
+}
+
+#[test]
+fn if_all_of_the_first_64_are_missing_the_second_entry_asks_for_them() {
+    let mut reader = wide();
+    take(&mut reader, 70, MS);
+    let first = acknowledgement(&mut reader, MS * 3).unwrap();
+    assert_eq!(
+        (first.wanted, first.held),
+        (false, 0),
+        "else it would ask for what is after 70, too"
+    );
+    assert_eq!(more(&mut reader, MS * 3), (0, [1 << 5, 0, 0], true));
+}
+
+#[test]
+fn a_second_entry_of_an_old_life_is_not_given_in_the_next() {
+    let mut reader = wide();
+    take(&mut reader, 70, MS);
+    assert!(acknowledgement(&mut reader, MS * 3).is_some());
+    reader.new_life(Epoch::new(8), Sequence::FIRST, MS * 3);
+    assert_eq!(acknowledgement(&mut reader, MS * 3).unwrap().epoch, Epoch::new(8));
+    assert_eq!(reader.report(MS * 3), None);
 }
 
 #[test]
@@ -550,6 +623,28 @@ fn one_of_many_readers_asks_after_a_delay_of_its_own_and_acknowledges_rarely() {
         })
         .collect();
     assert_eq!(delays.len(), 20);
+}
+
+#[test]
+fn a_reader_that_its_writer_has_not_answered_says_again_that_it_is_there() {
+    let ms = Nanos::from_millis;
+    let mut reader = reader_of(ReaderSpec { refresh: ms(500), ..spec() });
+    reader.new_life(Epoch::new(9), Sequence::FIRST, ms(1_000));
+    let mut said = Vec::new();
+    for _ in 0..7 {
+        let at = reader.next_deadline().unwrap();
+        assert!(acknowledgement(&mut reader, at).is_some());
+        said.push((at - ms(1_000)).as_nanos() / 1_000_000);
+    }
+    assert_eq!(said, [0, 20, 60, 140, 300, 620, 1_120]);
+    let mut answered = reader_of(ReaderSpec { refresh: ms(500), ..spec() });
+    answered.new_life(Epoch::new(9), Sequence::FIRST, ms(1_000));
+    acknowledgement(&mut answered, ms(1_000));
+    answered
+        .heartbeat(&Heartbeat { last: Sequence::new(0), ..heartbeat(1, 0) }, ms(1_001))
+        .unwrap();
+    acknowledgement(&mut answered, ms(1_020));
+    assert_eq!(answered.next_deadline(), Some(ms(1_520)));
 }
 
 fn commands() -> Reader<u64> {

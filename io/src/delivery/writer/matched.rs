@@ -5,17 +5,19 @@ use super::patience::Patience;
 use super::ring::Ring;
 use super::round_trip::RoundTrip;
 use super::share::SlidingSecond;
+use crate::delivery::held::Held;
 use crate::simulation::{Branch, Fault, planted, reached};
 use crate::wire::report::Acknowledgement;
 use sinew_rt::clock::Nanos;
 
-/// What a reader holds out of order, and the only messages worth sending it again: from its floor on.
-pub(super) const REACH: u64 = 64;
+/// The most that a reader holds out of order, and the only messages worth sending it again: from its
+/// floor on. What it holds indeed it tells by its limit.
+pub(super) const REACH: u64 = Held::PLACES;
 
 /// What was asked for is repeated unasked for so many times the reader's patience since it was heard.
 const REPEATS: i64 = 4;
 
-/// One reader. Bitmaps count from `floor + 1`.
+/// One reader. Places count from `floor + 1`.
 #[derive(Clone, Debug)]
 pub(super) struct Reader {
     pub(super) matched: bool,
@@ -27,7 +29,7 @@ pub(super) struct Reader {
     /// New messages went to it from here on.
     sent_from: u64,
     pub(super) floor: u64,
-    pub(super) held: u64,
+    pub(super) held: Held,
     /// The highest sequence for which it ever had room.
     limit: u64,
     /// It said that something is missing.
@@ -38,11 +40,11 @@ pub(super) struct Reader {
     /// How long it may hold up the others.
     pub(super) patience: Patience,
     /// Asked for at least once: any later acknowledgement that still lacks it asks again.
-    named: u64,
+    named: Held,
     /// To be sent again as soon as the share allows.
-    pub(super) asked: u64,
+    pub(super) asked: Held,
     /// Has had one of the two copies that a message gets from the second resending on.
-    copied: u64,
+    copied: Held,
     /// When each of the [`REACH`] messages beyond the floor was last sent again.
     resent_at: [Option<Nanos>; REACH as usize],
     /// When the next of those that were sent again may have to be repeated.
@@ -68,15 +70,15 @@ impl Reader {
             joined: 0,
             sent_from: 0,
             floor: 0,
-            held: 0,
+            held: Held::NONE,
             limit: 0,
             incomplete: false,
             given_up: 0,
             lagging: false,
             patience: Patience::default(),
-            named: 0,
-            asked: 0,
-            copied: 0,
+            named: Held::NONE,
+            asked: Held::NONE,
+            copied: Held::NONE,
             resent_at: [None; REACH as usize],
             repeat_at: None,
             trip: RoundTrip::default(),
@@ -112,7 +114,7 @@ impl Reader {
     pub(super) fn has(&self, sequence: u64) -> bool {
         match sequence.checked_sub(self.floor.saturating_add(1)) {
             None => true,
-            Some(bit) => bit < REACH && self.held & (1 << bit) != 0,
+            Some(place) => self.held.get(place),
         }
     }
 
@@ -125,9 +127,14 @@ impl Reader {
     /// reader can hold out of order: the rest would be sent in vain.
     pub(super) fn limit(&self) -> u64 {
         match self.incomplete {
-            true => self.limit.min(self.floor.saturating_add(REACH)),
+            true => self.reach(),
             false => self.limit,
         }
+    }
+
+    /// The highest sequence that it can hold.
+    pub(super) fn reach(&self) -> u64 {
+        self.limit.min(self.floor.saturating_add(REACH))
     }
 
     /// Takes what an acknowledgement says, which does not reach beyond what was sent. Says whether it
@@ -142,59 +149,67 @@ impl Reader {
         }
         let before = (self.floor, self.held);
         self.move_floor(floor);
-        self.held |= entry.held & !1;
-        self.incomplete = self.held != 0 || entry.wanted;
-        self.named &= !self.held;
-        self.asked &= !self.held;
+        self.hold(Held::from_wire(entry.held, [0; 3]));
+        self.incomplete = !self.held.is_empty() || entry.wanted;
         Some(before != (self.floor, self.held))
+    }
+
+    /// Takes what lies beyond the first 64 of `floor`; `false` if that floor was not heard of.
+    pub(super) fn take_more(&mut self, floor: u64, held: Held) -> bool {
+        let Some(moved) = self.floor.checked_sub(floor) else { return false };
+        self.hold(held.fallen(moved));
+        self.incomplete |= !self.held.is_empty();
+        true
+    }
+
+    fn hold(&mut self, held: Held) {
+        self.held = self.held | held;
+        // What is held right above the floor would have moved it, if there was room for it.
+        self.held.clear(0);
+        self.named = self.named & !self.held;
+        self.asked = self.asked & !self.held;
     }
 
     /// Shifts everything that counts from the floor.
     fn move_floor(&mut self, floor: u64) {
         let moved = floor - self.floor;
         for sequence in self.floor..self.floor.saturating_add(moved.min(REACH)) {
-            self.resent_at[place(sequence.saturating_add(1))] = None;
+            self.resent_at[slot(sequence.saturating_add(1))] = None;
         }
-        let shift = |bits: u64| u32::try_from(moved).ok().and_then(|by| bits.checked_shr(by));
-        // What was held right above the new floor would have moved the floor.
-        self.held = shift(self.held).unwrap_or(0) & !1;
-        self.named = shift(self.named).unwrap_or(0);
-        self.asked = shift(self.asked).unwrap_or(0);
-        self.copied = shift(self.copied).unwrap_or(0);
+        self.held = self.held.fallen(moved);
+        self.named = self.named.fallen(moved);
+        self.asked = self.asked.fallen(moved);
+        self.copied = self.copied.fallen(moved);
         self.floor = floor;
     }
 
-    /// Notes what an acknowledgement asks for.
+    /// Notes what an acknowledgement asks for that says that `held` is there.
     ///
     /// A hole below the highest held was waited for by the reader itself, so it is believed at once,
     /// unless it was sent again so lately that the reader cannot know yet. What lies beyond the
     /// highest held may be on its way; then its first sending must be old enough too. What was asked
     /// for once needs no further asking: that it is still missing is enough, so that a lost
     /// acknowledgement costs no round.
-    pub(super) fn ask(&mut self, entry: &Acknowledgement, ring: &Ring, now: Nanos) {
+    pub(super) fn ask(&mut self, wanted: bool, held: Held, ring: &Ring, now: Nanos) {
         if planted(Fault::ResendNever) {
             return;
         }
         let spacing = self.trip.spacing();
-        let sent = ring.last().saturating_sub(self.floor).min(REACH);
-        let below = |count: u64| if count >= 64 { !0 } else { (1 << count) - 1 };
-        let held = entry.held & !1;
-        let (wanted, tail) = match (entry.wanted, held) {
-            (false, _) => (0, false),
-            (true, 0) => (below(sent), true),
-            (true, _) => (below(63 - u64::from(held.leading_zeros())), false),
+        let sent = Held::below(ring.last().saturating_sub(self.floor));
+        let (wanted, tail) = match held.highest() {
+            _ if !wanted => (Held::NONE, false),
+            // No more than it can hold: it would throw the rest away.
+            None => (Held::below(self.reach().saturating_sub(self.floor)), true),
+            Some(highest) => (Held::below(highest), false),
         };
-        let mut open = (wanted | self.named) & !self.held & below(sent);
-        while open != 0 {
-            let bit = u64::from(open.trailing_zeros());
-            open &= open - 1;
-            let sequence = self.floor + 1 + bit;
+        for place in ((wanted | self.named) & sent & !self.held).places() {
+            let sequence = self.floor + 1 + place;
             let first =
                 || ring.retained_at(sequence).filter(|_| tail && sequence >= self.sent_from);
-            let last_sending = self.resent_at[place(sequence)].or_else(first);
+            let last_sending = self.resent_at[slot(sequence)].or_else(first);
             if last_sending.is_none_or(|at| at + spacing <= now) {
-                self.named |= 1 << bit;
-                self.asked |= 1 << bit;
+                self.named.set(place);
+                self.asked.set(place);
             }
         }
     }
@@ -209,14 +224,14 @@ impl Reader {
         self.repeat_at = None;
         let patience = self.trip.patience();
         let silent = self.heard_at + patience * REPEATS <= now;
-        let mut open = self.named & !self.asked;
-        while open != 0 && !silent {
-            let bit = u64::from(open.trailing_zeros());
-            open &= open - 1;
-            let Some(resent_at) = self.resent_at[place(self.floor + 1 + bit)] else { continue };
+        if silent {
+            return;
+        }
+        for place in (self.named & !self.asked).places() {
+            let Some(resent_at) = self.resent_at[slot(self.floor + 1 + place)] else { continue };
             let at = resent_at + patience;
             if at <= now {
-                self.asked |= 1 << bit;
+                self.asked.set(place);
             } else {
                 self.repeat_at = Some(self.repeat_at.map_or(at, |other| other.min(at)));
             }
@@ -225,17 +240,21 @@ impl Reader {
 
     /// The lowest message that it asked for, from `first` on.
     pub(super) fn next_asked(&mut self, first: u64) -> Option<u64> {
-        let gone = first.saturating_sub(self.floor.saturating_add(1)).min(REACH) as u32;
-        let kept = u64::MAX.checked_shl(gone).unwrap_or(0);
-        self.asked &= kept;
-        self.named &= kept;
-        (self.asked != 0).then(|| self.floor + 1 + u64::from(self.asked.trailing_zeros()))
+        let gone = Held::below(first.saturating_sub(self.floor.saturating_add(1)));
+        self.asked = self.asked & !gone;
+        self.named = self.named & !gone;
+        self.asked.lowest().map(|place| self.floor + 1 + place)
+    }
+
+    /// Whether `sequence` was never sent to this reader, which came later.
+    pub(super) fn is_first(&self, sequence: u64) -> bool {
+        sequence < self.sent_from && self.resent_at[slot(sequence)].is_none()
     }
 
     /// Forgets that `sequence` was asked for.
     pub(super) fn withdraw(&mut self, sequence: u64) {
-        if let Some(bit) = self.bit(sequence) {
-            self.asked &= !bit;
+        if let Some(place) = self.place(sequence) {
+            self.asked.clear(place);
         }
     }
 
@@ -247,26 +266,26 @@ impl Reader {
     /// bear that.
     pub(super) fn resent(&mut self, sequence: u64, bytes: u64, copies: bool, now: Nanos) {
         self.resent.add(bytes, now);
-        let Some(bit) = self.bit(sequence) else { return };
-        let at = &mut self.resent_at[place(sequence)];
-        if copies && at.is_some() && self.asked & !self.copied & bit != 0 {
-            self.copied |= bit;
+        let Some(place) = self.place(sequence) else { return };
+        let at = &mut self.resent_at[slot(sequence)];
+        if copies && at.is_some() && self.asked.get(place) && !self.copied.get(place) {
+            self.copied.set(place);
         } else {
-            self.copied &= !bit;
-            self.asked &= !bit;
+            self.copied.clear(place);
+            self.asked.clear(place);
         }
         *at = Some(now);
         let overdue = now + self.trip.patience();
         self.repeat_at = Some(self.repeat_at.map_or(overdue, |other| other.min(overdue)));
     }
 
-    /// The place of `sequence` in the bitmaps.
-    fn bit(&self, sequence: u64) -> Option<u64> {
+    /// The place of `sequence` beyond the floor.
+    fn place(&self, sequence: u64) -> Option<u64> {
         let beyond = sequence.checked_sub(self.floor)?;
-        (1..=REACH).contains(&beyond).then(|| 1 << (beyond - 1))
+        (1..=REACH).contains(&beyond).then(|| beyond - 1)
     }
 }
 
-fn place(sequence: u64) -> usize {
+fn slot(sequence: u64) -> usize {
     (sequence % REACH) as usize
 }

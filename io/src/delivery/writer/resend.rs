@@ -1,7 +1,6 @@
 //! What is sent again next, and whether the share admits it.
 
 use super::Writer;
-use super::matched::REACH;
 use super::share::READER_FLOOR_BYTES;
 use crate::security::PeerIndex;
 use crate::simulation::{Branch, Fault, planted, reached};
@@ -18,7 +17,12 @@ impl Writer {
         for n in 0..count {
             let place = (self.turn + n) % count;
             let Some((sequence, unasked)) = self.candidate(place, now) else { continue };
-            let bytes = self.ring.frame(sequence).map_or(0, <[u8]>::len) as u64;
+            // What was never sent to this reader, because it was not there yet, is not sent again.
+            let again = !self.readers[place].is_first(sequence);
+            let bytes = match again {
+                true => self.ring.frame(sequence).map_or(0, <[u8]>::len) as u64,
+                false => 0,
+            };
             if !self.admits(place, bytes, now) {
                 continue;
             }
@@ -49,7 +53,7 @@ impl Writer {
             reader.repeat(now);
         }
         let probing = reader.probe_at.is_some_and(|at| at <= now);
-        if !reader.matched || (reader.asked == 0 && !probing) {
+        if !reader.matched || (reader.asked.is_empty() && !probing) {
             return None;
         }
         let first = self.first_for(place, now);
@@ -70,8 +74,8 @@ impl Writer {
         let reader = &mut self.readers[place];
         let last = self.ring.last();
         let lowest = reader.lacks().max(first);
-        // Beyond its reach the reader would throw the last one away.
-        let probe = match last.saturating_sub(reader.floor) <= REACH && !reader.has(last) {
+        // Beyond what it can hold the reader would throw the last one away.
+        let probe = match last <= reader.reach() && !reader.has(last) {
             true => last.max(first),
             false => lowest,
         };

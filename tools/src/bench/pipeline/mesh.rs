@@ -20,6 +20,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
+use super::batch::Batch;
 use super::load::Load;
 use super::order::{End, Findings, Lanes, Leg, Pace, Program, Protection, Role, Waits};
 use super::recording::{Late, Recording};
@@ -435,7 +436,7 @@ impl Receiver {
     #[inline]
     fn take(&mut self, ping: &Load) {
         self.recording.received();
-        if self.batch.spans {
+        if self.batch.spans() {
             if let Some((span, at)) = self.batch.delivered(clock::now) {
                 self.recording.record(span, span, at);
             }
@@ -468,61 +469,5 @@ impl Stage for Receiver {
             execution = Execution::Worked { released: now };
         }
         execution
-    }
-}
-
-/// The time that so many deliveries in a row took.
-pub(super) struct Batch {
-    /// Whether spans between deliveries are wanted at all.
-    spans: bool,
-    size: u64,
-    count: u64,
-    since: Option<Nanos>,
-}
-
-impl Batch {
-    fn new(size: u64) -> Self {
-        Self { spans: size > 1, size, count: 0, since: None }
-    }
-
-    pub(super) fn interrupt(&mut self) {
-        self.since = None;
-    }
-
-    /// One more delivery; every `size`th gives the time since the one that many before, and its
-    /// own. Only then the clock is read: a delivery may take less than a reading.
-    #[inline]
-    pub(super) fn delivered(&mut self, clock: impl FnOnce() -> Nanos) -> Option<(Nanos, Nanos)> {
-        let Some(since) = self.since else {
-            (self.since, self.count) = (Some(clock()), 0);
-            return None;
-        };
-        self.count += 1;
-        if self.count < self.size {
-            return None;
-        }
-        let at = clock();
-        (self.since, self.count) = (Some(at), 0);
-        Some((at - since, at))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_batch_lasts_from_its_first_delivery_to_that_many_later_and_never_over_a_pause() {
-        let mut batch = Batch::new(3);
-        let mut times = 0..;
-        let mut deliver = |batch: &mut Batch| batch.delivered(|| Nanos::new(times.next().unwrap()));
-        let found: Vec<_> = (0..7).map(|_| deliver(&mut batch)).collect();
-        // The clock was read three times for seven deliveries.
-        let span = |at: i64| Some((Nanos::new(1), Nanos::new(at)));
-        assert_eq!(found, [None, None, None, span(1), None, None, span(2)]);
-        deliver(&mut batch);
-        batch.interrupt();
-        let after: Vec<_> = (0..4).map(|_| deliver(&mut batch)).collect();
-        assert_eq!(after, [None, None, None, span(4)]);
     }
 }

@@ -6,6 +6,7 @@
 
 mod agent;
 mod bare;
+mod batch;
 mod crew;
 mod crypto;
 mod flood;

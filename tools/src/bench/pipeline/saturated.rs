@@ -2,17 +2,16 @@
 //! receiver takes the time of many deliveries together.
 
 use sinew_io::node::{Delivery, Publisher, Queued, Reliability, StreamReader};
-use sinew_rt::clock;
+use sinew_rt::clock::{self, Nanos};
 use sinew_rt::guard::Execution;
 use sinew_rt::lane::Stage;
 use sinew_rt::ring::Consumer;
 use std::hint::black_box;
 use std::sync::Arc;
 
-use sinew_rt::clock::Nanos;
-
+use super::batch::Batch;
 use super::load::Load;
-use super::mesh::{Batch, BurstClock};
+use super::mesh::BurstClock;
 use super::recording::Recording;
 
 /// Messages that may wait for the receiver's stage.

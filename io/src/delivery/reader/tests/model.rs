@@ -44,10 +44,11 @@ fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         8 => (-3i64..70).prop_map(Event::Frame),
         6 => (0i64..6).prop_map(Event::Frame),
-        2 => (-20i64..12, 0u64..80).prop_map(|(first, more)| Event::Heartbeat(first, more)),
+        2 => (60i64..270).prop_map(Event::Frame),
+        2 => (-20i64..12, prop_oneof![0u64..80, 0u64..400]).prop_map(|(first, more)| Event::Heartbeat(first, more)),
         2 => (0i64..3_000_000).prop_map(Event::Wait),
         1 => (0i64..200_000_000).prop_map(Event::Wait),
-        2 => (0u64..100).prop_map(Event::Room),
+        2 => prop_oneof![0u64..100, 0u64..400].prop_map(Event::Room),
         5 => Just(Event::Deliver),
         3 => Just(Event::Report),
         2 => Just(Event::UntilDeadline),
@@ -122,6 +123,10 @@ impl Model {
         assert_eq!(self.alive.get(), waiting as i64, "frames are neither lost nor kept");
     }
 
+    fn hold(&self) -> u64 {
+        u64::from(self.spec.hold)
+    }
+
     fn new_life(&mut self, next: u64) {
         self.epoch += 1;
         self.reader.new_life(Epoch::new(self.epoch), Sequence::new(next), self.now);
@@ -129,11 +134,11 @@ impl Model {
         self.sent.clear();
         self.unlocked.clear();
         (self.first, self.last, self.floor) = (next, next - 1, next - 1);
-        (self.allowed, self.limit) = (self.floor + self.free.min(64), self.floor);
+        (self.allowed, self.limit) = (self.floor + self.free.min(self.hold()), self.floor);
     }
 
     fn see(&mut self, last: u64) {
-        for sequence in self.floor.saturating_add(1)..=last.min(self.floor.saturating_add(200)) {
+        for sequence in self.floor.saturating_add(1)..=last.min(self.floor.saturating_add(800)) {
             self.sent.entry(sequence).or_insert(self.now);
         }
     }
@@ -145,9 +150,9 @@ impl Model {
             Accepted::Duplicate(_) => {
                 assert!(sequence <= self.floor || self.taken.contains(&sequence));
             }
-            Accepted::Beyond(_) => assert!(sequence > self.floor + 64),
+            Accepted::Beyond(_) => assert!(sequence > self.floor + self.hold()),
             Accepted::InOrder | Accepted::Held => {
-                assert!(sequence > self.floor && sequence - self.floor <= 64);
+                assert!(sequence > self.floor && sequence - self.floor <= self.hold());
                 assert_eq!(matches!(accepted, Accepted::InOrder), sequence == self.floor + 1);
                 assert!(self.taken.insert(sequence), "taken twice");
                 self.see(sequence);
@@ -165,7 +170,7 @@ impl Model {
 
     fn room(&mut self, free: u64) {
         self.free = free;
-        self.allowed = self.allowed.max(self.floor.saturating_add(free.min(64)));
+        self.allowed = self.allowed.max(self.floor.saturating_add(free.min(self.hold())));
         self.reader.room(free, self.now);
     }
 
@@ -208,37 +213,56 @@ impl Model {
                 assert_eq!(self.spec.class, Class::Command, "{entry:?}");
                 continue;
             };
-            let bits = (1..64u64)
-                .filter(|n| self.floor.checked_add(1 + n).is_some_and(|s| self.taken.contains(&s)))
-                .fold(0u64, |bits, n| bits | 1 << n);
-            let (shown, limit) = (report.held, report.limit.get());
+            let (more, wanted) = self.more_of(&report);
+            let held = Held::from_places((1..256).filter(|n| {
+                self.floor.checked_add(1 + n).is_some_and(|s| self.taken.contains(&s))
+            }));
+            assert_eq!(report.held & 1, 0, "in order, but without room");
+            let shown = Held::from_wire(report.held, more);
+            let limit = report.limit.get();
             assert_eq!(report.floor.get(), self.floor);
-            let ends = 64 - shown.leading_zeros();
-            let below = u64::MAX.checked_shr(64 - ends).unwrap_or(0);
-            assert_eq!(shown, bits & below, "the bitmap is what is held, up to its end");
+            assert_eq!(shown, held & Held::below(shown.end()), "what is held, up to its end");
             assert_eq!(report.epoch.get(), self.epoch);
-            if bits == 0 {
+            if held.is_empty() {
                 // Sent to others before it was allowed to be sent here.
                 self.unlocked.extend(self.limit.saturating_add(1)..=self.last.min(limit));
             }
-            match report.wanted {
+            match wanted {
                 true => self.check_request(shown),
-                false => assert_eq!(shown, bits),
+                false => assert_eq!(shown, held),
             }
-            assert_eq!(shown == 0, bits == 0);
+            assert_eq!(shown.is_empty(), held.is_empty());
             assert!(limit >= self.limit, "a promise was taken back");
             assert!(limit >= self.floor, "room for what is done");
-            assert!(limit <= self.allowed && limit <= self.floor.saturating_add(64));
+            assert!(limit <= self.allowed && limit <= self.floor.saturating_add(self.hold()));
             self.limit = limit;
         }
     }
 
+    /// The entry that follows when not all that is held finds room, and whether the two ask.
+    fn more_of(&mut self, report: &Acknowledgement) -> ([u64; 3], bool) {
+        let waits = self.reader.next_deadline().is_some_and(|at| at == Nanos::MIN);
+        if self.reader.more.is_none() {
+            return ([0; 3], report.wanted);
+        }
+        assert!(waits, "the second entry is due with the first");
+        let Some(Entry::MoreHeld(more)) = self.reader.report(self.now) else {
+            panic!("something came between the two");
+        };
+        assert_eq!((more.topic, more.epoch), (report.topic, report.epoch));
+        assert_eq!(more.floor, report.floor);
+        assert!(more.held != [0; 3]);
+        // An acknowledgement that shows nothing asks for everything, so then the other one asks.
+        assert_eq!(report.wanted, more.wanted && report.held != 0);
+        (more.held, more.wanted)
+    }
+
     /// Something that is asked for has been missing for as long as what is merely late, or could not
     /// have been sent before now.
-    fn check_request(&self, shown: u64) {
-        let end = match shown {
+    fn check_request(&self, shown: Held) {
+        let end = match shown.end() {
             0 => self.last.min(self.allowed),
-            _ => self.floor + (64 - u64::from(shown.leading_zeros())),
+            end => self.floor + end,
         };
         let asked: Vec<_> =
             (self.floor + 1..=end).filter(|sequence| !self.taken.contains(sequence)).collect();
@@ -260,7 +284,12 @@ impl Model {
         }
         self.now = self.now.max(deadline);
         let delivers = self.free > 0 && self.deliver_one();
-        assert!(delivers || self.reader.report(self.now).is_some(), "nothing at the deadline");
+        if !delivers {
+            let first = self.reader.report(self.now).expect("nothing at the deadline");
+            if let Entry::Acknowledgement(report) = first {
+                self.more_of(&report);
+            }
+        }
     }
 
     /// Lets time pass until everything that was allowed to be sent is done.
@@ -289,11 +318,12 @@ proptest! {
     #[test]
     fn a_reader_does_what_a_simple_model_does(
         events in prop::collection::vec(event(), 1..200),
-        next in prop_oneof![Just(1u64), 1u64..1_000, u64::MAX - 120..u64::MAX],
+        next in prop_oneof![Just(1u64), 1u64..1_000, u64::MAX - 520..u64::MAX],
         nak_only in any::<bool>(),
         class in prop_oneof![Just(Class::Stream), Just(Class::Command)],
+        hold in prop_oneof![Just(64u16), Just(256), 64u16..=256],
     ) {
-        let mut model = Model::new(ReaderSpec { nak_only, class, ..spec() }, next);
+        let mut model = Model::new(ReaderSpec { hold, nak_only, class, ..spec() }, next);
         for event in &events {
             model.step(event);
         }
@@ -313,16 +343,17 @@ proptest! {
     fn whatever_a_peer_says_nothing_panics_and_every_call_ends(
         events in prop::collection::vec((0u8..9, number(), number(), number(), 0i64..50_000_000), 1..150),
         nak_only in any::<bool>(),
+        hold in prop_oneof![Just(64u16), 64u16..=256, any::<u16>()],
         start in number(),
     ) {
         let alive = Rc::default();
-        let spec = ReaderSpec { nak_only, class: Class::Command, ..spec() };
+        let spec = ReaderSpec { hold, nak_only, class: Class::Command, ..spec() };
         let mut reader = Reader::new(spec, 5);
         let mut now = Nanos::ZERO;
         let (mut floor, mut epoch) = (Sequence::default(), Epoch::NONE);
         reader.new_life(EPOCH, Sequence::new(start), now);
         for (kind, a, b, c, wait) in events {
-            let near = reader.floor().get().wrapping_add(a % 130).wrapping_sub(10);
+            let near = reader.floor().get().wrapping_add(a % 300).wrapping_sub(10);
             match kind {
                 0 | 1 => {
                     let sequence = if kind == 0 { a } else { near };
@@ -347,11 +378,11 @@ proptest! {
             prop_assert!(reader.epoch() >= epoch);
             prop_assert!(reader.epoch() > epoch || reader.floor() >= floor);
             let steps = std::iter::from_fn(|| reader.next(now)).take(1_000).count();
-            prop_assert!(steps <= 130, "{steps} deliveries from one event");
+            prop_assert!(steps <= 520, "{steps} deliveries from one event");
             let steps = std::iter::from_fn(|| reader.report(now)).take(1_000).count();
             // A gap gives each command that is kept its outcome, 32 in a report.
             prop_assert!(steps <= 36, "{steps} reports from one event");
-            prop_assert!(alive.get() <= 64);
+            prop_assert!(alive.get() <= i64::from(hold.clamp(1, 256)));
             (floor, epoch) = (reader.floor(), reader.epoch());
         }
         drop(reader);

@@ -166,13 +166,103 @@ fn a_publisher_goes_no_further_than_the_reader_has_room_and_a_lower_limit_is_an_
 
 #[test]
 fn while_something_is_missing_nothing_is_sent_beyond_what_the_reader_can_hold() {
-    let mut writer = matched(WriterSpec { capacity: 200, ..spec() });
+    let mut writer = matched(WriterSpec { capacity: 400, ..spec() });
     send(&mut writer, 10, NOW);
     tell(&mut writer, 0, &Acknowledgement { held: 0b10, ..acknowledgement(4) }, NOW);
-    send(&mut writer, 58, NOW);
-    assert!(!writer.room(NOW), "69 is the 65th beyond the floor");
+    send(&mut writer, 250, NOW);
+    assert!(!writer.room(NOW), "261 is the 257th beyond the floor");
     tell(&mut writer, 0, &acknowledgement(10), NOW);
     send(&mut writer, 60, NOW);
+}
+
+/// Holds 70 and 200 of what is beyond `floor`, and nothing of the first 64.
+fn more(floor: u64) -> MoreHeld {
+    let held = Held::from_places([69, 199]).more();
+    let (topic, epoch, floor) = (spec().topic, EPOCH, Sequence::new(floor));
+    MoreHeld { topic, epoch, floor, held, wanted: true }
+}
+
+fn wide() -> Writer {
+    let mut writer = matched(WriterSpec { capacity: 400, ..spec() });
+    send(&mut writer, 250, NOW);
+    writer
+}
+
+#[test]
+fn what_is_missing_beyond_the_first_64_is_asked_for_by_the_second_entry() {
+    let mut writer = wide();
+    tell(&mut writer, 0, &acknowledgement(0), NOW + ms(5));
+    assert_eq!(resends(&mut writer, NOW + ms(5)), []);
+    writer.more_held(peer(0), EPOCH, &more(0), NOW + ms(5));
+    let missing = (1..200).filter(|n| *n != 70).map(|n| (0, n));
+    assert_eq!(resends(&mut writer, NOW + ms(5)), missing.collect::<Vec<_>>());
+    assert!(writer.readers[0].has(70) && writer.readers[0].has(200));
+}
+
+#[test]
+fn a_second_entry_without_a_request_asks_for_nothing_but_is_taken() {
+    let mut writer = wide();
+    let entry = MoreHeld { wanted: false, ..more(0) };
+    writer.more_held(peer(0), EPOCH, &entry, NOW + ms(5));
+    assert_eq!(resends(&mut writer, NOW + ms(5)), []);
+    tell(&mut writer, 0, &wanted(0, 0b10), NOW + ms(6));
+    assert_eq!(resends(&mut writer, NOW + ms(6)), [(0, 1)]);
+    assert!(writer.readers[0].has(70) && !writer.readers[0].has(71));
+}
+
+#[test]
+fn a_second_entry_that_was_overtaken_counts_from_its_own_floor() {
+    let mut writer = wide();
+    tell(&mut writer, 0, &acknowledgement(100), NOW + ms(5));
+    writer.more_held(peer(0), EPOCH, &more(0), NOW + ms(6));
+    let reader = &writer.readers[0];
+    assert!(reader.has(200) && !reader.has(199) && !reader.has(170));
+    assert_eq!(resends(&mut writer, NOW + ms(6)).last(), Some(&(0, 199)));
+    // One that says nothing new any more asks for nothing either.
+    tell(&mut writer, 0, &acknowledgement(220), NOW + ms(7));
+    writer.more_held(peer(0), EPOCH, &more(0), NOW + ms(8));
+    assert_eq!(resends(&mut writer, NOW + ms(8)), []);
+}
+
+#[test]
+fn a_second_entry_of_an_unheard_floor_waits_for_the_next_report() {
+    let mut writer = wide();
+    writer.more_held(peer(0), EPOCH, &more(10), NOW + ms(5));
+    assert!(!writer.readers[0].has(80) && !writer.readers[0].has(210));
+    assert_eq!((resends(&mut writer, NOW + ms(5)), writer.refused()), (vec![], 0));
+    tell(&mut writer, 0, &acknowledgement(10), NOW + ms(6));
+    writer.more_held(peer(0), EPOCH, &more(10), NOW + ms(6));
+    assert!(writer.readers[0].has(80) && writer.readers[0].has(210));
+}
+
+#[test]
+fn a_second_entry_about_another_life_or_of_what_was_never_sent_changes_nothing() {
+    let mut writer = wide();
+    for entry in [
+        MoreHeld { epoch: Epoch::new(6), ..more(0) },
+        MoreHeld { topic: TopicId::of("leg/path"), ..more(0) },
+        MoreHeld { floor: Sequence::new(51), ..more(0) },
+        MoreHeld { floor: Sequence::new(u64::MAX), ..more(0) },
+    ] {
+        writer.more_held(peer(0), EPOCH, &entry, NOW);
+        assert!(writer.readers[0].held.is_empty(), "{entry:?}");
+    }
+    assert_eq!(writer.refused(), 4);
+    writer.more_held(peer(1), EPOCH, &more(0), NOW);
+    writer.more_held(peer(9), EPOCH, &more(0), NOW);
+    assert!(!writer.is_matched(peer(1)), "an acknowledgement comes first");
+}
+
+#[test]
+fn nothing_is_sent_unasked_that_the_reader_could_not_hold() {
+    let mut writer = Writer::new(WriterSpec { capacity: 400, ..spec() }, NOW);
+    send(&mut writer, 300, NOW);
+    let entry = Acknowledgement { limit: Sequence::new(164), ..wanted(100, 0) };
+    tell(&mut writer, 0, &entry, NOW + ms(50));
+    let all: Vec<_> = (101..=164).map(|n| (0, n)).collect();
+    assert_eq!(resends(&mut writer, NOW + ms(50)), all);
+    let probe = NOW + ms(50) + round_trip::TIMEOUT_MAX;
+    assert!(resends(&mut writer, probe).iter().all(|(_, sequence)| *sequence <= 164));
 }
 
 #[test]
@@ -500,4 +590,23 @@ fn when_nobody_can_go_on_the_publisher_waits_however_long() {
         assert!(!alone.room(NOW + ms(after)));
     }
     assert!(!writer.room(NOW), "the first has room, and the second its patience");
+}
+
+#[test]
+fn what_a_late_reader_gets_for_the_first_time_is_not_charged_to_the_share() {
+    const LARGE: usize = 1_000;
+    let mut writer = matched(WriterSpec { capacity: 256, ..spec() });
+    for n in 1..=200 {
+        assert!(writer.room(NOW));
+        writer.retain(NOW, NOW, &frame(n, LARGE));
+        tell(&mut writer, 0, &acknowledgement(n), NOW);
+    }
+    // 200 kB, where the share is the half of what was sent: 100 kB.
+    let mut got = 0;
+    while got < 200 {
+        tell(&mut writer, 1, &wanted(got, 0), NOW);
+        let all = resends(&mut writer, NOW);
+        assert!(!all.is_empty(), "the share was charged after {got}");
+        got += all.len() as u64;
+    }
 }

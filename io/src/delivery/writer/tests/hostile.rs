@@ -22,6 +22,13 @@ enum Act {
         held_us: u32,
         epoch: u64,
     },
+    More {
+        reader: usize,
+        floor: u64,
+        held: [u64; 3],
+        wanted: bool,
+        epoch: u64,
+    },
     Word {
         reader: usize,
         base: u64,
@@ -62,6 +69,16 @@ fn act() -> impl Strategy<Value = Act> {
         4 => prop_oneof![0i64..3_000, 0i64..400_000].prop_map(|us| Act::Wait { us }),
         6 => (8usize..=1_300).prop_map(|len| Act::Publish { len }),
         8 => acknowledge,
+        4 => (0usize..5, number_near(), any::<[u64; 3]>(), 0u32..192, any::<bool>(), 7u64..9).prop_map(
+            |(reader, floor, mut held, cut, wanted, epoch)| {
+                // Few bits, or nearly all claim what was never sent.
+                for (word, bits) in held.iter_mut().enumerate() {
+                    let kept = cut.saturating_sub(64 * word as u32);
+                    *bits &= 1u64.checked_shl(kept).map_or(u64::MAX, |end| end - 1);
+                }
+                Act::More { reader, floor, held, wanted, epoch }
+            }
+        ),
         2 => (0usize..5, number_near(), any::<[u8; OUTCOMES_MAX]>())
             .prop_map(|(reader, base, codes)| Act::Word { reader, base, codes }),
         4 => Just(Act::Resend),
@@ -82,7 +99,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
     #[test]
     fn whatever_readers_claim_the_writer_keeps_its_bounds(
-        acts in prop::collection::vec(act(), 1..400), capacity in 1usize..80, lifespan_ms in prop::option::of(1i64..500),
+        acts in prop::collection::vec(act(), 1..400), capacity in 1usize..300, lifespan_ms in prop::option::of(1i64..500),
         command: bool, percent in 0u8..=100,
     ) {
         let class = if command { Class::Command } else { Class::Stream };
@@ -120,6 +137,11 @@ proptest! {
                     if reader < 4 && !before {
                         out_of_reach[reader] = 0;
                     }
+                }
+                Act::More { reader, floor, held, wanted, epoch } => {
+                    let (floor, epoch) = (Sequence::new(near(floor, last)), Epoch::new(epoch));
+                    let entry = MoreHeld { topic: spec.topic, epoch, floor, held, wanted };
+                    writer.more_held(peer(reader), EPOCH, &entry, now);
                 }
                 Act::Word { reader, base, codes } => {
                     let base = Sequence::new(near(base, last));

@@ -6,6 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 const TICK: Nanos = Nanos::from_micros(100);
 const LEN: usize = 400;
+/// What the readers here hold: the least that one may, so that a report needs one entry only.
+const HOLD: u64 = 64;
 
 #[derive(Clone, Copy)]
 struct Weather {
@@ -60,7 +62,7 @@ impl Reader {
             self.duplicate = true;
             return;
         }
-        if sequence > self.floor + REACH {
+        if sequence > self.floor + HOLD {
             self.beyond += 1;
             return;
         }
@@ -73,7 +75,7 @@ impl Reader {
     }
 
     fn see_holes(&mut self, below: u64, now: Nanos) {
-        for hole in self.floor + 1..below.min(self.floor + REACH + 1) {
+        for hole in self.floor + 1..below.min(self.floor + HOLD + 1) {
             if !self.received.contains(&hole) {
                 self.holes.entry(hole).or_insert(now);
             }
@@ -124,7 +126,7 @@ impl Reader {
         for sequence in self.received.range(..until) {
             entry.held |= 1 << (sequence - self.floor - 1);
         }
-        entry.limit = Sequence::new(self.floor + 256);
+        entry.limit = Sequence::new(self.floor + HOLD);
         entry.wanted = wanted;
         if let Some((echo, at)) = self.echo {
             entry.echo = Some(echo);
