@@ -49,3 +49,41 @@ fn one_seed_is_one_run() {
     let other_thread = std::thread::spawn(|| trace(5)).join().unwrap();
     assert_eq!(trace(5), other_thread);
 }
+
+/// Breaks every node in the way that `name` says, and looks for the first run that shows it.
+#[track_caller]
+fn seeds_until_seen(name: &str, most: u64) -> u64 {
+    // A first failure is enough, so the seeds are run in small lots.
+    const LOT: u64 = 4;
+    for first in (1..=most).step_by(LOT as usize) {
+        let campaign = Campaign {
+            plant: Some(name.to_owned()),
+            settings: Settings { length: Nanos::from_secs(40), ..Settings::default() },
+            ..short(first, LOT.min(most - first + 1))
+        };
+        let summary = run(&campaign);
+        if let Some(failure) = summary.failures.first() {
+            println!("{name}: seed {}: {}", failure.seed, failure.violation);
+            return failure.seed;
+        }
+    }
+    panic!("{name} is not seen within {most} seeds");
+}
+
+/// What no program, peer or network can tell from a node that is not broken, and why.
+const UNSEEN: &[(&str, &str)] = &[
+    ("life_conflict_accepted", "two lives of one epoch send envelopes that differ in nothing"),
+    ("restarted_reader_kept", "a reader that begins anew asks for nothing that its last life had"),
+];
+
+#[test]
+fn every_fault_that_is_planted_is_seen() {
+    let mut seen = 0;
+    for name in Real::plants() {
+        if UNSEEN.iter().all(|(unseen, _)| *unseen != name) {
+            seeds_until_seen(name, 500);
+            seen += 1;
+        }
+    }
+    assert!(seen >= 25, "{seen}");
+}

@@ -24,6 +24,10 @@ const HELD_MAX: u64 = 64;
 const PATIENCE: Nanos = Nanos::from_millis(500);
 /// Who gave a word within this needs not give another.
 const SPOKEN_LATELY: Nanos = Nanos::from_millis(20);
+/// Of what comes twice within this only the first counts.
+const ONE_OF_A_PEER: Nanos = Nanos::from_millis(2);
+/// How long a writer may go on to believe that a reader is late.
+const BELIEVED_LATE: Nanos = Nanos::from_millis(1_500);
 /// A message that comes a second time is acknowledged within this.
 const ANSWER_MAX: Nanos = Nanos::from_millis(150);
 /// Nonces that are remembered.
@@ -44,6 +48,8 @@ pub(super) struct Link {
     owed: [Option<Nanos>; TOPIC_COUNT],
     /// By topic: when it last gave a word.
     spoke_at: [Nanos; TOPIC_COUNT],
+    /// When a message of any topic came twice.
+    came_again_at: Nanos,
 }
 
 /// What arrived intact and has to be delivered before the node rests.
@@ -68,9 +74,22 @@ struct Said {
     limit: u64,
     /// What was received beyond the floor, as in the report with the highest floor.
     held: u64,
+    /// When it last said something for which the writer may have given it up before.
+    late_at: Option<Nanos>,
 }
 
 impl Said {
+    /// Whether the writer may have given the reader up, whatever it said since: it lacks something for longer
+    /// than it is kept, or did a while ago, and its word is on its way.
+    fn is_given_up(&self, published: &[Nanos], now: Nanos) -> bool {
+        self.is_late(published, now) || self.late_at.is_some_and(|at| now - at < BELIEVED_LATE)
+    }
+
+    fn is_late(&self, published: &[Nanos], now: Nanos) -> bool {
+        let lacks = published.get(self.floor as usize);
+        lacks.is_some_and(|lacks| tolerated(now - *lacks) >= LINGER)
+    }
+
     /// Whether the reader said that it has this message.
     fn has(&self, sequence: u64) -> bool {
         let beyond = sequence.checked_sub(self.floor + 1).filter(|bit| *bit < 64);
@@ -201,9 +220,13 @@ impl Checker {
         let (epoch, floor, limit) = (entry.epoch.get(), entry.floor.get(), entry.limit.get());
         let link = self.link(from, to);
         (link.owed[topic], link.spoke_at[topic]) = (None, now);
-        let said = &mut self.link(from, to).said[topic];
+        let said = &mut self.links[usize::from(from) * self.nodes + usize::from(to)].said[topic];
         if said.epoch != epoch {
             *said = Said { epoch, ..Said::default() };
+        }
+        let life = self.lives[usize::from(to)].last().filter(|life| life.epoch == epoch);
+        if life.is_some_and(|life| said.is_late(&life.published[topic], now)) {
+            said.late_at = Some(now);
         }
         said.held = if floor > said.floor { entry.held } else { said.held | entry.held };
         said.floor = said.floor.max(floor);
@@ -299,13 +322,12 @@ impl Checker {
                 return true;
             }
             let place = usize::from(peer) * self.nodes + usize::from(from);
-            let Said { epoch, floor, limit, .. } = self.links[place].said[topic];
+            let said = &self.links[place].said[topic];
+            let Said { epoch, limit, .. } = *said;
             if epoch != life.epoch {
                 continue;
             }
-            let lacks = life.published[topic].get(floor as usize).copied();
-            // A reader that lacks something for longer is given up, and no longer holds the writer back.
-            let given_up = lacks.is_none_or(|lacks| tolerated(now - lacks) >= LINGER);
+            let given_up = said.is_given_up(&life.published[topic], now);
             if sequence <= limit || given_up {
                 return true;
             }
@@ -335,8 +357,7 @@ impl Checker {
         for &peer in &self.peers[usize::from(from)] {
             let place = usize::from(peer) * self.nodes + usize::from(from);
             let said = &self.links[place].said[topic];
-            let lacks = life.published[topic].get(said.floor as usize).copied();
-            let given_up = lacks.is_none_or(|lacks| tolerated(now - lacks) >= LINGER);
+            let given_up = said.is_given_up(&life.published[topic], now);
             let speaks = said.epoch == life.epoch;
             if self.is_liar(peer) || (speaks && (given_up || said.has(old))) {
                 return false;
@@ -453,7 +474,8 @@ impl Checker {
         let ear = self.ear(node, from, topic as u8);
         if ear.open && ear.life == life && ear.has_seen(sequence) {
             let link = self.link(node, from);
-            if now - link.spoke_at[topic] > SPOKEN_LATELY {
+            let last = std::mem::replace(&mut link.came_again_at, now);
+            if now - link.spoke_at[topic] > SPOKEN_LATELY && now - last > ONE_OF_A_PEER {
                 link.owed[topic].get_or_insert(now);
             }
         }
