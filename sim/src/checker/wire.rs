@@ -74,6 +74,8 @@ struct Said {
     limit: u64,
     /// What was received beyond the floor, as in the report with the highest floor.
     held: u64,
+    /// The highest floor that reached the writer.
+    arrived: u64,
     /// When it last said something for which the writer may have given it up before.
     late_at: Option<Nanos>,
 }
@@ -86,7 +88,7 @@ impl Said {
     }
 
     fn is_late(&self, published: &[Nanos], now: Nanos) -> bool {
-        let lacks = published.get(self.floor as usize);
+        let lacks = published.get(self.arrived as usize);
         lacks.is_some_and(|lacks| tolerated(now - *lacks) >= LINGER)
     }
 
@@ -434,6 +436,9 @@ impl Checker {
     pub fn arrives(&mut self, now: Nanos, node: u16, from: u16, frame: &[u8]) {
         let Ok(Frame::Clear(envelope)) = decode(frame) else { return };
         let named = envelope.header.topic();
+        if named == self.reports {
+            return self.report_arrives(node, from, envelope.payload);
+        }
         let Some(topic) = self.topics.iter().position(|topic| *topic == named) else { return };
         if TOPICS[topic].kind.is_reliable() {
             return self.comes_again(now, node, from, topic, &envelope);
@@ -457,6 +462,20 @@ impl Checker {
         if known && now - published < lifespan / 4 {
             let topic = topic as u8;
             self.due.push(Due { at: node, from, life, topic, sequence, since: now });
+        }
+    }
+
+    /// A writer gets a report: what it knows of its readers.
+    fn report_arrives(&mut self, node: u16, from: u16, payload: &[u8]) {
+        let Ok(entries) = entries(payload) else { return };
+        for entry in entries {
+            let Ok(Entry::Acknowledgement(entry)) = entry else { continue };
+            let topic = self.topics.iter().position(|topic| *topic == entry.topic);
+            let Some(topic) = topic else { continue };
+            let said = &mut self.link(from, node).said[topic];
+            if said.epoch == entry.epoch.get() {
+                said.arrived = said.arrived.max(entry.floor.get());
+            }
         }
     }
 
