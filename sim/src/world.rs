@@ -402,6 +402,10 @@ impl<'p, H: Host> World<'p, H> {
                 return self.checker.accuse(self.now, node, Rule::Start, || error.to_string());
             }
         };
+        if this.rolled_back && epoch >= this.epoch_max {
+            // One epoch in two lives is what receivers cannot tell apart: it stays down until it has its disk.
+            return;
+        }
         let mut life_id = LifeId::default();
         this.random.fill(&mut life_id.0);
         let mut boot = BootId::default();
