@@ -385,6 +385,7 @@ impl Liar {
             first: Sequence::new(self.number()),
             last: Sequence::new(self.number()),
             unresolved: Some(self.number()).filter(|n| *n != 0).map(Sequence::new),
+                many: false,
         });
         self.report(host, to, me, now, &entry)
     }

@@ -79,11 +79,13 @@ pub(crate) struct Reader<T> {
     end_waits: bool,
     echo: Option<Echo>,
     round_trip: Nanos,
+    /// Whether its writer said that there are many readers.
+    many: bool,
     random: SplitMix64,
 }
 
 impl<T> Reader<T> {
-    /// A reader that knows no life yet. `seed` drives the random delays of [`ReaderSpec::nak_only`].
+    /// A reader that knows no life yet. `seed` drives the random delays of one among many readers.
     /// Allocates a slot for each message that it may hold.
     #[must_use]
     pub(crate) fn new(spec: ReaderSpec, seed: u64) -> Self {
@@ -96,7 +98,6 @@ impl<T> Reader<T> {
                 spec.acknowledge_every,
                 spec.acknowledge_within,
                 spec.refresh,
-                !spec.nak_only,
             ),
             decisions: (spec.class == Class::Command).then(|| Box::new(Decisions::new())),
             first: 1,
@@ -108,6 +109,7 @@ impl<T> Reader<T> {
             end_waits: false,
             echo: None,
             round_trip: Nanos::ZERO,
+            many: false,
             random: SplitMix64::new(seed),
             spec,
         }
@@ -292,6 +294,8 @@ impl<T> Reader<T> {
             reached(Branch::TailMissing);
         }
         self.acknowledging.heard();
+        self.many = heartbeat.many;
+        self.acknowledging.set_routine(!heartbeat.many);
         self.first = self.first.max(first);
         self.last = self.last.max(last);
         self.see_missing(now);
@@ -425,7 +429,7 @@ impl<T> Reader<T> {
         };
         if self.holes.is_news(floor, top) {
             let mut ripe_at = now + self.spec.reorder;
-            if self.spec.nak_only {
+            if self.many {
                 ripe_at += self.random.up_to(self.round_trip);
             }
             self.holes.see(floor, top, now, ripe_at);

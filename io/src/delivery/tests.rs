@@ -118,7 +118,6 @@ impl World {
             acknowledge_within: MS,
             refresh: MS * 500,
             lifespan: writer.lifespan,
-            nak_only: false,
         };
         let mut reader = Reader::new(spec, link.seed);
         reader.set_round_trip(link.mean_round_trip());

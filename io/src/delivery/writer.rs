@@ -39,7 +39,8 @@ use sinew_rt::clock::Nanos;
 
 /// The most slots of a retransmit ring.
 pub(crate) const CAPACITY_MAX: usize = 1_024;
-/// With more matched readers than this the writer sends nothing again unasked.
+/// With more matched readers than this the writer sends nothing again unasked, and lets them acknowledge
+/// rarely.
 const PROBED_READERS_MAX: usize = 8;
 /// How far behind the newest a lagging reader is taken up again: half of what every reader can hold
 /// out of order, so that new messages still reach it while it catches up.
@@ -397,6 +398,7 @@ impl Writer {
             first: Sequence::new(first),
             last: Sequence::new(last),
             unresolved: unresolved.map(Sequence::new),
+            many: self.matched > PROBED_READERS_MAX,
         };
         Some((peer, heartbeat))
     }

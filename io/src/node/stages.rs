@@ -41,14 +41,16 @@ const PEER_RING_MIN: usize = 64;
 /// the verify stage has no more work.
 const VERIFIED_RING_BETWEEN_LANES: usize = 256;
 /// Frames from elsewhere that may wait for the verify stage: more would mean that strangers spend
-/// faster than their bucket fills.
-const STRANGERS_RING: usize = 64;
+/// faster than their bucket fills, which holds 16 checks.
+const STRANGERS_RING: usize = 32;
 /// Verified frames that may wait for a deliver stage on the same lane, which takes in each pass as
 /// many as the verify stage gives in one.
-const VERIFIED_RING: usize = 64;
-const _: () = assert!(VERIFIED_RING >= FRAMES_PER_POLL);
-/// Handshake frames that may wait for housekeeping.
-const HANDSHAKE_RING: usize = 64;
+const VERIFIED_RING: usize = FRAMES_PER_POLL;
+/// Handshake frames that may wait for housekeeping: a Challenge and a Hello of each peer twice over, and
+/// some of whoever claims to be one.
+const fn handshake_ring(peers: usize) -> usize {
+    8 + 4 * if peers < 64 { peers } else { 64 }
+}
 /// Lives that may wait for the verify stage.
 const LIVES_RING: usize = 64;
 
@@ -87,7 +89,7 @@ impl Room {
             peer: peer_ring(peers),
             strangers: STRANGERS_RING,
             verified: if one_lane { VERIFIED_RING } else { VERIFIED_RING_BETWEEN_LANES },
-            handshakes: HANDSHAKE_RING,
+            handshakes: handshake_ring(peers),
             lives: LIVES_RING,
             // Each socket holds a batch.
             ready: (peers + 1) * BATCH,

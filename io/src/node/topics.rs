@@ -153,7 +153,6 @@ fn streams(
         acknowledge_within: ACKNOWLEDGE_WITHIN,
         refresh: REFRESH,
         lifespan: declared.lifespan,
-        nak_only: false,
     };
     let own = who.identity.public().id().get();
     let stream = |key: KeyId| PeerStream {

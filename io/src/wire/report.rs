@@ -44,7 +44,8 @@
 //! |---|---|---|---|
 //! | 0 | kind | u8 | 2 |
 //! | 1 | class | u8 | the class of the topic |
-//! | 2 | reserved | 6 bytes | 0 |
+//! | 2 | flags | u8 | [`MANY`]: there are many readers, which shall ask late and acknowledge rarely |
+//! | 3 | reserved | 5 bytes | 0 |
 //! | 8 | topic | u64 | |
 //! | 16 | schema | u64 | |
 //! | 24 | first | u64 | the lowest sequence that can still be sent again; `last + 1` when there is none |
@@ -87,6 +88,9 @@ pub const ENTRY_LEN: usize = 64;
 pub const ENTRIES_MAX: usize = PAYLOAD_MAX / ENTRY_LEN;
 /// Flag of an acknowledgement: what is missing below the highest held shall be sent again.
 pub const WANTED: u8 = 0x01;
+/// Flag of a heartbeat: more readers than a writer can hear often. They ask for what is missing after a
+/// random delay, so that one request can serve many, and acknowledge only when the writer needs room.
+pub const MANY: u8 = 0x01;
 /// The most outcomes of one entry.
 pub const OUTCOMES_MAX: usize = 32;
 
@@ -150,6 +154,8 @@ pub struct Heartbeat {
     pub last: Sequence,
     /// The lowest command whose outcome the writer does not know.
     pub unresolved: Option<Sequence>,
+    /// Whether there are many readers: [`MANY`].
+    pub many: bool,
 }
 
 /// "This is what became of your commands."
@@ -216,7 +222,8 @@ struct WireMoreHeld {
 struct WireHeartbeat {
     kind: u8,
     class: u8,
-    reserved: [u8; 6],
+    flags: u8,
+    reserved: [u8; 5],
     topic: U64,
     schema: U64,
     first: U64,
@@ -286,7 +293,8 @@ impl Entry {
             Self::Heartbeat(entry) => zerocopy::transmute!(WireHeartbeat {
                 kind: HEARTBEAT,
                 class: entry.class as u8,
-                reserved: [0; 6],
+                flags: if entry.many { MANY } else { 0 },
+                reserved: [0; 5],
                 topic: U64::new(entry.topic.get()),
                 schema: U64::new(entry.schema.get()),
                 first: U64::new(entry.first.get()),
@@ -350,7 +358,7 @@ impl Entry {
             }
             HEARTBEAT => {
                 let wire: WireHeartbeat = zerocopy::transmute!(*bytes);
-                if wire.reserved != [0; 6] || wire.padding != [0; 16] {
+                if wire.flags & !MANY != 0 || wire.reserved != [0; 5] || wire.padding != [0; 16] {
                     return Err(Malformed::Reserved);
                 }
                 Ok(Self::Heartbeat(Heartbeat {
@@ -362,6 +370,7 @@ impl Entry {
                     unresolved: Some(wire.unresolved.get())
                         .filter(|sequence| *sequence != 0)
                         .map(Sequence::new),
+                    many: wire.flags & MANY != 0,
                 }))
             }
             OUTCOMES => {
@@ -429,6 +438,7 @@ mod tests {
         assert_eq!(offset_of!(WireMoreHeld, floor), 24);
         assert_eq!(offset_of!(WireMoreHeld, held), 32);
         assert_eq!(offset_of!(WireMoreHeld, padding), 56);
+        assert_eq!(offset_of!(WireHeartbeat, flags), 2);
         assert_eq!(offset_of!(WireHeartbeat, topic), 8);
         assert_eq!(offset_of!(WireHeartbeat, schema), 16);
         assert_eq!(offset_of!(WireHeartbeat, first), 24);
@@ -474,6 +484,7 @@ mod tests {
                         first: sequence(n[2]),
                         last: sequence(n[3]),
                         unresolved: Some(sequence(n[4])).filter(|s| s.get() != 0),
+                        many: wanted,
                     }),
                     _ => {
                         let count = (n[4] % 32) as u8 + 1;

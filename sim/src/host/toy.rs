@@ -337,6 +337,7 @@ impl Toy {
                 first: Sequence::new(outlet.retained.front().map_or(outlet.next, |r| r.sequence)),
                 last: Sequence::new(outlet.next - 1),
                 unresolved: None,
+                many: false,
             });
             for to in self.peers.clone() {
                 self.report(to, &entry);

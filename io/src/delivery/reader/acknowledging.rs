@@ -29,18 +29,23 @@ pub(super) struct Acknowledging {
 }
 
 impl Acknowledging {
-    pub(super) fn new(every: u32, within: Nanos, refresh: Nanos, routine: bool) -> Self {
+    pub(super) fn new(every: u32, within: Nanos, refresh: Nanos) -> Self {
         Self {
             every: every.max(1),
             within,
             // Two acknowledgements at one instant would have no end.
             refresh: refresh.max(DUPLICATE_SPACING),
-            routine,
+            routine: true,
             due_at: Nanos::MAX,
             sent_at: Nanos::MIN,
             fresh: 0,
             announce_after: None,
         }
+    }
+
+    /// Whether new messages make acknowledgements due.
+    pub(super) const fn set_routine(&mut self, routine: bool) {
+        self.routine = routine;
     }
 
     pub(super) const fn due_at(&self) -> Nanos {

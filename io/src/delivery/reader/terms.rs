@@ -29,9 +29,6 @@ pub(crate) struct ReaderSpec {
     pub(crate) refresh: Nanos,
     /// The lifespan of messages, if there is one: nothing is waited for longer.
     pub(crate) lifespan: Option<Nanos>,
-    /// One of many readers: asks for what is missing after a random delay, and acknowledges only
-    /// when its writer needs room, and every `refresh`.
-    pub(crate) nak_only: bool,
 }
 
 /// What became of a frame.

@@ -23,7 +23,6 @@ fn spec() -> ReaderSpec {
         acknowledge_within: MS * 5,
         refresh: MS * 50,
         lifespan: None,
-        nak_only: false,
     }
 }
 
@@ -75,6 +74,7 @@ fn heartbeat(first: u64, last: u64) -> Heartbeat {
         first: Sequence::new(first),
         last: Sequence::new(last),
         unresolved: None,
+        many: false,
     }
 }
 
@@ -606,10 +606,12 @@ fn a_new_life_drops_what_was_held_and_starts_at_its_own_sequence() {
 fn one_of_many_readers_asks_after_a_delay_of_its_own_and_acknowledges_rarely() {
     let delays: BTreeSet<_> = (0..20)
         .map(|seed| {
-            let mut reader = Reader::new(ReaderSpec { nak_only: true, ..spec() }, seed);
+            let mut reader = Reader::new(spec(), seed);
             reader.set_round_trip(MS * 10);
             reader.new_life(EPOCH, Sequence::FIRST, Nanos::ZERO);
             reader.room(64, Nanos::ZERO);
+            let many = Heartbeat { many: true, ..heartbeat(1, 0) };
+            reader.heartbeat(&many, Nanos::ZERO).unwrap();
             assert!(reader.report(Nanos::ZERO).is_some());
             for sequence in 2..=20 {
                 take(&mut reader, sequence, MS);

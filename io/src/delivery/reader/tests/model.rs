@@ -61,6 +61,8 @@ struct Model {
     reader: Reader<Counted>,
     spec: ReaderSpec,
     epoch: u64,
+    /// What heartbeats say of the number of readers.
+    many: bool,
     alive: Rc<Cell<i64>>,
     now: Nanos,
     taken: BTreeSet<u64>,
@@ -85,6 +87,7 @@ impl Model {
             reader,
             spec,
             epoch: EPOCH.get(),
+            many: false,
             alive: Rc::default(),
             now: Nanos::ZERO,
             taken: BTreeSet::new(),
@@ -161,7 +164,7 @@ impl Model {
     }
 
     fn heartbeat(&mut self, first: u64, last: u64) {
-        let sound = Heartbeat { class: self.spec.class, ..heartbeat(first, last) };
+        let sound = Heartbeat { class: self.spec.class, many: self.many, ..heartbeat(first, last) };
         assert_eq!(self.reader.heartbeat(&sound, self.now), Ok(()));
         self.first = self.first.max(first);
         self.last = self.last.max(last);
@@ -319,11 +322,12 @@ proptest! {
     fn a_reader_does_what_a_simple_model_does(
         events in prop::collection::vec(event(), 1..200),
         next in prop_oneof![Just(1u64), 1u64..1_000, u64::MAX - 520..u64::MAX],
-        nak_only in any::<bool>(),
+        many in any::<bool>(),
         class in prop_oneof![Just(Class::Stream), Just(Class::Command)],
         hold in prop_oneof![Just(64u16), Just(256), 64u16..=256],
     ) {
-        let mut model = Model::new(ReaderSpec { hold, nak_only, class, ..spec() }, next);
+        let mut model = Model::new(ReaderSpec { hold, class, ..spec() }, next);
+        model.many = many;
         for event in &events {
             model.step(event);
         }
@@ -342,12 +346,12 @@ proptest! {
     #[test]
     fn whatever_a_peer_says_nothing_panics_and_every_call_ends(
         events in prop::collection::vec((0u8..9, number(), number(), number(), 0i64..50_000_000), 1..150),
-        nak_only in any::<bool>(),
+        many in any::<bool>(),
         hold in prop_oneof![Just(64u16), 64u16..=256, any::<u16>()],
         start in number(),
     ) {
         let alive = Rc::default();
-        let spec = ReaderSpec { hold, nak_only, class: Class::Command, ..spec() };
+        let spec = ReaderSpec { hold, class: Class::Command, ..spec() };
         let mut reader = Reader::new(spec, 5);
         let mut now = Nanos::ZERO;
         let (mut floor, mut epoch) = (Sequence::default(), Epoch::NONE);
@@ -365,7 +369,7 @@ proptest! {
                     let unresolved = Some(Sequence::new(c));
                     let (first, last) = if kind == 2 { (a, b) } else { (near, b) };
                     let class = Class::Command;
-                    let heartbeat = Heartbeat { class, unresolved, ..heartbeat(first, last) };
+                    let heartbeat = Heartbeat { class, unresolved, many, ..heartbeat(first, last) };
                     let _ = reader.heartbeat(&heartbeat, now);
                 }
                 4 => reader.room(a, now),
