@@ -228,7 +228,7 @@ pub fn run<H: Host>(plan: &Plan, with_timeline: bool) -> Outcome {
     world.outcome()
 }
 
-const PURPOSE: u64 = 0x776f_726c_64;
+const PURPOSE: u64 = 0x0077_6f72_6c64;
 
 impl<'p, H: Host> World<'p, H> {
     fn new(plan: &'p Plan, with_timeline: bool) -> Self {
@@ -430,7 +430,7 @@ impl<'p, H: Host> World<'p, H> {
             }
             Err(error) => return self.checker.accuse(self.now, node, Rule::Start, || error),
         }
-        self.trace.word(0x5354_4152_54 ^ u64::from(node) << 48 ^ epoch);
+        self.trace.word(0x0053_5441_5254 ^ u64::from(node) << 48 ^ epoch);
         let rolled_back = this.rolled_back;
         self.checker.born(self.now, node, epoch, rolled_back);
         self.mark(node, Mark::Start);

@@ -502,11 +502,11 @@ impl Checker {
 
     /// Whether somebody waits for a word about what came twice.
     pub(super) fn owes(&mut self, now: Nanos, node: u16, to: u16) {
-        for topic in 0..TOPIC_COUNT {
+        for (topic, plan) in TOPICS.iter().enumerate() {
             let owed = self.link(node, to).owed[topic];
             if owed.is_some_and(|since| now - since > ANSWER_MAX) {
                 self.accuse(now, node, Rule::Unanswered, || {
-                    format!("{} of n{to} came twice, and nothing was said", TOPICS[topic].name)
+                    format!("{} of n{to} came twice, and nothing was said", plan.name)
                 });
             }
         }
