@@ -310,7 +310,7 @@ fn two_ends_that_disagree_about_the_class_both_say_so() {
 }
 
 #[test]
-fn a_missed_deadline_is_an_event_and_so_is_its_end() {
+fn a_missed_deadline_is_an_event_and_so_are_its_end_and_a_publisher_s_silence() {
     let deadline = Nanos::from_millis(200);
     let with_deadline =
         TopicConfig { deadline: Some(deadline), ..topic("state", TopicClass::Control) };
@@ -319,19 +319,34 @@ fn a_missed_deadline_is_an_event_and_so_is_its_end() {
     let reader = controller.latest::<Sample>("state").unwrap();
     let mut events = controller.events("state").unwrap();
     let (robot, controller) = (robot.start().unwrap(), controller.start().unwrap());
-    let missed = until("the deadline is missed", || events.pop());
+    let key = *robot.public_key();
+    let mut alive = 0;
+    // The Hello of the publisher comes somewhere between.
+    let mut of_deadlines = |event: TopicEvent| match event {
+        TopicEvent::Alive { from } => {
+            assert_eq!(from, key.id());
+            alive += 1;
+            None
+        }
+        event => Some(event),
+    };
+    let missed = until("the deadline is missed", || events.pop().and_then(&mut of_deadlines));
     assert!(matches!(missed, TopicEvent::DeadlineMissed { .. }), "{missed:?}");
     let recovered = until("messages come", || {
         publish(&mut publisher, 1);
-        events.pop()
+        events.pop().and_then(&mut of_deadlines)
     });
     assert!(
         matches!(recovered, TopicEvent::Recovered { after } if after > deadline),
         "{recovered:?}"
     );
     assert_eq!(counter(&controller, "missed/state"), 1);
-    drop(reader);
     robot.stop().unwrap();
+    let silent = until("its silence is noticed", || {
+        events.pop().filter(|event| !matches!(event, TopicEvent::DeadlineMissed { .. }))
+    });
+    assert_eq!((silent, alive), (TopicEvent::Silent { from: key.id() }, 1));
+    drop(reader);
     controller.stop().unwrap();
 }
 

@@ -410,7 +410,8 @@ impl NodeBuilder {
         Ok(EStopReader { newest, deadline, armed: false })
     }
 
-    /// Tells of missed deadlines of a topic that was declared with one.
+    /// Tells of missed deadlines of a topic that was declared with one, and of publishers that fall
+    /// silent or are heard again.
     ///
     /// # Errors
     /// When the topic has no deadline.

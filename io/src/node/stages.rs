@@ -209,7 +209,8 @@ impl Parts<'_> {
             },
         };
 
-        let (adopted, adopted_in) = match has_reliable {
+        let asks_for_lives = has_reliable || !watches.is_empty();
+        let (adopted, adopted_in) = match asks_for_lives {
             true => Some(between(seats.of(Verify), seats.of(Deliver), room.lives)).unzip(),
             false => (None, None),
         };
@@ -234,12 +235,11 @@ impl Parts<'_> {
             true => Some(between(seats.of(Deliver), seats.of(Send), LINK_RING)).unzip(),
             false => (None, None),
         };
-        let reports = match to_send.zip(adopted_in) {
-            Some((to_send, lives)) => Some(Reports {
+        let reports = match to_send {
+            Some(to_send) => Some(Reports {
                 signed: TopicId::of(REPORTS),
                 open: TopicId::of(REPORTS_OPEN),
                 to_send,
-                lives,
                 late: panel.counter("reports.late_in_deliver")?,
             }),
             None => None,
@@ -249,6 +249,7 @@ impl Parts<'_> {
             routes,
             reliable,
             watches,
+            lives: adopted_in,
             reports,
             drops: drops("deliver", deliver::REASONS)?,
         };

@@ -11,7 +11,7 @@ use crate::pipeline::reliable::{Floor, PeerStream, ReliableRoute};
 use crate::pipeline::resend::{ReliableOutlet, ReportOutlet};
 use crate::pipeline::send::Outlet;
 use crate::pipeline::verify::{Dedup, TopicRule};
-use crate::pipeline::watch::{TopicEvent, Watch};
+use crate::pipeline::watch::{Publisher, TopicEvent, Watch};
 use crate::security::Trust;
 use crate::wire::hello::STREAMS_MAX;
 use crate::wire::report::{self, REPORTS, REPORTS_OPEN};
@@ -112,7 +112,14 @@ pub(super) fn subscriptions(
             let to = events.iter_mut().find(|(of, to)| *of == place && to.is_some());
             let to = to.and_then(|(_, to)| to.take());
             let misses = panel.counter(&format!("missed/{name}"))?;
-            all.watches.push(Watch::new(topic, deadline, to, misses, now));
+            let publishers = who.peers.iter().filter(|(_, peer)| peer.may_publish(topic));
+            let publishers = publishers.map(|(peer, known)| Publisher {
+                peer,
+                key: known.key.id(),
+                heard_at: None,
+            });
+            let publishers = publishers.collect();
+            all.watches.push(Watch::new(topic, deadline, publishers, to, misses, now));
         }
     }
     all.rules.sort_unstable_by_key(|rule: &TopicRule| rule.topic);

@@ -137,8 +137,6 @@ pub(crate) struct Reports {
     pub(crate) signed: TopicId,
     pub(crate) open: TopicId,
     pub(crate) to_send: Producer<ToSend>,
-    /// Lives that the verify stage adopted, each before the first frame of it.
-    pub(crate) lives: Consumer<PeerLife>,
     /// Entries for which the send stage had no room; they come again.
     pub(crate) late: Counter,
 }
@@ -152,6 +150,9 @@ pub(crate) struct DeliverStage {
     pub(crate) reliable: Vec<ReliableRoute>,
     /// Sorted by topic.
     pub(crate) watches: Vec<Watch>,
+    /// Lives that the verify stage adopted, each before the first frame of it, and every Hello after;
+    /// only where somebody asks for them.
+    pub(crate) lives: Option<Consumer<PeerLife>>,
     pub(crate) reports: Option<Reports>,
     pub(crate) drops: Drops,
 }
@@ -200,26 +201,29 @@ impl Stage for DeliverStage {
 
 impl DeliverStage {
     fn adopt_lives(&mut self, now: Nanos) {
-        let Some(reports) = &mut self.reports else { return };
-        while let Some(life) = reports.lives.pop() {
+        let Some(lives) = &mut self.lives else { return };
+        while let Some(life) = lives.pop() {
             for route in &mut self.reliable {
                 route.hello(&life, now);
+            }
+            for watch in &mut self.watches {
+                watch.alive(life.peer, now);
             }
         }
     }
 
     fn deliver(&mut self, frame: VerifiedFrame, now: Nanos) -> Result<(), DropReason> {
         let envelope = frame.envelope().ok_or(DropReason::Malformed)?;
-        let topic = envelope.header.topic();
+        let (topic, peer) = (envelope.header.topic(), frame.peer());
         if let Ok(place) = self.routes.binary_search_by_key(&topic, |route| route.topic) {
             let route = &mut self.routes[place];
             deliver(route, &envelope, &frame, now)?;
-            self.watches.iter_mut().for_each(|watch| watch.delivered(topic, now));
+            self.watches.iter_mut().for_each(|watch| watch.delivered(topic, peer, now));
             return Ok(());
         }
         if let Ok(place) = self.reliable.binary_search_by_key(&topic, |route| route.topic) {
             self.reliable[place].accept(frame, now)?;
-            self.watches.iter_mut().for_each(|watch| watch.delivered(topic, now));
+            self.watches.iter_mut().for_each(|watch| watch.delivered(topic, peer, now));
             return Ok(());
         }
         let Some(reports) = &mut self.reports else { return Err(DropReason::UnknownTopic) };

@@ -425,6 +425,7 @@ fn deliver_stage(
         }],
         reliable: Vec::new(),
         watches: Vec::new(),
+        lives: None,
         reports: None,
         drops: Drops::register(panel, "deliver", deliver::REASONS, &names(peers)).unwrap(),
     }
