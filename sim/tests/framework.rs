@@ -142,3 +142,9 @@ fn settings_that_make_no_sense_are_refused() {
     assert_eq!(past::nodes("5"), Ok((5, 5)));
     assert!(past::kinds("loss,rain").is_err());
 }
+
+#[test]
+fn one_seed_is_one_run_on_every_machine_and_in_every_build() {
+    let trace = run_one::<Toy>(&campaign(1), &Cut::default(), 3, false).trace;
+    assert_eq!(format!("{trace:016x}"), "0");
+}
