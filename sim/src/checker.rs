@@ -158,8 +158,8 @@ pub struct Checker {
     /// What arrived intact and has to be delivered.
     due: Vec<Due>,
     key_of: Vec<u64>,
-    /// Whether nodes tell what became of commands.
-    knows_outcomes: bool,
+    /// Whether nodes speak in reports, and so promise what those are for.
+    speaks_reports: bool,
     /// By node: whom it knows.
     peers: Vec<Vec<u16>>,
     /// The counts.
@@ -171,7 +171,7 @@ pub struct Checker {
 impl Checker {
     /// The judge of the run that `plan` describes. `key_of` gives the key id of each node.
     #[must_use]
-    pub fn new(plan: &Plan, knows_outcomes: bool, key_of: impl Fn(u16) -> u64) -> Self {
+    pub fn new(plan: &Plan, speaks_reports: bool, key_of: impl Fn(u16) -> u64) -> Self {
         let n = plan.nodes;
         Self {
             seed: plan.seed,
@@ -195,7 +195,7 @@ impl Checker {
             accounts: Vec::new(),
             due: Vec::new(),
             key_of: (0..n as u16).map(key_of).collect(),
-            knows_outcomes,
+            speaks_reports,
             peers: (0..n as u16).map(|node| plan.peers(node).collect()).collect(),
             counts: CheckerCounts::default(),
             violation: None,
@@ -475,7 +475,9 @@ impl Checker {
     }
 
     fn value(&mut self, now: Nanos, node: u16, topic: u8, payload: &Payload) {
-        self.breaks_silence(now, node);
+        if self.speaks_reports {
+            self.breaks_silence(now, node);
+        }
         if Some(payload.node) == self.liar {
             return self.hears_liar(now, node, payload);
         }
@@ -570,7 +572,7 @@ impl Checker {
 
     /// The run is over: every message of a reliable topic was delivered or is in a gap.
     pub fn end(&mut self, now: Nanos, plan: &Plan) {
-        if self.knows_outcomes {
+        if self.speaks_reports {
             (0..self.nodes as u16).for_each(|node| self.resolved(now, node));
         }
         for &(a, b) in &plan.edges {

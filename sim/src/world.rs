@@ -264,7 +264,7 @@ impl<'p, H: Host> World<'p, H> {
             machines,
             network: Network::new(plan.seed, plan.nodes),
             frames: Frames::default(),
-            checker: Checker::new(plan, H::KNOWS_OUTCOMES, H::key_id),
+            checker: Checker::new(plan, H::SPEAKS_REPORTS, H::key_id),
             trace: TraceHash::default(),
             events: 0,
             active: Vec::new(),

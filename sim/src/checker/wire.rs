@@ -288,7 +288,7 @@ impl Checker {
         let sent = &mut self.link(from, to).sent[topic];
         let again = sequence <= *sent;
         *sent = sequence.max(*sent);
-        if kind.is_reliable() {
+        if kind.is_reliable() && self.speaks_reports {
             let epoch_said = self.link(to, from).said[topic].epoch;
             if epoch_said != epoch && !self.is_liar(to) {
                 self.accuse(now, from, Rule::Wire, || {
@@ -441,7 +441,10 @@ impl Checker {
         }
         let Some(topic) = self.topics.iter().position(|topic| *topic == named) else { return };
         if TOPICS[topic].kind.is_reliable() {
-            return self.comes_again(now, node, from, topic, &envelope);
+            if self.speaks_reports {
+                self.comes_again(now, node, from, topic, &envelope);
+            }
+            return;
         }
         if TOPICS[topic].kind != Kind::Queue {
             return;
