@@ -138,8 +138,8 @@ pub struct Checker {
     ears: Vec<[Ear; TOPIC_COUNT]>,
     /// By receiver, sender: when it was heard last, best effort and reliably.
     heard_at: Vec<[Nanos; 2]>,
-    /// By receiver, sender: the highest epoch that was heard.
-    epoch_heard: Vec<u64>,
+    /// By receiver, sender, topic: the highest epoch that was heard.
+    epoch_heard: Vec<[u64; TOPIC_COUNT]>,
     /// By node: when its life began.
     born_at: Vec<Nanos>,
     /// By node: messages of a queue in this second that the liar got in.
@@ -158,8 +158,8 @@ pub struct Checker {
     /// What arrived intact and has to be delivered.
     due: Vec<Due>,
     key_of: Vec<u64>,
-    /// Whether nodes tell what became of commands.
-    knows_outcomes: bool,
+    /// Whether nodes speak in reports, and so promise what those are for.
+    speaks_reports: bool,
     /// By node: whom it knows.
     peers: Vec<Vec<u16>>,
     /// The counts.
@@ -174,7 +174,7 @@ pub struct Checker {
 impl Checker {
     /// The judge of the run that `plan` describes. `key_of` gives the key id of each node.
     #[must_use]
-    pub fn new(plan: &Plan, knows_outcomes: bool, key_of: impl Fn(u16) -> u64) -> Self {
+    pub fn new(plan: &Plan, speaks_reports: bool, key_of: impl Fn(u16) -> u64) -> Self {
         let n = plan.nodes;
         Self {
             seed: plan.seed,
@@ -187,7 +187,7 @@ impl Checker {
             up: vec![false; n],
             ears: (0..n * n).map(|_| Default::default()).collect(),
             heard_at: vec![[Nanos::MIN; 2]; n * n],
-            epoch_heard: vec![0; n * n],
+            epoch_heard: vec![[0; TOPIC_COUNT]; n * n],
             born_at: vec![Nanos::MIN; n],
             let_in: vec![(Nanos::MIN, 0); n],
             links: (0..n * n).map(|_| Link::default()).collect(),
@@ -198,7 +198,7 @@ impl Checker {
             accounts: Vec::new(),
             due: Vec::new(),
             key_of: (0..n as u16).map(key_of).collect(),
-            knows_outcomes,
+            speaks_reports,
             peers: (0..n as u16).map(|node| plan.peers(node).collect()).collect(),
             counts: CheckerCounts::default(),
             violation: None,
@@ -246,7 +246,7 @@ impl Checker {
                 ear.open = false;
             }
             self.heard_at[n * self.nodes + sender] = [now; 2];
-            self.epoch_heard[n * self.nodes + sender] = 0;
+            self.epoch_heard[n * self.nodes + sender] = [0; TOPIC_COUNT];
             self.links[n * self.nodes + sender].restart();
         }
         self.born_at[n] = now;
@@ -387,22 +387,24 @@ impl Checker {
         &mut self.ears[usize::from(node) * self.nodes + usize::from(sender)][usize::from(topic)]
     }
 
-    fn hears(&mut self, now: Nanos, node: u16, sender: u16, life: u32, reliably: bool) {
+    fn hears(&mut self, now: Nanos, node: u16, sender: u16, life: u32, topic: u8) {
         self.counts.delivered += 1;
         let pair = usize::from(node) * self.nodes + usize::from(sender);
+        let reliably = TOPICS[usize::from(topic)].kind.is_reliable();
         self.heard_at[pair][usize::from(reliably)] = now;
-        self.living(now, node, sender, life);
+        self.living(now, node, sender, life, topic);
     }
 
     /// A life that is heard must have been there in the receiver's own, and lives come in their order.
-    fn living(&mut self, now: Nanos, node: u16, sender: u16, life: u32) {
+    fn living(&mut self, now: Nanos, node: u16, sender: u16, life: u32, topic: u8) {
         let pair = usize::from(node) * self.nodes + usize::from(sender);
         let Some(Life { epoch, ended, .. }) = self.lives[usize::from(sender)].get(life as usize)
         else {
             return;
         };
         let (epoch, ended) = (*epoch, *ended);
-        let (born, known) = (self.born_at[usize::from(node)], self.epoch_heard[pair]);
+        let (born, known) =
+            (self.born_at[usize::from(node)], self.epoch_heard[pair][usize::from(topic)]);
         if ended.is_some_and(|ended| ended < born) {
             self.accuse(now, node, Rule::Yesterday, || {
                 format!(
@@ -415,11 +417,11 @@ impl Checker {
                 format!("epoch {epoch} of n{sender} is heard after epoch {known}")
             });
         }
-        self.epoch_heard[pair] = epoch.max(known);
+        self.epoch_heard[pair][usize::from(topic)] = epoch.max(known);
     }
 
     /// What the liar says in its own name: the checker has no book of it.
-    fn from_liar(&mut self, now: Nanos, node: u16, payload: &Payload) {
+    fn hears_liar(&mut self, now: Nanos, node: u16, payload: &Payload) {
         if payload.life == NEVER {
             return self.accuse(now, node, Rule::Forbidden, || {
                 format!("{payload:?}, which nobody should have taken")
@@ -478,9 +480,11 @@ impl Checker {
     }
 
     fn value(&mut self, now: Nanos, node: u16, topic: u8, payload: &Payload) {
-        self.breaks_silence(now, node);
+        if self.speaks_reports {
+            self.breaks_silence(now, node);
+        }
         if Some(payload.node) == self.liar {
-            return self.from_liar(now, node, payload);
+            return self.hears_liar(now, node, payload);
         }
         let Some(published) = self.genuine(now, node, topic, payload) else { return };
         self.in_time(now, node, topic, payload, published);
@@ -493,12 +497,12 @@ impl Checker {
                 self.accuse(now, node, rule, || format!("{payload:?} after number {newest}"));
             }
         }
-        self.hears(now, node, payload.node, payload.life, false);
+        self.hears(now, node, payload.node, payload.life, topic);
     }
 
     fn queued(&mut self, now: Nanos, node: u16, topic: u8, payload: &Payload) {
         if Some(payload.node) == self.liar {
-            return self.from_liar(now, node, payload);
+            return self.hears_liar(now, node, payload);
         }
         let Some(published) = self.genuine(now, node, topic, payload) else { return };
         self.in_time(now, node, topic, payload, published);
@@ -513,7 +517,7 @@ impl Checker {
                 });
             }
         }
-        self.hears(now, node, payload.node, payload.life, false);
+        self.hears(now, node, payload.node, payload.life, topic);
     }
 
     /// Whether the checker can hold the sender's word against what was published.
@@ -574,7 +578,7 @@ impl Checker {
 
     /// The run is over: every message of a reliable topic was delivered or is in a gap.
     pub fn end(&mut self, now: Nanos, plan: &Plan) {
-        if self.knows_outcomes {
+        if self.speaks_reports {
             (0..self.nodes as u16).for_each(|node| self.resolved(now, node));
         }
         for &(a, b) in &plan.edges {

@@ -184,8 +184,9 @@ pub struct WouldBlock;
 
 /// One node in one life. A killed node is dropped, with everything in it.
 pub trait Host: Sized {
-    /// Whether it tells what became of commands.
-    const KNOWS_OUTCOMES: bool;
+    /// Whether it speaks of reliable topics in the reports of the wire, and keeps deadlines: without, less is
+    /// promised.
+    const SPEAKS_REPORTS: bool;
     /// Whether it counts what it drops.
     const COUNTS_DROPS: bool;
 

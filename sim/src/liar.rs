@@ -62,10 +62,10 @@ impl Recordings {
     pub fn record(&mut self, from: Address, to: Address, bytes: &[u8]) {
         let place = (self.seen % RECENT as u64) as usize;
         keep(&mut self.recent, place, from, to, bytes);
-        if self.seen % OLDER_EVERY == 0 {
+        if self.seen.is_multiple_of(OLDER_EVERY) {
             let place = (self.seen / OLDER_EVERY % OLDER as u64) as usize;
             keep(&mut self.older, place, from, to, bytes);
-            if self.seen / OLDER_EVERY % OLDEST_EVERY == 0 {
+            if (self.seen / OLDER_EVERY).is_multiple_of(OLDEST_EVERY) {
                 let place = (self.seen / OLDER_EVERY / OLDEST_EVERY % OLDER as u64) as usize;
                 keep(&mut self.oldest, place, from, to, bytes);
             }
@@ -167,7 +167,7 @@ impl Liar {
                 if kind >= 2 {
                     corrupt(&mut bytes, random.bits());
                 }
-                let at_home = kind % 2 == 0;
+                let at_home = kind.is_multiple_of(2);
                 let original = if plan.is_present(recorded.to) { recorded.to } else { to };
                 let from = if at_home { recorded.from } else { me };
                 Lie { from, to: if at_home { original } else { to }, bytes }

@@ -166,9 +166,9 @@ fn axis(svg: &mut String, timeline: &Timeline, bottom: f64) {
     svg.push_str("</g>\n");
     for (at, words) in [(timeline.healed, "faults end"), (timeline.quiet, "publishing ends")] {
         let x = x(timeline, at);
-        let _ = write!(
+        let _ = writeln!(
             svg,
-            "<g class=\"phase\"><path d=\"M{x:.1} {:.1}V{bottom:.1}\"/><text x=\"{x:.1}\" y=\"{:.1}\">{words}</text></g>\n",
+            "<g class=\"phase\"><path d=\"M{x:.1} {:.1}V{bottom:.1}\"/><text x=\"{x:.1}\" y=\"{:.1}\">{words}</text></g>",
             TOP - 8.0,
             TOP - 11.0
         );

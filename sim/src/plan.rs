@@ -105,9 +105,9 @@ pub const LINGER: Nanos = ms(600);
 /// After how long a reader goes on without a message.
 pub const GAP_TIMEOUT: Nanos = ms(900);
 /// Messages that a reliable publisher keeps.
-pub const RETAINED: u16 = 16;
+pub const RETAINED: u16 = 10;
 /// Deliveries that a program leaves unread before its senders are held back.
-pub const CAPACITY: usize = 12;
+pub const CAPACITY: usize = 16;
 
 /// Silence of the topic with values for longer than this is told.
 pub const STATE_DEADLINE: Nanos = ms(200);

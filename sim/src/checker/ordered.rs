@@ -32,7 +32,7 @@ impl Checker {
         ear.begin(life);
         ear.expected = first;
         ear.begun_at = now;
-        self.living(now, node, from, life);
+        self.living(now, node, from, life, topic);
         if (first == 0 || first > published + 1) && !liar {
             self.accuse(now, node, Rule::SilentLoss, || {
                 format!(
@@ -111,7 +111,7 @@ impl Checker {
             });
         }
         let life = self.ear(node, from, topic).life;
-        self.hears(now, node, from, life, true);
+        self.hears(now, node, from, life, topic);
     }
 
     pub(super) fn gap(
@@ -208,7 +208,7 @@ impl Checker {
                 format!("command {sequence} of {sent_at} is {outcome:?}, and nothing was wrong")
             });
         }
-        let rejected = sequence % REJECTED_EVERY == 0;
+        let rejected = sequence.is_multiple_of(REJECTED_EVERY);
         let wrong = match outcome {
             Outcome::Accepted => rejected,
             Outcome::Rejected(reason) => !rejected || u64::from(reason) != sequence % 200,

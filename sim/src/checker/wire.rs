@@ -74,6 +74,8 @@ struct Said {
     limit: u64,
     /// What was received beyond the floor, as in the report with the highest floor.
     held: u64,
+    /// The highest floor that reached the writer.
+    arrived: u64,
     /// When it last said something for which the writer may have given it up before.
     late_at: Option<Nanos>,
 }
@@ -86,7 +88,7 @@ impl Said {
     }
 
     fn is_late(&self, published: &[Nanos], now: Nanos) -> bool {
-        let lacks = published.get(self.floor as usize);
+        let lacks = published.get(self.arrived as usize);
         lacks.is_some_and(|lacks| tolerated(now - *lacks) >= LINGER)
     }
 
@@ -286,7 +288,7 @@ impl Checker {
         let sent = &mut self.link(from, to).sent[topic];
         let again = sequence <= *sent;
         *sent = sequence.max(*sent);
-        if kind.is_reliable() {
+        if kind.is_reliable() && self.speaks_reports {
             let epoch_said = self.link(to, from).said[topic].epoch;
             if epoch_said != epoch && !self.is_liar(to) {
                 self.accuse(now, from, Rule::Wire, || {
@@ -434,9 +436,15 @@ impl Checker {
     pub fn arrives(&mut self, now: Nanos, node: u16, from: u16, frame: &[u8]) {
         let Ok(Frame::Clear(envelope)) = decode(frame) else { return };
         let named = envelope.header.topic();
+        if named == self.reports {
+            return self.report_arrives(node, from, envelope.payload);
+        }
         let Some(topic) = self.topics.iter().position(|topic| *topic == named) else { return };
         if TOPICS[topic].kind.is_reliable() {
-            return self.comes_again(now, node, from, topic, &envelope);
+            if self.speaks_reports {
+                self.comes_again(now, node, from, topic, &envelope);
+            }
+            return;
         }
         if TOPICS[topic].kind != Kind::Queue {
             return;
@@ -457,6 +465,20 @@ impl Checker {
         if known && now - published < lifespan / 4 {
             let topic = topic as u8;
             self.due.push(Due { at: node, from, life, topic, sequence, since: now });
+        }
+    }
+
+    /// A writer gets a report: what it knows of its readers.
+    fn report_arrives(&mut self, node: u16, from: u16, payload: &[u8]) {
+        let Ok(entries) = entries(payload) else { return };
+        for entry in entries {
+            let Ok(Entry::Acknowledgement(entry)) = entry else { continue };
+            let topic = self.topics.iter().position(|topic| *topic == entry.topic);
+            let Some(topic) = topic else { continue };
+            let said = &mut self.link(from, node).said[topic];
+            if said.epoch == entry.epoch.get() {
+                said.arrived = said.arrived.max(entry.floor.get());
+            }
         }
     }
 
@@ -483,11 +505,11 @@ impl Checker {
 
     /// Whether somebody waits for a word about what came twice.
     pub(super) fn owes(&mut self, now: Nanos, node: u16, to: u16) {
-        for topic in 0..TOPIC_COUNT {
+        for (topic, plan) in TOPICS.iter().enumerate() {
             let owed = self.link(node, to).owed[topic];
             if owed.is_some_and(|since| now - since > ANSWER_MAX) {
                 self.accuse(now, node, Rule::Unanswered, || {
-                    format!("{} of n{to} came twice, and nothing was said", TOPICS[topic].name)
+                    format!("{} of n{to} came twice, and nothing was said", plan.name)
                 });
             }
         }

@@ -205,7 +205,7 @@ fn outcome(outcome: sinew_io::node::Outcome) -> Outcome {
 }
 
 impl Host for Real {
-    const KNOWS_OUTCOMES: bool = true;
+    const SPEAKS_REPORTS: bool = true;
     const COUNTS_DROPS: bool = true;
 
     fn start(birth: &Birth<'_>) -> Result<Self, String> {
