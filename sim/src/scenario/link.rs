@@ -128,7 +128,15 @@ impl Link {
     }
 
     /// Changes what the link does to what comes from now on.
+    ///
+    /// Where more passes than before it is as if the route had changed: what waits before the clamp comes
+    /// when it comes, and what is sent from now on overtakes it. In its place behind that, everything of half
+    /// a second would arrive at one instant, which no network does.
     pub fn set_shape(&mut self, shape: Shape) {
+        let most = |shape: Shape| shape.rate.map_or(u64::MAX, |rate| rate.bytes_per_s);
+        if most(shape) > most(self.shape) {
+            (self.free_at, self.last_due) = (Nanos::MIN, Nanos::MIN);
+        }
         self.shape = shape;
     }
 
@@ -356,6 +364,21 @@ mod tests {
         assert_eq!(link.counts().queue_full, 90);
         let late = link.offer(ms(500), &[0; 1_000]).copies[0].unwrap();
         assert_eq!(late.due, ms(600), "an empty queue takes anything");
+    }
+
+    #[test]
+    fn what_is_sent_after_a_clamp_does_not_wait_for_what_is_before_it() {
+        let narrow = Shape {
+            rate: Some(Rate { bytes_per_s: 1_000, queue_bytes: 1_000 }),
+            ..Shape::default()
+        };
+        let ms = Nanos::from_millis;
+        let mut link = Link::new(1, narrow);
+        assert_eq!(link.offer(ms(0), &[0; 500]).copies[0].unwrap().due, ms(500));
+        link.set_shape(narrow);
+        assert_eq!(link.offer(ms(1), &[0; 100]).copies[0].unwrap().due, ms(600), "as before");
+        link.set_shape(Shape { delay: Delay::Fixed(ms(2)), ..Shape::default() });
+        assert_eq!(link.offer(ms(10), &[0; 100]).copies[0].unwrap().due, ms(12));
     }
 
     #[test]
