@@ -29,8 +29,8 @@ const BUSY_TURN: Nanos = Nanos::from_micros(20);
 const SLOW_TURN: Nanos = Nanos::from_micros(700);
 /// With more peers a slow node has no time for all that they may send.
 const SLOW_PEERS_MAX: usize = 5;
-/// Turns in a row that a node may ask for without having anything to do.
-const IDLE_TURNS_MAX: u32 = 2_000;
+/// Turns between two ticks that a node may ask for without having anything to do.
+const IDLE_TURNS_MAX: u32 = 1_000;
 const TICK: Nanos = Nanos::from_millis(100);
 /// Between two frames of somebody who lies, floods, or is a stranger.
 const LIE_PERIOD: Nanos = Nanos::from_millis(15);
@@ -361,6 +361,7 @@ impl<'p, H: Host> World<'p, H> {
             Event::Healed => self.heal(),
             Event::Tick => {
                 self.checker.tick(self.now, self.plan);
+                self.nodes.iter_mut().for_each(|node| node.idle_turns = 0);
                 self.queue.push(self.now + TICK, Event::Tick);
             }
             Event::Over => {
@@ -530,9 +531,9 @@ impl<'p, H: Host> World<'p, H> {
             this.free_at = now + SLOW_TURN;
         }
         this.host = Some(host);
-        this.idle_turns = if worked || !asked { 0 } else { this.idle_turns + 1 };
+        this.idle_turns += u32::from(asked && !worked);
         if this.idle_turns > IDLE_TURNS_MAX {
-            let text = || format!("asked {IDLE_TURNS_MAX} times in a row to be run, for nothing");
+            let text = || format!("asked {IDLE_TURNS_MAX} times in {TICK} to be run, for nothing");
             self.checker.accuse(now, node, Rule::Restless, text);
         }
         let this = &self.nodes[n];
