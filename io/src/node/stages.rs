@@ -22,6 +22,7 @@ use crate::pipeline::{Drops, FRAMES_PER_POLL};
 use crate::security::Admission;
 use crate::security::hello::Handshake;
 use crate::transport::buffer::{FrameBuffer, FramePool};
+use crate::transport::udp::STRANGERS_BATCH;
 use crate::transport::{BATCH, Endpoint};
 use crate::wire::report::{REPORTS, REPORTS_OPEN};
 use crate::wire::{Domain, FRAME_MAX, SigningContext, TopicId};
@@ -33,7 +34,7 @@ use std::sync::Arc;
 
 /// Frames from peers' own addresses that may wait for the verify stage, shared out among the peers
 /// ahead of time: what one peer does not use is no other's.
-const PEERS_RINGS: usize = 256;
+const PEERS_RINGS: usize = 192;
 /// The least that a peer gets of them, however many peers there are. Each frame takes a slot of the
 /// pool and a handle in the ring, so this is 83 kB a peer (64 × (1,280 + 16) bytes).
 const PEER_RING_MIN: usize = 64;
@@ -61,7 +62,7 @@ const fn peer_ring(peers: usize) -> usize {
 }
 
 // What docs/message-path.md says of a peer's memory.
-const _: () = assert!(peer_ring(1) == 256 && peer_ring(4) == 64 && peer_ring(64) == 64);
+const _: () = assert!(peer_ring(1) == 192 && peer_ring(3) == 64 && peer_ring(64) == 64);
 const _: () = assert!(size_of::<Unverified>() == 16 && BATCH * size_of::<FrameBuffer>() == 40_960);
 
 /// How much may wait in each ring, and so how many slots the pool has.
@@ -91,8 +92,8 @@ impl Room {
             verified: if one_lane { VERIFIED_RING } else { VERIFIED_RING_BETWEEN_LANES },
             handshakes: handshake_ring(peers),
             lives: LIVES_RING,
-            // Each socket holds a batch.
-            ready: (peers + 1) * BATCH,
+            // Each peer's socket holds a batch, and the strangers' a part of one.
+            ready: peers * BATCH + STRANGERS_BATCH,
             held: usize::MAX,
         }
     }
@@ -273,6 +274,8 @@ impl Parts<'_> {
         };
         let lost =
             config.peers.iter().map(|peer| panel.counter(&format!("send.lost@{}", peer.name)));
+        // A node that publishes nothing needs no room for it.
+        let room_to_send = if outlets.is_empty() { 0 } else { BATCH };
         let send = SendStage {
             outlets,
             transport: endpoint.lane_transmitter,
@@ -280,7 +283,7 @@ impl Parts<'_> {
             cluster: who.cluster.tag(),
             context: SigningContext::new(Domain::Envelope, &who.cluster),
             lost: lost.collect::<Result<_, _>>()?,
-            frames: Box::new([[0; FRAME_MAX]; BATCH]),
+            frames: vec![[0; FRAME_MAX]; room_to_send].into(),
             lens: [0; BATCH],
             turn: 0,
             reliable,

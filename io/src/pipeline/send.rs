@@ -94,8 +94,8 @@ pub(crate) struct SendStage {
     pub(crate) context: SigningContext,
     /// For each peer the frames that the transport did not take.
     pub(crate) lost: Vec<Counter>,
-    /// Frames of one poll.
-    pub(crate) frames: Box<[Slot; BATCH]>,
+    /// Frames of one poll; none if there are no outlets.
+    pub(crate) frames: Box<[Slot]>,
     /// Their lengths.
     pub(crate) lens: [usize; BATCH],
     /// The outlet to look at first, so that each gets its turn.

@@ -562,7 +562,7 @@ fn send_stage(
         cluster: cluster().tag(),
         context: SigningContext::new(Domain::Envelope, &cluster()),
         lost: vec![panel.counter("lost").unwrap()],
-        frames: Box::new([[0; FRAME_MAX]; BATCH]),
+        frames: vec![[0; FRAME_MAX]; BATCH].into(),
         lens: [0; BATCH],
         turn: 0,
         reliable: None,

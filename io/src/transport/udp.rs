@@ -23,6 +23,9 @@ const RECEIVE_BUFFER_BYTES: usize = 1 << 20;
 /// is urgent, and an empty read costs a system call.
 const STRANGERS_EVERY: u32 = 8;
 
+/// Frames of strangers that one poll takes at most: they may cost 100 checks a second in all.
+pub(crate) const STRANGERS_BATCH: usize = 8;
+
 /// Whether frames of a peer that arrive together are taken in one system call. Costs 64 KiB a peer and
 /// some 0.1 µs for a frame that comes alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,7 +176,8 @@ impl Receive for UdpReceiver {
                 continue;
             }
             let kept_back = if n == 0 { 0 } else { FOR_STRANGERS };
-            let want = source.want.min(BATCH - kept_back - result.frames);
+            let most = if n == 0 { STRANGERS_BATCH } else { BATCH };
+            let want = source.want.min(most).min(BATCH - kept_back - result.frames);
             if want == 0 {
                 result.more = true;
                 continue;
