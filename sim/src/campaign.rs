@@ -13,7 +13,7 @@ use sinew_rt::clock::Nanos;
 use crate::checker::{Rule, Violation};
 use crate::fault::FaultKind;
 use crate::host::Host;
-use crate::plan::{Cut, Plan, Settings};
+use crate::plan::{Cut, Plan, Script, Settings};
 use crate::random::split_mix;
 use crate::world::{self, Outcome};
 
@@ -29,12 +29,25 @@ pub struct Campaign {
     pub seeds: u64,
     /// What each draws from.
     pub settings: Settings,
+    /// A scenario that says what happens, instead of draws, and the name of its file.
+    pub script: Option<(String, Script)>,
     /// What is left out of each.
     pub cut: Cut,
     /// The fault that is planted in every node.
     pub plant: Option<String>,
     /// Threads.
     pub jobs: usize,
+}
+
+impl Campaign {
+    /// What `seed` means.
+    #[must_use]
+    pub fn plan(&self, seed: u64) -> Plan {
+        match &self.script {
+            Some((_, script)) => script.plan(seed),
+            None => Plan::draw(seed, &self.settings),
+        }
+    }
 }
 
 /// A seed that broke a promise.
@@ -111,6 +124,12 @@ impl Summary {
         for (kind, count) in FaultKind::ALL.iter().zip(outcome.faults) {
             *self.faults.entry(kind.as_str()).or_default() += count;
         }
+        let applied = &outcome.applied;
+        for (name, count) in [("partition", applied.partitions), ("shape", applied.shapes)] {
+            if count > 0 {
+                *self.faults.entry(name).or_default() += count;
+            }
+        }
         let mut branch =
             |name: String, count: u64| *self.branches.entry(name).or_default() += count;
         for (reason, count) in DropReason::ALL.iter().zip(&outcome.drops) {
@@ -144,7 +163,7 @@ impl Summary {
 /// Runs one seed as `campaign` says; a panic of a node is a broken promise like any other.
 #[must_use]
 pub fn run_one<H: Host>(campaign: &Campaign, cut: &Cut, seed: u64, with_timeline: bool) -> Outcome {
-    let plan = Plan::draw(seed, &campaign.settings).cut(cut);
+    let plan = campaign.plan(seed).cut(cut);
     let run = || world::run::<H>(&plan, with_timeline);
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| panicked(&plan, &*panic))
 }

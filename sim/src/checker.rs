@@ -168,6 +168,9 @@ pub struct Checker {
     pub counts: CheckerCounts,
     violation: Option<Violation>,
     tolerated: Vec<Rule>,
+    /// By receiver, sender: whether they hear each other after the healing, and whether nothing is lost then.
+    connects: Vec<bool>,
+    is_calm: Vec<bool>,
 }
 
 impl Checker {
@@ -203,6 +206,8 @@ impl Checker {
             counts: CheckerCounts::default(),
             violation: None,
             tolerated: plan.tolerated.clone(),
+            connects: pairs(n, |a, b| plan.connects(a, b)),
+            is_calm: pairs(n, |a, b| plan.is_calm(a, b)),
         }
     }
 
@@ -610,7 +615,8 @@ impl Checker {
     fn judges(&self, plan: &Plan, node: u16, sender: u16) -> bool {
         let honest = !self.is_liar(node) && !self.is_liar(sender);
         let up = self.up[usize::from(node)] && self.up[usize::from(sender)];
-        honest && up && plan.is_present(node) && plan.is_present(sender)
+        let connects = self.connects[usize::from(node) * self.nodes + usize::from(sender)];
+        honest && up && connects && plan.is_present(node) && plan.is_present(sender)
     }
 
     /// The run is over: every message of a reliable topic was delivered or is in a gap.
@@ -631,6 +637,11 @@ impl Checker {
             }
         }
     }
+}
+
+/// What holds for each pair of nodes.
+fn pairs(nodes: usize, holds: impl Fn(u16, u16) -> bool) -> Vec<bool> {
+    (0..nodes * nodes).map(|pair| holds((pair / nodes) as u16, (pair % nodes) as u16)).collect()
 }
 
 /// The names of the reasons for drops, for reports.

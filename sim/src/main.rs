@@ -15,7 +15,7 @@ use sinew_sim::fault::FaultKind;
 use sinew_sim::host::Host;
 use sinew_sim::host::real::Real;
 use sinew_sim::memory::CountingAllocator;
-use sinew_sim::plan::{Cut, Settings};
+use sinew_sim::plan::{Cut, Script, Settings};
 use sinew_sim::report::{self, Report, command};
 use sinew_sim::shrink::shrink;
 use sinew_sim::{page, past};
@@ -37,6 +37,7 @@ Examples:
   sinew-sim run --first 17 --seeds 1 --html 17.html   one seed, as a page
   sinew-sim run --seeds 50 --faults loss,crash   only these faults
   sinew-sim run --seeds 500 --plant nak_storm    does the simulator see it?
+  sinew-sim run --scenario lossy.toml --seeds 20  what a file says, as between real processes
   sinew-sim list                                 faults, promises, what can be planted
 
 Exit codes: 0 no promise was broken; 1 one was; 2 usage; 3 a report could not be written.";
@@ -63,12 +64,19 @@ struct Run {
     /// The first seed.
     #[arg(long, default_value_t = 1)]
     first: u64,
+    /// Runs what this file says instead of what a seed draws: its nodes, links and timed faults, as
+    /// `sinew-sim relay` has them between real processes. A run lasts as long as the file says, and at least
+    /// 11 seconds beyond its last fault.
+    #[arg(long, value_name = "FILE", conflicts_with_all = [
+        "nodes", "faults", "without_nodes", "only_faults", "without_faults", "healed_at_ns",
+    ])]
+    scenario: Option<PathBuf>,
     /// How many nodes a run has: `8..16`, or one number.
     #[arg(long, default_value = "8..16", value_parser = past::nodes)]
     nodes: (usize, usize),
-    /// The length of each run, in virtual seconds (at least 14).
-    #[arg(long, default_value_t = 60)]
-    seconds: u32,
+    /// The length of each run, in virtual seconds (at least 14) [default: 60, or what the scenario says]
+    #[arg(long)]
+    seconds: Option<u32>,
     /// The same in virtual hours.
     #[arg(long, conflicts_with = "seconds")]
     hours: Option<u32>,
@@ -162,9 +170,16 @@ fn list() {
 
 fn campaign(options: &Run) -> Result<Campaign, Failure> {
     let kinds = past::kinds(&options.faults).map_err(Failure::Usage)?;
-    let seconds = match options.hours {
-        Some(hours) => i64::from(hours) * 3_600,
-        None => i64::from(options.seconds),
+    let hours = options.hours.map(|hours| i64::from(hours) * 3_600);
+    let said = hours.or(options.seconds.map(i64::from));
+    let script = options.scenario.as_deref().map(|path| script(path, said)).transpose()?;
+    let seconds = match &script {
+        Some((_, script)) => script.length().as_nanos() / 1_000_000_000,
+        None => said.unwrap_or(60),
+    };
+    let nodes = match &script {
+        Some((_, script)) => (script.names().count(), script.names().count()),
+        None => options.nodes,
     };
     if seconds < sinew_sim::plan::SECONDS_MIN {
         let least = sinew_sim::plan::SECONDS_MIN;
@@ -177,11 +192,12 @@ fn campaign(options: &Run) -> Result<Campaign, Failure> {
         first: options.first,
         seeds: options.seeds,
         settings: Settings {
-            nodes_min: options.nodes.0,
-            nodes_max: options.nodes.1,
+            nodes_min: nodes.0,
+            nodes_max: nodes.1,
             length: Nanos::from_secs(seconds),
             kinds,
         },
+        script,
         cut: Cut {
             absent: options.without_nodes.clone(),
             faults: if options.without_faults {
@@ -198,7 +214,27 @@ fn campaign(options: &Run) -> Result<Campaign, Failure> {
     })
 }
 
+/// Reads a scenario, and says why it cannot be run.
+fn script(path: &Path, seconds: Option<i64>) -> Result<(String, Script), Failure> {
+    let name = path.display();
+    let text = fs::read_to_string(path).map_err(|error| {
+        Failure::Usage(format!("cannot read {name}: {error}; give a file that you may read"))
+    })?;
+    let scenario = sinew_sim::scenario::file::parse(&text).map_err(|error| {
+        let (line, problem, hint) = (error.line, error.problem, error.hint);
+        Failure::Usage(format!("{name}:{line}: {problem}; {hint}"))
+    })?;
+    let script = Script::new(scenario, seconds)
+        .map_err(|error| Failure::Usage(format!("{name}: {error}")))?;
+    Ok((name.to_string(), script))
+}
+
 fn run(options: &Run) -> Result<bool, Failure> {
+    if options.scenario.is_some() && options.html.is_some() {
+        let words = "--html draws faults that a seed drew, and a scenario's are in its file; \
+                     leave one of --html and --scenario out";
+        return Err(Failure::Usage(words.to_owned()));
+    }
     let campaign = campaign(options)?;
     let stop = Arc::new(AtomicBool::new(false));
     let flag = stop.clone();
@@ -208,7 +244,8 @@ fn run(options: &Run) -> Result<bool, Failure> {
     std::panic::set_hook(Box::new(|_| {}));
 
     let mut good = true;
-    if !options.no_past && campaign.plant.is_none() && campaign.cut == Cut::default() {
+    let is_drawn = campaign.script.is_none();
+    if is_drawn && !options.no_past && campaign.plant.is_none() && campaign.cut == Cut::default() {
         good &= again(&stop)?;
     }
     let bar = ProgressBar::new(campaign.seeds);
@@ -254,6 +291,12 @@ fn look_closer(
     summary: &campaign::Summary,
     stop: &AtomicBool,
 ) -> Result<(), Failure> {
+    if campaign.script.is_some() {
+        if !summary.failures.is_empty() {
+            eprintln!("\nA scenario is not made smaller: take faults out of its file.");
+        }
+        return Ok(());
+    }
     Real::prepare(campaign.plant.as_deref()).map_err(Failure::Usage)?;
     let (outcome, command) = match summary.failures.first() {
         Some(failure) if !options.no_shrink && !stop.load(Ordering::Relaxed) => {

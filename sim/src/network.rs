@@ -6,6 +6,8 @@ use sinew_rt::clock::Nanos;
 use crate::fault::{Fault, FaultKind};
 use crate::host::Address;
 use crate::random::Random;
+use crate::scenario::link::Passage;
+use crate::scenario::{self, NodeIndex, Scenario};
 
 /// The longest frame that the network carries; a longer one is a bug of the node.
 pub const CARRIED_MAX: usize = 1_472;
@@ -93,9 +95,10 @@ pub struct NetworkCounts {
 pub struct Network {
     nodes: usize,
     links: Vec<Link>,
-    /// What happened so far.
-    pub counts: NetworkCounts,
+    counts: NetworkCounts,
     healed: bool,
+    /// The links, if they are those of a scenario.
+    scenario: Option<scenario::network::Network>,
 }
 
 const PURPOSE: u64 = 0x6e65_7477_6f72;
@@ -129,7 +132,62 @@ impl Network {
             link
         };
         let links = (0..nodes * nodes).map(link).collect();
-        Self { nodes, links, counts: NetworkCounts::default(), healed: false }
+        Self { nodes, links, counts: NetworkCounts::default(), healed: false, scenario: None }
+    }
+
+    /// The network of a scenario, with its faults.
+    #[must_use]
+    pub fn of(scenario: &Scenario) -> Self {
+        let links = scenario::network::Network::new(scenario, Nanos::ZERO);
+        Self { scenario: Some(links), ..Self::new(scenario.seed, 0) }
+    }
+
+    /// Whether the links are those of a scenario: then [`Network::pass`] carries frames, not
+    /// [`Network::send`].
+    #[must_use]
+    pub fn is_of_scenario(&self) -> bool {
+        self.scenario.is_some()
+    }
+
+    /// Takes a frame that goes over a link of a scenario: the copies of it that arrive.
+    pub fn pass(
+        &mut self,
+        now: Nanos,
+        from: Address,
+        to: Address,
+        bytes: &[u8],
+    ) -> [Option<Passage>; 2] {
+        let Some(links) = &mut self.scenario else { return [None; 2] };
+        // What concerns nodes is in the plan.
+        while links.advance(now).is_some() {}
+        // Whoever has the frames is told when they arrive, and takes them from nobody.
+        while links.poll(now).is_some() {}
+        let index = |node: Address| NodeIndex::new(usize::from(node));
+        links.offer(now, index(from), index(to), bytes).copies
+    }
+
+    /// What happened so far.
+    #[must_use]
+    pub fn counts(&self) -> NetworkCounts {
+        let Some(links) = &self.scenario else { return self.counts };
+        let mut sum = NetworkCounts::default();
+        for link in links.all_counts() {
+            sum.sent += link.offered;
+            sum.lost += link.lost;
+            sum.cut += link.partitioned;
+            sum.overflowed += link.queue_full;
+            sum.doubled += link.duplicated;
+            sum.corrupted += link.corrupted;
+            sum.overtaken += link.held_back;
+            sum.bytes += link.offered_bytes;
+        }
+        sum
+    }
+
+    /// The faults of a scenario that took effect so far.
+    #[must_use]
+    pub fn applied(&self) -> scenario::network::Applied {
+        self.scenario.as_ref().map(scenario::network::Network::applied).unwrap_or_default()
     }
 
     /// Makes every link good, or as bad as `active` says.

@@ -3,11 +3,18 @@
 //! Everything is drawn before the run begins, so that a part can be left out afterwards (to find the smallest
 //! run that still fails) without another part becoming a different one.
 
+mod script;
+
+use std::sync::Arc;
+
 use sinew_rt::clock::Nanos;
 
 use crate::checker::Rule;
 use crate::fault::{Fault, FaultKind};
 use crate::random::Random;
+use crate::scenario::Scenario;
+
+pub use script::{Script, ScriptError};
 
 /// The most nodes of a run.
 pub const NODES_MAX: usize = 64;
@@ -156,6 +163,8 @@ pub struct Plan {
     pub absent: Vec<u16>,
     /// Promises whose breach does not end the run.
     pub tolerated: Vec<Rule>,
+    /// What has the links, if they are those of a scenario, and what happens to them.
+    pub scenario: Option<Arc<Scenario>>,
     /// When all faults are over and all links are good.
     pub healed: Nanos,
     /// When nobody publishes any more.
@@ -194,6 +203,7 @@ impl Plan {
             topics,
             absent: Vec::new(),
             tolerated: Vec::new(),
+            scenario: None,
             healed,
             quiet,
             end: length,

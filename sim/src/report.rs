@@ -24,6 +24,8 @@ pub struct Report {
     pub seeds_asked: u64,
     /// Runs done.
     pub seeds: u64,
+    /// The scenario that said what happens, if one did.
+    pub scenario: Option<ScenarioReport>,
     /// The fewest and the most nodes of a run.
     pub nodes: (usize, usize),
     /// Nodes of all runs.
@@ -56,6 +58,15 @@ pub struct Report {
     pub trace: String,
     /// The seeds that broke a promise.
     pub failures: Vec<FailureReport>,
+}
+
+/// A scenario that was run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ScenarioReport {
+    /// Its file.
+    pub file: String,
+    /// What it calls the nodes: the first is n0.
+    pub nodes: Vec<String>,
 }
 
 /// One seed that broke a promise.
@@ -99,6 +110,10 @@ impl Report {
             first_seed: campaign.first,
             seeds_asked: campaign.seeds,
             seeds: summary.seeds,
+            scenario: campaign.script.as_ref().map(|(file, script)| ScenarioReport {
+                file: file.clone(),
+                nodes: script.names().map(str::to_owned).collect(),
+            }),
             nodes: (campaign.settings.nodes_min, campaign.settings.nodes_max),
             nodes_total: summary.nodes,
             seconds_each: campaign.settings.length.as_secs_f64(),
@@ -138,6 +153,10 @@ impl Report {
             let words: Vec<_> = map.iter().map(|(name, count)| format!("{name} {count}")).collect();
             words.join(" · ")
         };
+        if let Some(ScenarioReport { file, nodes }) = &self.scenario {
+            let nodes = nodes.iter().enumerate().map(|(n, name)| format!("n{n} {name}"));
+            let _ = writeln!(text, "scenario  {file}: {}", nodes.collect::<Vec<_>>().join(" · "));
+        }
         let _ = writeln!(text, "events    {}", self.events);
         let _ = writeln!(text, "messages  {}", line(&self.messages));
         let _ = writeln!(text, "network   {}", line(&self.network));
@@ -172,11 +191,16 @@ impl Report {
 #[must_use]
 pub fn command(campaign: &Campaign, cut: &Cut, seed: u64) -> String {
     let Settings { nodes_min, nodes_max, length, kinds } = &campaign.settings;
-    let mut command = format!(
-        "sinew-sim run --first {seed} --seeds 1 --nodes {nodes_min}..{nodes_max} --seconds {}",
-        length.as_nanos() / 1_000_000_000
-    );
-    if kinds.len() < FaultKind::COUNT {
+    let seconds = length.as_nanos() / 1_000_000_000;
+    let mut command = match &campaign.script {
+        Some((file, _)) => {
+            format!("sinew-sim run --scenario {file} --first {seed} --seeds 1 --seconds {seconds}")
+        }
+        None => format!(
+            "sinew-sim run --first {seed} --seeds 1 --nodes {nodes_min}..{nodes_max} --seconds {seconds}"
+        ),
+    };
+    if kinds.len() < FaultKind::COUNT && campaign.script.is_none() {
         let names: Vec<_> = kinds.iter().map(|kind| kind.as_str()).collect();
         let names = if names.is_empty() { "none".to_owned() } else { names.join(",") };
         let _ = write!(command, " --faults {names}");

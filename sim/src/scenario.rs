@@ -34,7 +34,7 @@ pub struct Scenario {
     /// At most [`LINKS_MAX`]. The last one that matches a pair of nodes holds for it; a pair that none
     /// matches has a perfect link.
     pub links: Vec<LinkRule>,
-    /// Where the relay stands between real processes. The simulator has no use for them.
+    /// Where the relay stands between real processes. To the simulator they say who knows whom.
     pub paths: Vec<Path>,
     /// At most [`FAULTS_MAX`].
     pub faults: Vec<Fault>,

@@ -5,7 +5,7 @@ use sinew_rt::clock::Nanos;
 
 use crate::campaign::{Campaign, Failure, run_one};
 use crate::host::Host;
-use crate::plan::{Cut, Plan};
+use crate::plan::Cut;
 use crate::world::Outcome;
 
 /// The most runs that one failure is worth.
@@ -50,7 +50,7 @@ impl Search<'_> {
 /// Shrinks `failure`. Deterministic; at most [`RUNS_MAX`] runs.
 #[must_use]
 pub fn shrink<H: Host>(campaign: &Campaign, failure: &Failure) -> Shrunk {
-    let plan = Plan::draw(failure.seed, &campaign.settings);
+    let plan = campaign.plan(failure.seed);
     let mut search = Search { campaign, failure, cut: campaign.cut.clone(), runs: 0 };
     let faults = |cut: &Cut| -> Vec<u16> {
         plan.clone().cut(cut).faults.iter().map(|fault| fault.number).collect()

@@ -16,6 +16,7 @@ use crate::network::{Network, NetworkCounts, corrupt};
 use crate::plan::{Plan, TOPICS};
 use crate::queue::EventQueue;
 use crate::random::Random;
+use crate::scenario::network::Applied;
 use crate::timeline::{Mark, Timeline};
 use crate::trace::TraceHash;
 
@@ -191,6 +192,8 @@ pub struct Outcome {
     pub counts: CheckerCounts,
     /// What the network counted.
     pub network: NetworkCounts,
+    /// What a scenario did to links.
+    pub applied: Applied,
     /// What the nodes dropped, by reason.
     pub drops: Vec<u64>,
     /// Branches of the protocol, with how often nodes came by.
@@ -213,6 +216,7 @@ impl Outcome {
             faults: [0; FaultKind::COUNT],
             counts: CheckerCounts::default(),
             network: NetworkCounts::default(),
+            applied: Applied::default(),
             drops: vec![0; sinew_io::delivery::DropReason::COUNT],
             branches: Vec::new(),
             timeline: None,
@@ -288,7 +292,10 @@ impl<'p, H: Host> World<'p, H> {
             queue: EventQueue::with_room(4_096),
             nodes: (0..plan.nodes).map(node).collect(),
             machines,
-            network: Network::new(plan.seed, plan.nodes),
+            network: match &plan.scenario {
+                Some(scenario) => Network::of(scenario),
+                None => Network::new(plan.seed, plan.nodes),
+            },
             frames: Frames::default(),
             checker: Checker::new(plan, H::SPEAKS_REPORTS, H::key_id),
             trace: TraceHash::default(),
@@ -361,7 +368,8 @@ impl<'p, H: Host> World<'p, H> {
             events: self.events,
             faults: self.faults,
             counts: self.checker.counts,
-            network: self.network.counts,
+            network: self.network.counts(),
+            applied: self.network.applied(),
             drops: self.drops,
             branches: H::take_branches(),
             timeline: self.timeline,
@@ -412,7 +420,8 @@ impl<'p, H: Host> World<'p, H> {
     }
 
     fn start(&mut self, node: u16, killed: u8) {
-        if self.node(node).host.is_some() || self.over {
+        let held_down = self.plan.is_held_down(node, self.now);
+        if self.node(node).host.is_some() || self.over || held_down {
             return;
         }
         let this = &mut self.nodes[usize::from(node)];
@@ -853,6 +862,16 @@ fn carry(
     bytes: &[u8],
 ) {
     if to >= STRANGERS {
+        return;
+    }
+    if network.is_of_scenario() {
+        for passage in network.pass(now, by, to, bytes).into_iter().flatten() {
+            let frame = frames.put(from, by, to, bytes);
+            let copy = &mut frames.places[frame as usize];
+            passage.damage(&mut copy.bytes);
+            copy.intact = copy.bytes == bytes;
+            queue.push(passage.due, Event::Arrive { frame });
+        }
         return;
     }
     let fate = network.send(now, if from >= STRANGERS { from } else { by }, to, bytes.len());

@@ -166,7 +166,8 @@ impl Checker {
                 format!("{}, the last of which is {age} old", what())
             });
         }
-        if newest > self.healed + LOSSLESS_AFTER {
+        let calm = self.is_calm[usize::from(node) * self.nodes + usize::from(from)];
+        if newest > self.healed + LOSSLESS_AFTER && calm {
             self.accuse(now, node, Rule::NeedlessGap, || {
                 format!("{}, the last of which was sent at {newest}", what())
             });
@@ -201,7 +202,9 @@ impl Checker {
         let sent_at = self.lives[usize::from(node)][life as usize].published[usize::from(topic)]
             [(sequence - 1) as usize];
         let unsaid = !matches!(outcome, Outcome::Accepted | Outcome::Rejected(_));
-        if unsaid && sent_at > self.healed + LOSSLESS_AFTER && !liar_may_have_said_it {
+        let calm = |peer: &u16| self.is_calm[usize::from(node) * self.nodes + usize::from(*peer)];
+        let calm = self.peers[usize::from(node)].iter().all(calm);
+        if unsaid && sent_at > self.healed + LOSSLESS_AFTER && !liar_may_have_said_it && calm {
             self.accuse(now, node, Rule::Outcome, || {
                 format!("command {sequence} of {sent_at} is {outcome:?}, and nothing was wrong")
             });

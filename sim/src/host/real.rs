@@ -210,7 +210,7 @@ impl Host for Real {
 
     fn start(birth: &Birth<'_>) -> Result<Self, String> {
         let Birth { plan, node: me, epoch, life_id, boot, seed, now, .. } = *birth;
-        let mut builder = NodeBuilder::new(format!("n{me}"))
+        let mut builder = NodeBuilder::new(plan.name(me))
             .cluster(CLUSTER)
             .identity(identity(me))
             .admission(ADMISSION)
@@ -224,7 +224,7 @@ impl Host for Real {
             let member = member(peer);
             peers.push((member.key, peer));
             builder = builder.peer(PeerConfig {
-                name: format!("n{peer}"),
+                name: plan.name(peer),
                 identity: member.did.clone(),
                 address: address(peer),
                 publishes: TOPICS.iter().map(|topic| topic.name.to_owned()).collect(),

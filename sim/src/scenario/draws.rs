@@ -22,7 +22,7 @@ pub(crate) enum For {
 }
 
 /// The draws of one copy of one datagram.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Draws(u64);
 
 impl Draws {

@@ -69,6 +69,17 @@ pub struct Passage {
     pub corrupted: bool,
     /// Whether it was held back, so that others overtake it.
     pub held_back: bool,
+    draws: Draws,
+}
+
+impl Passage {
+    /// Does to a copy of what was offered what the link does to this one: for who has virtual time, and
+    /// does not wait for [`Link::poll`].
+    pub fn damage(&self, bytes: &mut [u8]) {
+        if self.corrupted && !bytes.is_empty() {
+            corrupt(bytes, self.draws);
+        }
+    }
 }
 
 /// What a link did so far.
@@ -191,7 +202,7 @@ impl Link {
         }
         self.serial += 1;
         self.in_flight.push(Reverse(Datagram { due, serial: self.serial, bytes }));
-        Some(Passage { due, corrupted, held_back })
+        Some(Passage { due, corrupted, held_back, draws })
     }
 
     /// The next datagram that has arrived by `now`; call until there is none.
@@ -316,6 +327,9 @@ mod tests {
             let passage = link.offer(ms(n), &[0; 64]).copies[0].unwrap();
             assert!(passage.corrupted);
             let bytes = link.poll(ms(n)).unwrap().bytes;
+            let mut copy = [0; 64];
+            passage.damage(&mut copy);
+            assert_eq!(bytes, copy, "who asks the passage gets the same");
             assert_eq!(bytes.len(), 64);
             let flipped: u32 = bytes.iter().map(|byte| byte.count_ones()).sum();
             assert!(flipped <= 3);

@@ -84,7 +84,22 @@ impl Network {
             let ends = lasts.map(|lasts| (start + fault.at + lasts, Turn::Ends(n, fault.kind)));
             timeline.extend(ends);
         }
-        timeline.sort_by_key(|(at, turn)| (*at, matches!(turn, Turn::Begins(..)), turn.place()));
+        let order = |(at, turn): &(Nanos, Turn)| {
+            let began = start + scenario.faults[turn.place()].at;
+            let phase = match turn {
+                // A fault without a length is over after it began.
+                Turn::Ends(..) => {
+                    if began < *at {
+                        0
+                    } else {
+                        2
+                    }
+                }
+                Turn::Begins(..) => 1,
+            };
+            (*at, phase, turn.place())
+        };
+        timeline.sort_by_key(order);
         Self {
             nodes,
             links: (0..nodes * nodes).map(pair).collect(),
@@ -196,6 +211,11 @@ impl Network {
     #[must_use]
     pub fn counts(&self, from: NodeIndex, to: NodeIndex) -> Counts {
         self.place(from, to).map_or_else(Counts::default, |n| *self.links[n].link.counts())
+    }
+
+    /// What each link did so far.
+    pub fn all_counts(&self) -> impl Iterator<Item = &Counts> {
+        self.links.iter().map(|pair| pair.link.counts())
     }
 
     /// The faults that were applied so far.
@@ -361,6 +381,14 @@ mod tests {
         assert_eq!((network.condition(A, B).1, network.condition(B, A).1), (1, 0));
         assert_eq!(network.offer(ms(1), A, B, b"x").fate, Fate::Partitioned);
         assert_ne!(network.offer(ms(1), B, A, b"x").fate, Fate::Partitioned);
+    }
+
+    #[test]
+    fn a_fault_without_a_length_is_over_after_it_began() {
+        let kind = FaultKind::Kill { node: C, restart_after: Some(Nanos::ZERO) };
+        let mut network = Network::new(&scenario(vec![Fault { at: ms(5), kind }]), Nanos::ZERO);
+        let turns: Vec<_> = std::iter::from_fn(|| network.advance(ms(5))).collect();
+        assert_eq!(turns, [Turn::Begins(0, kind), Turn::Ends(0, kind)], "the node runs at the end");
     }
 
     #[test]
