@@ -81,8 +81,8 @@ struct Ear {
     open: bool,
     /// The next number that is due, of reliable topics.
     expected: u64,
-    /// When the sender's life was announced.
-    begun_at: Nanos,
+    /// Messages below this were there before the receiver: what it resumes may be gone.
+    fresh_from: u64,
     /// The newest value, or the first of a queue's messages.
     newest: u64,
     /// One bit for each message delivered.
@@ -136,6 +136,8 @@ pub struct Checker {
     up: Vec<bool>,
     /// By receiver, sender, topic.
     ears: Vec<[Ear; TOPIC_COUNT]>,
+    /// By receiver, sender, topic: what earlier lives of the receiver had of the sender's life of that number.
+    had: Vec<[(u32, Vec<u64>); TOPIC_COUNT]>,
     /// By receiver, sender: when it was heard last, best effort and reliably.
     heard_at: Vec<[Nanos; 2]>,
     /// By receiver, sender, topic: the highest epoch that was heard.
@@ -186,6 +188,7 @@ impl Checker {
             lives: (0..n).map(|_| Vec::new()).collect(),
             up: vec![false; n],
             ears: (0..n * n).map(|_| Default::default()).collect(),
+            had: (0..n * n).map(|_| Default::default()).collect(),
             heard_at: vec![[Nanos::MIN; 2]; n * n],
             epoch_heard: vec![[0; TOPIC_COUNT]; n * n],
             born_at: vec![Nanos::MIN; n],
@@ -241,6 +244,7 @@ impl Checker {
         });
         self.up[n] = true;
         for sender in 0..self.nodes {
+            self.remember(n * self.nodes + sender);
             for ear in &mut self.ears[n * self.nodes + sender] {
                 ear.begin(0);
                 ear.open = false;
@@ -251,6 +255,44 @@ impl Checker {
         }
         self.born_at[n] = now;
         self.blocked[n].fill(None);
+    }
+
+    /// What the last life of a receiver had.
+    fn remember(&mut self, pair: usize) {
+        for (ear, (life, seen)) in self.ears[pair].iter().zip(&mut self.had[pair]) {
+            if !ear.open {
+                continue;
+            }
+            if *life != ear.life {
+                (*life, *seen) = (ear.life, Vec::new());
+            }
+            seen.resize(seen.len().max(ear.seen.len()), 0);
+            seen.iter_mut().zip(&ear.seen).for_each(|(had, new)| *had |= new);
+        }
+    }
+
+    /// What an earlier life of the program had comes again only if it asked for that, and with a mark.
+    fn again_after_restart(
+        &mut self,
+        now: Nanos,
+        node: u16,
+        topic: u8,
+        (from, sequence): (u16, u64),
+        marked: bool,
+    ) {
+        let pair = usize::from(node) * self.nodes + usize::from(from);
+        let life = self.ears[pair][usize::from(topic)].life;
+        let (had_life, seen) = &self.had[pair][usize::from(topic)];
+        let word = seen.get((sequence / 64) as usize).copied().unwrap_or(0);
+        let had = *had_life == life && word >> (sequence % 64) & 1 == 1;
+        if had && !marked && !self.is_liar(from) {
+            self.accuse(now, node, Rule::Duplicate, || {
+                let name = TOPICS[usize::from(topic)].name;
+                format!(
+                    "{name} {sequence} of n{from} was delivered in an earlier life, and has no mark"
+                )
+            });
+        }
     }
 
     /// A node is killed.
@@ -358,8 +400,9 @@ impl Checker {
         match *heard {
             Heard::Value { topic, payload } => self.value(now, node, topic, &payload),
             Heard::Queued { topic, payload } => self.queued(now, node, topic, &payload),
-            Heard::Message { topic, from, epoch, sequence, payload } => {
+            Heard::Message { topic, from, epoch, sequence, payload, possible_duplicate } => {
                 self.message(now, node, topic, (from, epoch, sequence), &payload);
+                self.again_after_restart(now, node, topic, (from, sequence), possible_duplicate);
             }
             Heard::Gap { topic, from, epoch, first, last } => {
                 self.gap(now, node, topic, (from, epoch), (first, last));

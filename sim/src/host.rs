@@ -80,6 +80,8 @@ pub enum Heard {
         sequence: u64,
         /// What it says itself.
         payload: Payload,
+        /// Whether an earlier life of this program may have had it, as the node says.
+        possible_duplicate: bool,
     },
     /// A message of a topic that nobody may publish.
     Forbidden {
@@ -175,6 +177,21 @@ pub struct Birth<'a> {
     pub seed: u64,
     /// What its clock shows.
     pub now: Nanos,
+    /// What its program stored: where its last life stopped to read.
+    pub floors: &'a [StoredFloor],
+}
+
+/// A program had everything up to this message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoredFloor {
+    /// The topic.
+    pub topic: u8,
+    /// The sender.
+    pub from: u16,
+    /// The sender's life.
+    pub epoch: u64,
+    /// The message.
+    pub sequence: u64,
 }
 
 /// Why a program could not publish.

@@ -9,7 +9,7 @@ use crate::checker::{Checker, CheckerCounts, Rule, Violation};
 use crate::clock::{DRIFT_PPM_MAX, MachineClock};
 use crate::disk::{Disk, DiskError, STEPS};
 use crate::fault::{Fault, FaultKind};
-use crate::host::{Address, Birth, Heard, Host, Payload, STRANGERS};
+use crate::host::{Address, Birth, Heard, Host, Payload, STRANGERS, StoredFloor};
 use crate::liar::{Liar, Recordings, flood_frame, stranger_frame};
 use crate::memory;
 use crate::network::{Network, NetworkCounts, corrupt};
@@ -30,14 +30,16 @@ const BUSY_TURN: Nanos = Nanos::from_micros(20);
 const SLOW_TURN: Nanos = Nanos::from_micros(700);
 /// With more peers a slow node has no time for all that they may send.
 const SLOW_PEERS_MAX: usize = 5;
-/// Turns in a row that a node may ask for without having anything to do.
-const IDLE_TURNS_MAX: u32 = 2_000;
+/// Turns between two ticks that a node may ask for without having anything to do.
+const IDLE_TURNS_MAX: u32 = 1_000;
 const TICK: Nanos = Nanos::from_millis(100);
 /// Between two frames of somebody who lies, floods, or is a stranger.
 const LIE_PERIOD: Nanos = Nanos::from_millis(15);
 const FLOOD_PERIOD: Nanos = Nanos::from_millis(1);
 /// Frames of one turn of a flood: together ten times what a peer may send.
 const FLOOD_FRAMES: usize = 8;
+/// A program stores every so manieth message's place.
+const STORED_EVERY: u32 = 5;
 /// Bytes by which a node's memory may differ from what it was after its start.
 const MEMORY_SLACK: i64 = 600_000;
 
@@ -133,12 +135,34 @@ struct Node<H> {
     floods: u16,
     free_at: Nanos,
     idle_turns: u32,
+    /// What its program stored, if it does, and messages since.
+    floors: Vec<StoredFloor>,
+    unstored: u32,
     /// The highest epoch that it ever had, and whether an old disk is in it.
     epoch_max: u64,
     rolled_back: bool,
     /// Bytes of memory that the present life has taken since its start.
     memory: i64,
     random: Random,
+}
+
+impl<H> Node<H> {
+    /// Every third program stores how far it read, now and then and after it acted: what came since comes again.
+    fn store(&mut self, node: u16, heard: &Heard) {
+        let Heard::Message { topic, from, epoch, sequence, .. } = *heard else { return };
+        if node % 3 != 0 {
+            return;
+        }
+        self.unstored += 1;
+        if !self.unstored.is_multiple_of(STORED_EVERY) {
+            return;
+        }
+        let floor = StoredFloor { topic, from, epoch, sequence };
+        match self.floors.iter_mut().find(|known| (known.topic, known.from) == (topic, from)) {
+            Some(known) => *known = floor,
+            None => self.floors.push(floor),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -255,6 +279,8 @@ impl<'p, H: Host> World<'p, H> {
             floods: 0,
             free_at: Nanos::MIN,
             idle_turns: 0,
+            floors: Vec::new(),
+            unstored: 0,
             epoch_max: 0,
             rolled_back: false,
             memory: 0,
@@ -369,6 +395,7 @@ impl<'p, H: Host> World<'p, H> {
             Event::Healed => self.heal(),
             Event::Tick => {
                 self.checker.tick(self.now, self.plan);
+                self.nodes.iter_mut().for_each(|node| node.idle_turns = 0);
                 self.queue.push(self.now + TICK, Event::Tick);
             }
             Event::Over => {
@@ -429,6 +456,7 @@ impl<'p, H: Host> World<'p, H> {
             boot,
             seed: this.random.bits(),
             now: machine.clock.show(self.now),
+            floors: &this.floors,
         };
         match H::start(&birth) {
             Ok(host) => {
@@ -507,12 +535,15 @@ impl<'p, H: Host> World<'p, H> {
         for _ in 0..if slow_cpu { 1 } else { POLLS_MAX } {
             busy = host.poll(local);
             worked |= busy;
-            let Self { network, frames, queue, checker, trace, recordings, timeline, .. } = self;
+            let Self {
+                nodes, network, frames, queue, checker, trace, recordings, timeline, ..
+            } = self;
             // The program reads before the network takes what its node says about that.
             host.hear(local, reads_all, &mut |heard| {
                 let before = memory::held();
                 note(trace, node, &heard);
                 checker.heard(now, node, &heard);
+                nodes[n].store(node, &heard);
                 if let Some(timeline) = timeline {
                     timeline.heard(now, node, &heard);
                 }
@@ -539,9 +570,9 @@ impl<'p, H: Host> World<'p, H> {
             this.free_at = now + SLOW_TURN;
         }
         this.host = Some(host);
-        this.idle_turns = if worked || !asked { 0 } else { this.idle_turns + 1 };
+        this.idle_turns += u32::from(asked && !worked);
         if this.idle_turns > IDLE_TURNS_MAX {
-            let text = || format!("asked {IDLE_TURNS_MAX} times in a row to be run, for nothing");
+            let text = || format!("asked {IDLE_TURNS_MAX} times in {TICK} to be run, for nothing");
             self.checker.accuse(now, node, Rule::Restless, text);
         }
         let this = &self.nodes[n];
@@ -861,7 +892,7 @@ fn note(trace: &mut TraceHash, node: u16, heard: &Heard) {
     let words = match heard {
         Heard::Value { topic, payload } => [1, u64::from(*topic), of(payload), 0],
         Heard::Queued { topic, payload } => [2, u64::from(*topic), of(payload), 0],
-        Heard::Message { topic, from, epoch, sequence, payload } => {
+        Heard::Message { topic, from, epoch, sequence, payload, .. } => {
             [3 | u64::from(*from) << 8 | epoch << 32, u64::from(*topic), *sequence, of(payload)]
         }
         Heard::Gap { topic, from, epoch, first, last } => {

@@ -31,7 +31,7 @@ impl Checker {
         }
         ear.begin(life);
         ear.expected = first;
-        ear.begun_at = now;
+        ear.fresh_from = published + 1;
         self.living(now, node, from, life, topic);
         if (first == 0 || first > published + 1) && !liar {
             self.accuse(now, node, Rule::SilentLoss, || {
@@ -157,7 +157,8 @@ impl Checker {
             [(last - 1) as usize];
         let patience = LINGER.min(GAP_TIMEOUT);
         // With several readers one that lacks room is not waited for when the ring comes round.
-        let overwritten = published - last >= u64::from(RETAINED);
+        let overwritten = published - last >= u64::from(RETAINED)
+            || last < self.ear(node, from, topic).fresh_from;
         let is_stream = TOPICS[usize::from(topic)].kind == Kind::Stream;
         if is_stream && !overwritten && tolerated(now - newest) < patience {
             let age = now - newest;

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use sinew_io::delivery::DropReason;
 use sinew_io::message::Message;
 use sinew_io::node::{
-    AllWell, CommandPublisher, CommandReader, Delivery, EStop, EStopReader, NodeBuilder,
+    AllWell, CommandPublisher, CommandReader, Delivery, EStop, EStopReader, Floor, NodeBuilder,
     PeerConfig, Publisher, Queued, Received, Reliability, StreamReader, TopicClass, TopicConfig,
     TopicEvent,
 };
@@ -16,7 +16,7 @@ use sinew_io::simulation::{
     Branch, Fault, SimLife, SimNode, branches, cheap_signatures, clear_branches, plant,
 };
 use sinew_io::wire::{
-    ClusterName, ClusterTag, Domain, Epoch, KeyId, SIGNATURE_LEN, SigningContext, Slot,
+    ClusterName, ClusterTag, Domain, Epoch, KeyId, SIGNATURE_LEN, Sequence, SigningContext, Slot,
 };
 use sinew_rt::clock::Nanos;
 use sinew_rt::latest::LatestReader;
@@ -237,6 +237,19 @@ impl Host for Real {
             readings.push(reading);
             writings.push(writing);
         }
+        for (topic, plan) in (0..).zip(TOPICS) {
+            let of_topic = birth.floors.iter().filter(|floor| floor.topic == topic);
+            let floors: Vec<Floor> = of_topic
+                .map(|floor| Floor {
+                    from: member(floor.from).key,
+                    epoch: Epoch::new(floor.epoch),
+                    sequence: Sequence::new(floor.sequence),
+                })
+                .collect();
+            if !floors.is_empty() {
+                builder.resume(plan.name, &floors).map_err(words)?;
+            }
+        }
         let silences = builder.events(TOPICS[0].name).map_err(words)?;
         let forbidden = builder.queue(FORBIDDEN, CAPACITY).map_err(words)?;
         // The liar announces the closed topic, so that only its lack of permission stands before it.
@@ -415,12 +428,20 @@ impl Host for Real {
 impl Real {
     fn heard(&self, topic: u8, delivery: &Delivery<Payload>) -> Heard {
         match *delivery {
-            Delivery::Message(Received { value, from, epoch, sequence, .. }) => Heard::Message {
+            Delivery::Message(Received {
+                value,
+                from,
+                epoch,
+                sequence,
+                possible_duplicate,
+                ..
+            }) => Heard::Message {
                 topic,
                 from: self.from(from),
                 epoch: epoch.get(),
                 sequence: sequence.get(),
                 payload: value,
+                possible_duplicate,
             },
             Delivery::Gap { from, epoch, first, last, .. } => Heard::Gap {
                 topic,

@@ -230,6 +230,7 @@ impl Toy {
                 epoch,
                 sequence,
                 payload,
+                possible_duplicate: false,
             });
         }
         self.acknowledge(peer, topic);
