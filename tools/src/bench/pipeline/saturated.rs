@@ -25,7 +25,9 @@ const PER_POLL: usize = 256;
 pub(super) fn reliability() -> Reliability {
     // A spinning lane sleeps between bursts: nothing is given up meanwhile.
     let (linger, gap_timeout) = (Nanos::from_secs(2), Nanos::from_secs(2));
-    Reliability { capacity: KEPT, linger, gap_timeout, ..Reliability::default() }
+    // As much under way as a receiver can be told to hold: what a fast stream is declared with.
+    let hold = 256;
+    Reliability { capacity: KEPT, hold, linger, gap_timeout, ..Reliability::default() }
 }
 
 /// Where messages of either class come out.
