@@ -285,7 +285,8 @@ impl Checker {
         let (had_life, seen) = &self.had[pair][usize::from(topic)];
         let word = seen.get((sequence / 64) as usize).copied().unwrap_or(0);
         let had = *had_life == life && word >> (sequence % 64) & 1 == 1;
-        if had && !marked && !self.is_liar(from) {
+        // A toy tells no programs of an earlier life.
+        if had && !marked && self.speaks_reports && !self.is_liar(from) {
             self.accuse(now, node, Rule::Duplicate, || {
                 let name = TOPICS[usize::from(topic)].name;
                 format!(

@@ -150,7 +150,7 @@ impl<H> Node<H> {
     /// Every third program stores how far it read, now and then and after it acted: what came since comes again.
     fn store(&mut self, node: u16, heard: &Heard) {
         let Heard::Message { topic, from, epoch, sequence, .. } = *heard else { return };
-        if node % 3 != 0 {
+        if !node.is_multiple_of(3) {
             return;
         }
         self.unstored += 1;
