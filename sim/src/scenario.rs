@@ -1,7 +1,7 @@
 //! What happens to nodes and to the links between them, and when: the same description for the
 //! simulator and for real processes behind the relay.
 //!
-//! Everything here is pure. [`file`] reads a scenario from the text of a TOML file, [`link`] says what
+//! Everything here is pure. [`mod@file`] reads a scenario from the text of a TOML file, [`link`] says what
 //! becomes of each datagram of one direction, [`stream`] of the bytes of a TCP connection, and
 //! [`network`] is all links of a scenario with its timed faults. Who has sockets, or a virtual clock,
 //! passes `now` and bytes in and takes due bytes out; one seed gives the same decisions always.
