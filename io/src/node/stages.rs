@@ -43,14 +43,14 @@ const PEER_RING_MIN: usize = 64;
 const VERIFIED_RING_BETWEEN_LANES: usize = 256;
 /// Frames from elsewhere that may wait for the verify stage: more would mean that strangers spend
 /// faster than their bucket fills, which holds 16 checks.
-const STRANGERS_RING: usize = 32;
+const STRANGERS_RING: usize = 24;
 /// Verified frames that may wait for a deliver stage on the same lane, which takes in each pass as
 /// many as the verify stage gives in one.
 const VERIFIED_RING: usize = FRAMES_PER_POLL;
 /// Handshake frames that may wait for housekeeping: a Challenge and a Hello of each peer twice over, and
 /// some of whoever claims to be one.
 const fn handshake_ring(peers: usize) -> usize {
-    8 + 4 * if peers < 64 { peers } else { 64 }
+    16 + 4 * if peers < 64 { peers } else { 64 }
 }
 /// Lives that may wait for the verify stage.
 const LIVES_RING: usize = 64;
