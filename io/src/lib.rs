@@ -4,6 +4,7 @@ pub mod delivery;
 pub mod message;
 pub mod node;
 mod pipeline;
+mod random;
 pub mod security;
 #[cfg(feature = "simulation")]
 pub mod simulation;

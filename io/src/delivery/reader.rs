@@ -10,7 +10,6 @@
 //! own stream and nothing else: each call does a bounded amount of work, whatever the numbers are.
 
 mod acknowledging;
-mod back_off;
 mod gap_buffer;
 mod holes;
 mod outcomes;
@@ -22,6 +21,7 @@ use sinew_rt::clock::Nanos;
 
 use super::held::Held;
 use super::window::JUMP_MAX;
+use crate::random::SplitMix64;
 use crate::simulation::{Branch, Fault, planted, reached};
 use crate::wire::report::{Acknowledgement, Entry, Heartbeat, MoreHeld, Outcomes};
 use crate::wire::{Class, Epoch, Sequence};
@@ -29,7 +29,6 @@ use crate::wire::{Class, Epoch, Sequence};
 pub(crate) use terms::{Accepted, Mismatch, Next, ReaderSpec};
 
 use acknowledging::Acknowledging;
-use back_off::SplitMix64;
 use gap_buffer::GapBuffer;
 use holes::{Holes, on_the_wire};
 use outcomes::Decisions;

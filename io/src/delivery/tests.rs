@@ -3,6 +3,7 @@
 
 use super::reader::{Accepted, Next, Reader, ReaderSpec};
 use super::writer::{Writer, WriterEvent, WriterSpec};
+use crate::random::SplitMix64;
 use crate::security::PeerIndex;
 use crate::wire::report::{Entry, Heartbeat};
 use crate::wire::{Class, Epoch, SchemaId, Sequence, TopicId};
@@ -27,7 +28,7 @@ struct Link {
     jitter: Nanos,
     /// Whether each entry of a report travels by itself, so that one may be lost or late alone.
     parted: bool,
-    seed: u64,
+    random: SplitMix64,
 }
 
 impl Link {
@@ -37,20 +38,11 @@ impl Link {
         delay: Nanos::from_micros(100),
         jitter: Nanos::from_millis(20),
         parted: false,
-        seed: 0,
+        random: SplitMix64::new(0),
     };
 
-    fn below(&mut self, bound: u64) -> u64 {
-        // SplitMix64 (Steele, Lea and Flood, 2014).
-        self.seed = self.seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.seed;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (z ^ (z >> 31)) % bound.max(1)
-    }
-
     fn percent(&mut self, percent: u64) -> bool {
-        self.below(100) < percent
+        self.random.below(100) < percent
     }
 
     fn mean_round_trip(&self) -> Nanos {
@@ -106,7 +98,7 @@ fn writer_spec() -> WriterSpec {
 }
 
 impl World {
-    fn new(link: Link, writer: WriterSpec, hold: u16, reorder: Nanos) -> Self {
+    fn new(mut link: Link, writer: WriterSpec, hold: u16, reorder: Nanos) -> Self {
         let spec = ReaderSpec {
             topic: writer.topic,
             schema: writer.schema,
@@ -119,7 +111,7 @@ impl World {
             refresh: MS * 500,
             lifespan: writer.lifespan,
         };
-        let mut reader = Reader::new(spec, link.seed);
+        let mut reader = Reader::new(spec, link.random.next());
         reader.set_round_trip(link.mean_round_trip());
         reader.new_life(EPOCH, Sequence::FIRST, START);
         Self {
@@ -149,8 +141,8 @@ impl World {
             return false;
         }
         for _ in 0..1 + u64::from(self.link.percent(self.link.double_percent)) {
-            let jitter = self.link.below(self.link.jitter.as_unsigned() + 1).cast_signed();
-            let at = self.now + self.link.delay + Nanos::new(jitter);
+            let jitter = self.link.random.up_to(self.link.jitter);
+            let at = self.now + self.link.delay + jitter;
             self.packets += 1;
             self.flying.insert((at, self.packets), packet.clone());
         }
@@ -309,7 +301,7 @@ fn number(frame: &[u8]) -> u64 {
 
 /// Twenty seconds of 1 kHz over the rough link.
 fn rough(hold: u16, parted: bool, seed: u64) -> World {
-    let link = Link { parted, seed, ..Link::ROUGH };
+    let link = Link { parted, random: SplitMix64::new(seed), ..Link::ROUGH };
     let mut world = World::new(link, writer_spec(), hold, MS * 20);
     // Until the reader is matched.
     world.pause(MS * 1_000);
@@ -368,7 +360,8 @@ proptest! {
         jitter_us in 0i64..25_000, parted: bool, seed: u64, hold in 64u16..=256, capacity in 1usize..300,
     ) {
         let (delay, jitter) = (Nanos::from_micros(delay_us), Nanos::from_micros(jitter_us));
-        let link = Link { loss_percent, double_percent, delay, jitter, parted, seed };
+        let random = SplitMix64::new(seed);
+        let link = Link { loss_percent, double_percent, delay, jitter, parted, random };
         let spec = WriterSpec { capacity, linger: MS * 400, ..writer_spec() };
         let mut world = World::new(link, spec, hold, jitter.max(MS));
         world.pause(MS * 300);

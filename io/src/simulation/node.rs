@@ -4,6 +4,7 @@ use super::port::Port;
 use crate::delivery::DropReason;
 use crate::node::simulated::{Simulated, connect};
 use crate::node::{NodeBuilder, NodeError, StageName};
+use crate::random::SplitMix64;
 use crate::security::hello::{OwnLife, PeerStatus};
 use crate::security::{DidError, PeerIndex, PublicKey};
 use crate::wire::{BootId, Epoch, LifeId};
@@ -63,7 +64,7 @@ impl SimNode {
         let endpoint = port.endpoint(address, &peers);
         let own = OwnLife { epoch: life.epoch, life: life.life, boot: life.boot };
         let node = connect(builder, own, endpoint, admitted, now)?;
-        let random = SplitMix64(life.seed);
+        let random = SplitMix64::new(life.seed);
         Ok(Self { port, node, random, challenge_due: Some(now), stalled: [false; 4] })
     }
 
@@ -79,7 +80,7 @@ impl SimNode {
         let mut worked =
             !stages.greeter.is_idle() || self.challenge_due.is_some_and(|at| at <= now);
         let Self { random, stalled, .. } = self;
-        self.challenge_due = stages.greeter.turn(now, &mut |bytes| random.fill(bytes));
+        self.challenge_due = stages.greeter.turn(now, &mut |bytes| fill(random, bytes));
         let mut run = |name: StageName, stage: &mut dyn Stage| {
             worked |= !stalled[name as usize] && stage.poll(now) != Execution::Idle;
         };
@@ -183,18 +184,9 @@ fn admitted(did: &str) -> Result<PublicKey, DidError> {
     })
 }
 
-/// Steele, Lea and Flood, "Fast splittable pseudorandom number generators" (2014).
-#[derive(Debug)]
-struct SplitMix64(u64);
-
-impl SplitMix64 {
-    fn fill(&mut self, bytes: &mut [u8]) {
-        for chunk in bytes.chunks_mut(8) {
-            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mut word = self.0;
-            word = (word ^ word >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            word = (word ^ word >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-            chunk.copy_from_slice(&(word ^ word >> 31).to_le_bytes()[..chunk.len()]);
-        }
+/// What a real node asks the kernel for.
+fn fill(random: &mut SplitMix64, bytes: &mut [u8]) {
+    for chunk in bytes.chunks_mut(8) {
+        chunk.copy_from_slice(&random.next().to_le_bytes()[..chunk.len()]);
     }
 }

@@ -9,7 +9,7 @@ use mio::{Interest, Registry, Token};
 use sinew_rt::clock::Nanos;
 use socket2::SockRef;
 
-use crate::scenario::draws::mix;
+use crate::random::split_mix;
 use crate::scenario::network::Network;
 use crate::scenario::stream::Stream;
 use crate::scenario::{NodeIndex, Who};
@@ -96,7 +96,7 @@ impl Gate {
         };
         self.counts.opened += 1;
         let stream = |from, to| {
-            let seed = mix(network.seed(from, to) ^ self.counts.opened);
+            let seed = split_mix(network.seed(from, to) ^ self.counts.opened);
             Stream::new(seed, network.condition(from, to).0)
         };
         Some(Connection {

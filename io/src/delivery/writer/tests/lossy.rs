@@ -1,6 +1,7 @@
 //! A small honest reader and a network that loses, doubles, delays and reorders.
 
 use super::*;
+use crate::random::SplitMix64;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,18 +18,7 @@ struct Weather {
     delay: Nanos,
     /// More than that, at random.
     jitter: Nanos,
-    seed: u64,
-}
-
-impl Weather {
-    fn below(&mut self, bound: u64) -> u64 {
-        // SplitMix64 (Steele, Lea and Flood, 2014).
-        self.seed = self.seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.seed;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (z ^ (z >> 31)) % bound.max(1)
-    }
+    random: SplitMix64,
 }
 
 #[derive(Clone, Copy)]
@@ -184,13 +174,15 @@ impl World {
         let (Packet::Data { to: reader, .. }
         | Packet::Heartbeat { to: reader, .. }
         | Packet::Report { from: reader, .. }) = packet;
-        if self.readers[reader].cut_off || self.weather.below(100) < self.weather.loss_percent {
+        if self.readers[reader].cut_off
+            || self.weather.random.below(100) < self.weather.loss_percent
+        {
             return false;
         }
-        let copies = 1 + u64::from(self.weather.below(100) < self.weather.double_percent);
+        let copies = 1 + u64::from(self.weather.random.below(100) < self.weather.double_percent);
         for _ in 0..copies {
-            let jitter = self.weather.below(self.weather.jitter.as_unsigned() + 1);
-            let at = self.now + self.weather.delay + Nanos::new(jitter as i64);
+            let jitter = self.weather.random.up_to(self.weather.jitter);
+            let at = self.now + self.weather.delay + jitter;
             self.packets += 1;
             self.wire.insert((at, self.packets), packet);
         }
@@ -275,7 +267,7 @@ impl World {
 }
 
 fn rough(delay: Nanos, jitter: Nanos, seed: u64) -> Weather {
-    Weather { loss_percent: 20, double_percent: 10, delay, jitter, seed }
+    Weather { loss_percent: 20, double_percent: 10, delay, jitter, random: SplitMix64::new(seed) }
 }
 
 fn kilohertz() -> WriterSpec {
@@ -319,7 +311,13 @@ fn a_kilohertz_stream_comes_through_heavy_loss_whole_soon_and_with_little_sent_i
 #[test]
 fn a_stream_without_loss_sends_nothing_again() {
     for (delay, jitter) in [(us(100), ms(0)), (ms(20), ms(0)), (ms(5), ms(20))] {
-        let weather = Weather { loss_percent: 0, double_percent: 10, delay, jitter, seed: 9 };
+        let weather = Weather {
+            loss_percent: 0,
+            double_percent: 10,
+            delay,
+            jitter,
+            random: SplitMix64::new(9),
+        };
         for period in [ms(1), ms(7), ms(300)] {
             let mut world = World::new(kilohertz(), weather, jitter.max(ms(1)), period);
             world.run(Nanos::from_secs(5), true);
@@ -374,7 +372,8 @@ proptest! {
         capacity in 1usize..200,
     ) {
         let (delay, jitter) = (us(delay_us), us(jitter_us));
-        let weather = Weather { loss_percent, double_percent, delay, jitter, seed };
+        let random = SplitMix64::new(seed);
+        let weather = Weather { loss_percent, double_percent, delay, jitter, random };
         let spec = WriterSpec { readers, linger: ms(linger_ms), capacity, ..kilohertz() };
         let mut world = World::new(spec, weather, jitter.max(ms(1)), ms(2));
         world.run(ms(2_000), true);
