@@ -28,7 +28,7 @@ use crate::delivery::held::Held;
 use crate::security::PeerIndex;
 use crate::simulation::{Branch, Fault, planted, reached};
 use crate::wire::report::{Acknowledgement, Heartbeat, MoreHeld, Outcomes};
-use crate::wire::{Class, Epoch, SchemaId, Sequence, TopicId};
+use crate::wire::{Class, Epoch, SchemaId, Sequence, Slot, TopicId};
 use commands::Commands;
 use events::Events;
 use matched::Reader;
@@ -117,9 +117,23 @@ impl Writer {
     }
 
     /// The sequence of the next message.
-    #[cfg(test)]
     pub(crate) fn next(&self) -> Sequence {
         Sequence::new(self.ring.next())
+    }
+
+    /// How many messages it keeps.
+    pub(crate) fn capacity(&self) -> usize {
+        self.ring.capacity()
+    }
+
+    /// The frame of `sequence`, while it is kept.
+    pub(crate) fn frame(&self, sequence: Sequence) -> Option<&[u8]> {
+        self.ring.frame(sequence.get())
+    }
+
+    /// How many readers get new messages.
+    pub(crate) fn matched(&self) -> usize {
+        self.matched
     }
 
     /// Whether `peer` gets new messages.
@@ -197,14 +211,21 @@ impl Writer {
         held_up
     }
 
-    /// Keeps the finished frame of the sequence [`Writer::next`], which the caller sends to all
-    /// matched readers now. Call it only after [`Writer::room`]. A frame that is longer than
-    /// [`FRAME_MAX`](crate::wire::FRAME_MAX) cannot be sent again.
-    pub(crate) fn retain(&mut self, now: Nanos, sent_at: Nanos, frame: &[u8]) {
+    /// Lets `write` make the frame of the sequence [`Writer::next`] where it is kept, and say its length
+    /// and when it was published; the caller sends it to all matched readers now. `false`, and nothing is
+    /// kept, if it made none. Call it only after [`Writer::room`].
+    pub(crate) fn retain(
+        &mut self,
+        now: Nanos,
+        write: impl FnOnce(&mut Slot) -> Option<(usize, Nanos)>,
+    ) -> bool {
         self.attend(now);
         let sequence = self.ring.next();
-        self.ring.push(now, sent_at, frame);
-        self.share.sent(frame.len() as u64 * self.matched as u64, now);
+        if !self.ring.push(now, write) {
+            return false;
+        }
+        let len = self.ring.frame(sequence).map_or(0, <[u8]>::len);
+        self.share.sent(len as u64 * self.matched as u64, now);
         self.attend_by(now + self.spec.linger);
         if let Some(commands) = &mut self.commands {
             let deadline = now + self.spec.lifespan.unwrap_or(Nanos::ZERO) + self.spec.linger;
@@ -223,6 +244,7 @@ impl Writer {
                 reader.heartbeat_at = (now + self.spec.heartbeat / 8).min(regular);
             }
         }
+        true
     }
 
     /// Takes what a reader says it has. `own_epoch` is this node's life; entries about another one,

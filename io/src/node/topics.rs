@@ -128,8 +128,9 @@ pub(super) fn subscriptions(
     Ok(all)
 }
 
-/// New messages after which a reader acknowledges at once: a quarter of the least that it can hold.
-const ACKNOWLEDGE_EVERY: u32 = 16;
+/// A reader acknowledges at once when so many new messages came as this part of what it can hold: often
+/// enough that its writer never stands still for it, and no more, since each costs both a system call.
+const ACKNOWLEDGE_PARTS: u16 = 4;
 /// After how long it acknowledges fewer: none of the usual periods of a loop, at which the
 /// acknowledgement of a message would meet the next one.
 const ACKNOWLEDGE_WITHIN: Nanos = Nanos::from_micros(400);
@@ -156,7 +157,7 @@ fn streams(
         hold: declared.reliability.hold,
         reorder: declared.reliability.reorder,
         gap_timeout: declared.reliability.gap_timeout,
-        acknowledge_every: ACKNOWLEDGE_EVERY,
+        acknowledge_every: u32::from(declared.reliability.hold / ACKNOWLEDGE_PARTS),
         acknowledge_within: ACKNOWLEDGE_WITHIN,
         refresh: REFRESH,
         lifespan: declared.lifespan,

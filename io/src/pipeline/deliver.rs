@@ -148,7 +148,6 @@ pub(crate) struct DeliverStage {
     pub(crate) routes: Vec<Route>,
     /// Sorted by topic.
     pub(crate) reliable: Vec<ReliableRoute>,
-    /// Sorted by topic.
     pub(crate) watches: Vec<Watch>,
     /// Lives that the verify stage adopted, each before the first frame of it, and every Hello after;
     /// only where somebody asks for them.
@@ -231,7 +230,7 @@ impl DeliverStage {
         if !open && topic != reports.signed {
             return Err(DropReason::UnknownTopic);
         }
-        let (peer, epoch) = (frame.peer(), envelope.header.epoch());
+        let epoch = envelope.header.epoch();
         let mut outcome = Ok(());
         for entry in report::entries(envelope.payload).map_err(DropReason::from)? {
             let entry = entry.map_err(DropReason::from)?;

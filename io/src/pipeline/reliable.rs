@@ -1,5 +1,6 @@
 //! The deliver stage's part of one reliable topic: a reader for each peer, and the subscriber's queue.
 
+use super::FRAMES_PER_POLL;
 use super::deliver::Times;
 use super::link::About;
 use super::verified::VerifiedFrame;
@@ -330,16 +331,20 @@ impl ReliableRoute {
             }
         }
         let peers = self.streams.len();
-        for n in 0..peers {
-            let peer = (self.turn + n) % peers;
-            let mut quantum = QUANTUM;
-            let may = |sink: &dyn OrderedSink| sink.free() > 0 || planted(Fault::SubscriberOverrun);
-            while quantum > 0 && may(&*self.sink) && self.serve_one(peer, now) {
-                quantum -= 1;
-                worked = true;
+        let (mut left, mut idle) = (FRAMES_PER_POLL, 0);
+        // Until as many streams after each other had nothing as there are.
+        while idle < peers && left > 0 {
+            let before = left;
+            while left > before.saturating_sub(QUANTUM) && self.may_deliver() {
+                if !self.serve_one(self.turn, now) {
+                    break;
+                }
+                left -= 1;
             }
+            idle = if left < before { 0 } else { idle + 1 };
+            self.turn = (self.turn + 1) % peers;
         }
-        self.turn = (self.turn + 1) % peers.max(1);
+        worked |= left < FRAMES_PER_POLL;
         let free = self.sink.free() as u64;
         if free == 0 {
             reached(Branch::NoRoomToDeliver);
@@ -353,6 +358,10 @@ impl ReliableRoute {
             stream.floor.store(stream.reader.floor().get(), Ordering::Relaxed);
         }
         worked
+    }
+
+    fn may_deliver(&self) -> bool {
+        self.sink.free() > 0 || planted(Fault::SubscriberOverrun)
     }
 
     /// Delivers the next of one peer's stream; `false` when there is nothing.

@@ -10,7 +10,7 @@ use crate::delivery::Outcome;
 use crate::delivery::writer::{Writer, WriterEvent};
 use crate::security::{Identity, PeerIndex};
 use crate::simulation::{Branch, reached};
-use crate::transport::{BATCH, Transmit};
+use crate::transport::{BURST, Transmit};
 use crate::wire::envelope::{encode_in_place, payload_mut};
 use crate::wire::report::{ENTRIES_MAX, ENTRY_LEN, Entry};
 use crate::wire::{
@@ -120,8 +120,8 @@ pub(crate) struct ReliableSend {
     waiting: Vec<[Waiting; 2]>,
     /// Signed, then open.
     reports: [ReportOutlet; 2],
-    frames: Box<[Slot; BATCH]>,
-    lens: [usize; BATCH],
+    /// Where reports are made.
+    report: Box<Slot>,
     /// The outlet, and the peer, to look at first.
     turn: usize,
     peer_turn: usize,
@@ -146,8 +146,7 @@ impl ReliableSend {
             waiting: keys.iter().map(|_| [Waiting::EMPTY; 2]).collect(),
             keys,
             reports,
-            frames: Box::new([[0; FRAME_MAX]; BATCH]),
-            lens: [0; BATCH],
+            report: Box::new([0; FRAME_MAX]),
             turn: 0,
             peer_turn: 0,
             late,
@@ -194,23 +193,11 @@ impl ReliableSend {
         for n in 0..HEARD_PER_POLL {
             let Some(next) = self.heard.pop() else { return n > 0 };
             match next {
-                ToSend::Due(about) => self.wait(&about),
+                ToSend::Due(about) => wait(&mut self.waiting, &self.late, &about),
                 ToSend::Heard(epoch, about) => self.hear(epoch, &about, now),
             }
         }
         true
-    }
-
-    /// An acknowledgement and what it had no room for come one right after the other, so they nearly
-    /// always leave in one envelope. Nothing depends on it: they are parted when a poll ends between
-    /// them, or when only one finds room in a report.
-    fn wait(&mut self, about: &About) {
-        let waiting = self.waiting.get_mut(about.peer.get());
-        let taken =
-            waiting.is_some_and(|waiting| waiting[usize::from(about.open)].push(&about.entry));
-        if !taken {
-            self.late.increment();
-        }
     }
 
     fn hear(&mut self, epoch: Epoch, about: &About, now: Nanos) {
@@ -269,21 +256,25 @@ impl ReliableSend {
             if outlet.signed && way.signed {
                 continue;
             }
-            let batch = if outlet.signed { 1 } else { BATCH };
-            let (mut count, mut released) = (0, None);
+            let batch = if outlet.signed { 1 } else { BURST.min(writer.capacity()) };
+            let (first, mut count, mut released) = (writer.next(), 0, None);
             // A reader holds nobody up while nothing waits to be sent.
             while count < batch && !outlet.source.is_empty() && writer.room(now) {
-                let slot = &mut self.frames[count];
-                let Some((len, at)) = outlet.fill(slot, way.cluster, way.signer) else { break };
-                writer.retain(now, at, &slot[..len]);
-                self.lens[count] = len;
+                let made = writer.retain(now, |slot| {
+                    let (len, at) = outlet.fill(slot, way.cluster, way.signer)?;
+                    released.get_or_insert(at);
+                    Some((len, at))
+                });
+                if !made {
+                    break;
+                }
                 count += 1;
-                released.get_or_insert(at);
             }
             if count == 0 {
                 continue;
             }
-            let frames: [&[u8]; BATCH] = std::array::from_fn(|n| &self.frames[n][..self.lens[n]]);
+            let frame = |n| writer.frame(Sequence::new(first.get() + n as u64));
+            let frames: [&[u8]; BURST] = std::array::from_fn(|n| frame(n).unwrap_or_default());
             for peer in 0..self.keys.len() {
                 let peer = PeerIndex::new(peer as u16);
                 if writer.is_matched(peer) {
@@ -299,13 +290,14 @@ impl ReliableSend {
     fn act_on_events(&mut self, now: Nanos) {
         let (peers, outlets) = (self.keys.len(), self.outlets.len());
         for (place, outlet) in self.outlets.iter_mut().enumerate() {
+            outlet.readers.set(outlet.writer.matched() as i64);
             outlet.refused.set(outlet.writer.refused().cast_signed());
             outlet.events_lost.set(outlet.writer.events_lost().cast_signed());
             for _ in 0..EVENTS_PER_POLL {
                 let Some(event) = outlet.writer.event() else { break };
                 match event {
-                    WriterEvent::Matched { .. } => outlet.readers.set(outlet.readers.value() + 1),
-                    WriterEvent::Lost { .. } => outlet.readers.set(outlet.readers.value() - 1),
+                    // The gauge above says it.
+                    WriterEvent::Matched { .. } | WriterEvent::Lost { .. } => {}
                     WriterEvent::Resolved { sequence, outcome } => {
                         let told = outlet.outcomes.as_mut().map(|to| to.push((sequence, outcome)));
                         if matches!(told, Some(Err(_))) {
@@ -340,11 +332,8 @@ impl ReliableSend {
             while made < HEARTBEATS_PER_POLL {
                 let Some((peer, heartbeat)) = outlet.writer.heartbeat(now) else { break };
                 made += 1;
-                let waiting = self.waiting.get_mut(peer.get());
-                let entry = Entry::Heartbeat(heartbeat);
-                if !waiting.is_some_and(|waiting| waiting[usize::from(outlet.open)].push(&entry)) {
-                    self.late.increment();
-                }
+                let about = About { peer, open: outlet.open, entry: Entry::Heartbeat(heartbeat) };
+                wait(&mut self.waiting, &self.late, &about);
             }
         }
     }
@@ -361,7 +350,7 @@ impl ReliableSend {
         self.peer_turn = (queue + 1) % queues;
         let (peer, report) = (queue / 2, &mut self.reports[queue % 2]);
         let waiting = &mut self.waiting[peer][queue % 2];
-        let slot = &mut self.frames[0];
+        let slot = &mut *self.report;
         let payload = waiting.entries[..waiting.count].as_flattened();
         payload_mut(slot)[..payload.len()].copy_from_slice(payload);
         let sequence = report.next_sequence.load(Ordering::Relaxed);
@@ -382,8 +371,21 @@ impl ReliableSend {
             };
             len = whole;
         }
-        send(way.transport, way.lost, PeerIndex::new(peer as u16), &[&self.frames[0][..len]]);
+        send(way.transport, way.lost, PeerIndex::new(peer as u16), &[&self.report[..len]]);
         (Some(now), signed)
+    }
+}
+
+/// Puts an entry among those that wait for its peer.
+///
+/// An acknowledgement and what it had no room for come one right after the other, so they nearly
+/// always leave in one envelope. Nothing depends on it: they are parted when a poll ends between
+/// them, or when only one finds room in a report.
+fn wait(waiting: &mut [[Waiting; 2]], late: &Counter, about: &About) {
+    let waiting = waiting.get_mut(about.peer.get());
+    let taken = waiting.is_some_and(|waiting| waiting[usize::from(about.open)].push(&about.entry));
+    if !taken {
+        late.increment();
     }
 }
 

@@ -5,7 +5,7 @@
 //! of one flow that arrive together come as one buffer with the length of its pieces. What travels are the
 //! same datagrams, so either end may do without.
 
-use super::BATCH;
+use super::BURST;
 use super::buffer::{FramePool, FrameSlot};
 use crate::wire::FRAME_MAX;
 use sinew_rt::lane::own_call;
@@ -47,6 +47,8 @@ pub(crate) struct Coalesced {
     to: usize,
     /// The length of each piece but the last, which may be shorter.
     segment: usize,
+    /// What the system said when the last call had frames to give all the same.
+    failed: Option<io::Error>,
 }
 
 impl Coalesced {
@@ -54,7 +56,7 @@ impl Coalesced {
     pub(crate) fn new() -> Self {
         let bytes = vec![0; BUFFER_BYTES].into_boxed_slice();
         let bytes = bytes.try_into().unwrap_or_else(|_| unreachable!("it has that length"));
-        Self { bytes, from: 0, to: 0, segment: 0 }
+        Self { bytes, from: 0, to: 0, segment: 0, failed: None }
     }
 
     /// Whether frames wait here that the socket need not be asked for.
@@ -73,15 +75,27 @@ impl Coalesced {
         accept: &mut dyn FnMut(FrameSlot),
         starved: &mut u64,
     ) -> io::Result<usize> {
-        if !self.is_waiting() {
-            self.fill(socket)?;
-        }
+        // One system call at most: what waits from the last one is given first, and if that was not all
+        // that is wanted, there may be more.
+        let mut asked = false;
         for given in 0..want {
-            let rest = self.to - self.from;
-            // An empty datagram is a frame that is too short, and must not end the loop unseen.
-            if rest == 0 && given > 0 {
-                return Ok(given);
+            if !self.is_waiting() {
+                if asked {
+                    return Ok(given);
+                }
+                asked = true;
+                // An empty datagram is a frame that is too short, and is given as one.
+                match self.fill(socket) {
+                    Ok(()) => {}
+                    Err(error) if given == 0 => return Err(error),
+                    Err(error) => {
+                        let is_told_later = error.kind() != io::ErrorKind::WouldBlock;
+                        self.failed = is_told_later.then_some(error);
+                        return Ok(given);
+                    }
+                }
             }
+            let rest = self.to - self.from;
             let len = self.segment.min(rest);
             let piece = &self.bytes[self.from..self.from + len];
             self.from += len;
@@ -100,6 +114,9 @@ impl Coalesced {
     }
 
     fn fill(&mut self, socket: BorrowedFd<'_>) -> io::Result<()> {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
         let mut control = Control([0; 64]);
         let mut vector =
             libc::iovec { iov_base: self.bytes.as_mut_ptr().cast(), iov_len: BUFFER_BYTES };
@@ -143,7 +160,7 @@ pub(crate) fn of_one_length(frames: &[&[u8]]) -> usize {
     let Some(segment) = frames.first().map(|frame| frame.len()).filter(|len| *len > 0) else {
         return 0;
     };
-    let most = frames.len().min(BATCH).min(BUFFER_BYTES / 2 / segment);
+    let most = frames.len().min(BURST).min(BUFFER_BYTES / 2 / segment);
     let same = frames[..most].iter().take_while(|frame| frame.len() == segment).count();
     let shorter = frames[..most].get(same).is_some_and(|frame| (1..segment).contains(&frame.len()));
     same + usize::from(shorter)
@@ -155,14 +172,14 @@ pub(crate) fn send(socket: BorrowedFd<'_>, frames: &[&[u8]]) -> io::Result<()> {
     const FLAGS: libc::c_int = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
     let segment = u16::try_from(frames[0].len()).unwrap_or(u16::MAX);
     // SAFETY: all-zero is a valid value of both C structs.
-    let (mut vectors, mut header): ([libc::iovec; BATCH], libc::msghdr) =
+    let (mut vectors, mut header): ([libc::iovec; BURST], libc::msghdr) =
         unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
     for (vector, frame) in vectors.iter_mut().zip(frames) {
         *vector = libc::iovec { iov_base: frame.as_ptr().cast_mut().cast(), iov_len: frame.len() };
     }
     let mut control = Control([0; 64]);
     header.msg_iov = vectors.as_mut_ptr();
-    header.msg_iovlen = frames.len().min(BATCH);
+    header.msg_iovlen = frames.len().min(BURST);
     header.msg_control = control.0.as_mut_ptr().cast();
     // SAFETY: the control room is larger than one message of a u16 (asserted for an int above), so the
     // first header and its data lie in it; the vectors point to live slices that the kernel only reads.
@@ -207,8 +224,8 @@ mod tests {
         assert_eq!(of(&[9, 9, 9]), 3);
         assert_eq!(of(&[9, 9, 4, 9]), 3);
         assert_eq!(of(&[9, 10, 9]), 1);
-        assert_eq!(of(&[9; BATCH + 1]), BATCH);
-        assert!(of(&[FRAME_MAX; BATCH]) * FRAME_MAX < BUFFER_BYTES);
+        assert_eq!(of(&[9; BURST + 1]), BURST);
+        assert!(of(&[FRAME_MAX; BURST]) * FRAME_MAX < BUFFER_BYTES);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The retransmit ring: the newest frames of a stream, in slots that are allocated once.
 
-use crate::wire::FRAME_MAX;
+use crate::wire::{self, FRAME_MAX};
 use sinew_rt::clock::Nanos;
 
 /// Messages that share one date are told apart among so many.
@@ -8,7 +8,7 @@ const SAME_DATE_MAX: u64 = 64;
 
 #[derive(Clone)]
 struct Slot {
-    frame: [u8; FRAME_MAX],
+    frame: wire::Slot,
     len: u16,
     /// As its envelope says: when it was published.
     sent_at: Nanos,
@@ -47,6 +47,11 @@ impl Ring {
         self.next - 1
     }
 
+    /// How many frames it keeps.
+    pub(super) fn capacity(&self) -> usize {
+        self.slots.len()
+    }
+
     /// The lowest sequence whose frame is still here; `next()` when there is none.
     pub(super) fn oldest(&self) -> u64 {
         self.next.saturating_sub(self.slots.len() as u64).max(1)
@@ -57,19 +62,24 @@ impl Ring {
         self.next.checked_sub(self.slots.len() as u64).filter(|sequence| *sequence > 0)
     }
 
-    /// Stores the next frame. Bytes beyond [`FRAME_MAX`] make it one that cannot be sent again.
-    pub(super) fn push(&mut self, now: Nanos, sent_at: Nanos, frame: &[u8]) {
+    /// Lets `write` make the next frame where it stays, and say its length and when it was published.
+    /// `false`, and nothing was added, if it made none.
+    pub(super) fn push(
+        &mut self,
+        now: Nanos,
+        write: impl FnOnce(&mut wire::Slot) -> Option<(usize, Nanos)>,
+    ) -> bool {
         let at = self.place(self.next);
         let slot = &mut self.slots[at];
+        // What it held cannot be sent again, whatever comes of this.
         slot.len = 0;
-        if let Some(room) = slot.frame.get_mut(..frame.len()) {
-            room.copy_from_slice(frame);
-            slot.len = frame.len() as u16;
-        }
+        let Some((len, sent_at)) = write(&mut slot.frame) else { return false };
+        slot.len = len.min(FRAME_MAX) as u16;
         slot.sent_at = sent_at;
         slot.retained_at = now;
         slot.resent = false;
         self.next = self.next.saturating_add(1);
+        true
     }
 
     /// The frame of `sequence`, while it is here.

@@ -10,6 +10,17 @@ use crate::wire::report::OUTCOMES_MAX;
 
 const EPOCH: Epoch = Epoch::new(7);
 
+impl Writer {
+    /// Keeps a finished frame.
+    pub(crate) fn keep(&mut self, now: Nanos, sent_at: Nanos, frame: &[u8]) {
+        let kept = self.retain(now, |slot| {
+            slot[..frame.len()].copy_from_slice(frame);
+            Some((frame.len(), sent_at))
+        });
+        assert!(kept);
+    }
+}
+
 fn ms(ms: i64) -> Nanos {
     Nanos::from_millis(ms)
 }

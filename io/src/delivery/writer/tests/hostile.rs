@@ -121,7 +121,7 @@ proptest! {
                     if writer.room(now) {
                         let matched = (0..4).filter(|n| writer.is_matched(peer(*n))).count();
                         let sequence = writer.next().get();
-                        writer.retain(now, now, &frame(sequence, len));
+                        writer.keep(now, now, &frame(sequence, len));
                         prop_assert_eq!(writer.next().get(), sequence + 1);
                         dates.push(now);
                         sent.push((now, len * matched));
@@ -215,7 +215,7 @@ proptest! {
                 let entry = Acknowledgement { held, wanted, ..acknowledgement(near(floor, last)) };
                 writer.acknowledge(peer(reader), EPOCH, &entry, now).unwrap();
             } else if writer.room(now) {
-                writer.retain(now, now, &frame(last + 1, 500));
+                writer.keep(now, now, &frame(last + 1, 500));
             }
         }
         let mut wakes = 0;
