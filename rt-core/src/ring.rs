@@ -45,12 +45,33 @@ impl<T> Producer<T> {
     pub fn push(&mut self, value: T) -> Result<(), Full<T>> {
         match self.ring.push(value) {
             Ok(()) => {
-                if let Some(doorbell) = &self.doorbell {
-                    doorbell.ring();
-                }
+                self.announce();
                 Ok(())
             }
             Err(rtrb::PushError::Full(value)) => Err(Full(value)),
+        }
+    }
+
+    /// Appends what `make` returns, made in its place: for values too large to be copied on the way.
+    /// `make` is not called when the ring is full. Wait-free as [`push`](Self::push) is.
+    ///
+    /// # Errors
+    /// [`Full`], when the consumer has not kept up.
+    #[inline]
+    pub fn push_with(&mut self, make: impl FnOnce() -> T) -> Result<(), Full<()>> {
+        let mut place = self.ring.write_chunk_uninit(1).map_err(|_| Full(()))?;
+        let Some(slot) = place.as_mut_slices().0.first_mut() else { return Err(Full(())) };
+        slot.write(make());
+        // SAFETY: the chunk has one slot, which was just written.
+        unsafe { place.commit_all() };
+        self.announce();
+        Ok(())
+    }
+
+    #[inline]
+    fn announce(&self) {
+        if let Some(doorbell) = &self.doorbell {
+            doorbell.ring();
         }
     }
 
@@ -79,6 +100,17 @@ impl<T> Consumer<T> {
     #[inline]
     pub fn pop(&mut self) -> Option<T> {
         self.ring.pop().ok()
+    }
+
+    /// What `read` makes of the oldest value, if there is one, where it lies; then the value is dropped.
+    /// For values too large to be copied on the way. Wait-free as [`pop`](Self::pop) is.
+    #[inline]
+    pub fn pop_with<R>(&mut self, read: impl FnOnce(&T) -> R) -> Option<R> {
+        let result = read(self.ring.peek().ok()?);
+        if let Ok(read) = self.ring.read_chunk(1) {
+            read.commit_all();
+        }
+        Some(result)
     }
 
     /// How many values wait at least.
@@ -116,6 +148,18 @@ mod tests {
         assert_eq!(consumer.pop(), Some(1));
         producer.push(3).unwrap();
         assert_eq!((consumer.pop(), consumer.pop(), consumer.pop()), (Some(2), Some(3), None));
+    }
+
+    #[test]
+    fn values_that_are_made_and_read_in_place_come_out_once_and_in_order() {
+        let (mut producer, mut consumer) = channel(2);
+        let (value, other) = (Arc::new(1), Arc::new(2));
+        producer.push_with(|| value.clone()).unwrap();
+        producer.push(other.clone()).unwrap();
+        assert_eq!(producer.push_with(|| panic!("it is full")), Err(Full(())));
+        assert_eq!((consumer.pop_with(|value| **value), Arc::strong_count(&value)), (Some(1), 1));
+        assert_eq!(consumer.pop(), Some(other));
+        assert_eq!(consumer.pop_with(|_| panic!("it is empty")), None::<()>);
     }
 
     #[test]

@@ -610,7 +610,7 @@ impl<T: Message> Publisher<T> {
     /// [`PublisherFull`] when the send stage is behind, never a wait.
     #[inline]
     pub fn publish_at(&mut self, value: &T, at: Nanos) -> Result<(), PublisherFull> {
-        self.ring.push(Outgoing { value: *value, at }).map_err(|_| PublisherFull)?;
+        self.ring.push_with(|| Outgoing { value: *value, at }).map_err(|_| PublisherFull)?;
         if let Some(doorbell) = self.doorbell.get() {
             doorbell.ring();
         }

@@ -212,16 +212,17 @@ impl DeliverStage {
     }
 
     fn deliver(&mut self, frame: VerifiedFrame, now: Nanos) -> Result<(), DropReason> {
-        let envelope = frame.envelope().ok_or(DropReason::Malformed)?;
-        let (topic, peer) = (envelope.header.topic(), frame.peer());
-        if let Ok(place) = self.routes.binary_search_by_key(&topic, |route| route.topic) {
-            let route = &mut self.routes[place];
-            deliver(route, &envelope, &frame, now)?;
+        let header = frame.header().ok_or(DropReason::Malformed)?;
+        let (topic, epoch, peer) = (header.topic(), header.epoch(), frame.peer());
+        if let Ok(place) = self.reliable.binary_search_by_key(&topic, |route| route.topic) {
+            self.reliable[place].accept(frame, now)?;
             self.watches.iter_mut().for_each(|watch| watch.delivered(topic, peer, now));
             return Ok(());
         }
-        if let Ok(place) = self.reliable.binary_search_by_key(&topic, |route| route.topic) {
-            self.reliable[place].accept(frame, now)?;
+        let envelope = frame.envelope().ok_or(DropReason::Malformed)?;
+        if let Ok(place) = self.routes.binary_search_by_key(&topic, |route| route.topic) {
+            let route = &mut self.routes[place];
+            deliver(route, &envelope, &frame, now)?;
             self.watches.iter_mut().for_each(|watch| watch.delivered(topic, peer, now));
             return Ok(());
         }
@@ -230,7 +231,6 @@ impl DeliverStage {
         if !open && topic != reports.signed {
             return Err(DropReason::UnknownTopic);
         }
-        let epoch = envelope.header.epoch();
         let mut outcome = Ok(());
         for entry in report::entries(envelope.payload).map_err(DropReason::from)? {
             let entry = entry.map_err(DropReason::from)?;

@@ -161,19 +161,25 @@ impl<T: Message> OrderedSink for OrderedQueue<T> {
         times: Times,
         expires_at: Option<Nanos>,
     ) -> Result<(), DropReason> {
-        let value = T::read_from_bytes(envelope.payload).map_err(|_| DropReason::SchemaMismatch)?;
-        let message = Delivery::Message(Received {
-            value,
-            from: origin.from,
-            epoch: origin.epoch,
-            sequence: envelope.header.sequence(),
-            sent_at: times.sent_at,
-            possible_duplicate: envelope.header.sequence() < origin.fresh_from
-                && !planted(Fault::PossibleDuplicateUnmarked),
-            expires_at,
-            peer: origin.peer,
+        if envelope.payload.len() != size_of::<T>() {
+            return Err(DropReason::SchemaMismatch);
+        }
+        let sequence = envelope.header.sequence();
+        let marked = !planted(Fault::PossibleDuplicateUnmarked);
+        let made = self.producer.push_with(|| {
+            let value = T::read_from_bytes(envelope.payload);
+            Delivery::Message(Received {
+                value: value.unwrap_or_else(|_| unreachable!("it has that length")),
+                from: origin.from,
+                epoch: origin.epoch,
+                sequence,
+                sent_at: times.sent_at,
+                possible_duplicate: sequence < origin.fresh_from && marked,
+                expires_at,
+                peer: origin.peer,
+            })
         });
-        self.producer.push(message).map_err(|_| DropReason::QueueFull)
+        made.map_err(|_| DropReason::QueueFull)
     }
 
     fn note(&mut self, origin: Origin, note: Note) -> Result<(), DropReason> {
@@ -274,8 +280,7 @@ impl ReliableRoute {
 
     /// Takes in an authenticated frame. What is refused counts under the reason.
     pub(crate) fn accept(&mut self, frame: VerifiedFrame, now: Nanos) -> Result<(), DropReason> {
-        let envelope = frame.envelope().ok_or(DropReason::Malformed)?;
-        let header = envelope.header;
+        let header = frame.header().ok_or(DropReason::Malformed)?;
         let (schema, epoch) = (header.schema(), header.epoch());
         let (sequence, sent_at) = (header.sequence(), header.sent_at());
         if schema != self.schema {

@@ -36,10 +36,11 @@ pub(crate) trait Source: Send {
 
 impl<T: Message> Source for Consumer<Outgoing<T>> {
     fn next(&mut self, payload: &mut [u8]) -> Option<(usize, Nanos)> {
-        let message = self.pop()?;
-        let bytes = message.value.as_bytes();
-        payload.get_mut(..bytes.len())?.copy_from_slice(bytes);
-        Some((bytes.len(), message.at))
+        self.pop_with(|message| {
+            let bytes = message.value.as_bytes();
+            payload.get_mut(..bytes.len())?.copy_from_slice(bytes);
+            Some((bytes.len(), message.at))
+        })?
     }
 
     fn is_empty(&self) -> bool {

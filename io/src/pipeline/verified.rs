@@ -5,8 +5,9 @@ use crate::delivery::DropReason;
 use crate::security::{PeerIndex, Verified};
 use crate::simulation::{Fault, planted};
 use crate::transport::buffer::FrameSlot;
-use crate::wire::{Envelope, Frame, decode};
+use crate::wire::{Envelope, EnvelopeHeader, FRAME_HEADER_LEN, Frame, decode};
 use sinew_rt::clock::Nanos;
+use zerocopy::FromBytes;
 
 /// A frame whose envelope is genuine. Only [`VerifiedFrame::prove`] makes one.
 #[derive(Debug)]
@@ -37,6 +38,12 @@ impl VerifiedFrame {
             }
         };
         Ok(Self { slot, sent_at })
+    }
+
+    /// The envelope's header; `None` cannot happen, and is counted if it does.
+    pub(crate) fn header(&self) -> Option<&EnvelopeHeader> {
+        let body = self.slot.frame().get(FRAME_HEADER_LEN..)?;
+        EnvelopeHeader::ref_from_prefix(body).ok().map(|(header, _)| header)
     }
 
     /// The envelope; `None` cannot happen, since it decoded before, and is counted if it does.

@@ -42,12 +42,22 @@ impl Pings {
     /// The next message.
     #[inline]
     pub(super) fn pop(&mut self) -> Option<Load> {
+        self.read(|ping| *ping)
+    }
+
+    /// What `read` makes of the next message, where it lies.
+    #[inline]
+    pub(super) fn read<R>(&mut self, mut read: impl FnMut(&Load) -> R) -> Option<R> {
         match self {
-            Self::Queue(queue) => queue.pop().map(|ping| ping.value),
+            Self::Queue(queue) => queue.pop_with(|ping| read(&ping.value)),
             Self::Stream(stream) => loop {
                 // Bounded: a life begins once, and a gap is followed by a message.
-                if let Delivery::Message(ping) = stream.next()? {
-                    return Some(ping.value);
+                let read = stream.next_with(|delivery| match delivery {
+                    Delivery::Message(ping) => Some(read(&ping.value)),
+                    Delivery::Gap { .. } | Delivery::Started { .. } => None,
+                })?;
+                if read.is_some() {
+                    return read;
                 }
             },
         }
@@ -104,9 +114,8 @@ impl Stage for Receiver {
         }
         let mut execution = Execution::Idle;
         for _ in 0..PER_POLL {
-            let Some(ping) = self.pings.pop() else { break };
             // All of it is read, as a program would.
-            black_box(&ping);
+            let Some(()) = self.pings.read(|ping| _ = black_box(*ping)) else { break };
             self.recording.received();
             if let Some((span, at)) = self.batch.delivered(clock::now) {
                 self.recording.record(span, span, at);
