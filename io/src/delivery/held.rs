@@ -50,7 +50,9 @@ impl Held {
     }
 
     pub(crate) fn is_empty(self) -> bool {
-        self == Self::NONE
+        // The first word by itself: most sets end there, and it was most likely just written, which a
+        // wider read would have to wait for.
+        self.0[0] == 0 && self.0[1..] == [0; WORDS - 1]
     }
 
     /// Whether `place` is in it; beyond the last place nothing is.

@@ -130,7 +130,7 @@ pub(super) fn subscriptions(
 
 /// A reader acknowledges at once when so many new messages came as this part of what it can hold: often
 /// enough that its writer never stands still for it, and no more, since each costs both a system call.
-const ACKNOWLEDGE_PARTS: u16 = 4;
+const ACKNOWLEDGE_PARTS: u16 = 2;
 /// After how long it acknowledges fewer: none of the usual periods of a loop, at which the
 /// acknowledgement of a message would meet the next one.
 const ACKNOWLEDGE_WITHIN: Nanos = Nanos::from_micros(400);

@@ -2,7 +2,7 @@
 
 use super::link::{About, ToSend};
 use super::reliable::ReliableRoute;
-use super::verified::VerifiedFrame;
+use super::verified::{Contents, VerifiedFrame};
 use super::watch::Watch;
 use super::{Drops, FRAMES_PER_POLL};
 use crate::delivery::DropReason;
@@ -10,7 +10,7 @@ use crate::message::{MAX_MESSAGE, Message};
 use crate::security::PeerLife;
 use crate::simulation::{Branch, Fault, planted, reached};
 use crate::wire::report::{self, Entry};
-use crate::wire::{Envelope, Epoch, KeyId, SchemaId, Sequence, TopicId};
+use crate::wire::{Epoch, KeyId, SchemaId, Sequence, TopicId};
 use sinew_rt::clock::Nanos;
 use sinew_rt::guard::Execution;
 use sinew_rt::lane::Stage;
@@ -21,7 +21,7 @@ use sinew_rt::ring::{Consumer, Producer};
 /// Where the messages of one topic end.
 pub(crate) trait Sink: Send {
     /// Takes one envelope with its times. Does not block or allocate.
-    fn deliver(&mut self, envelope: &Envelope<'_>, times: Times) -> Result<(), DropReason>;
+    fn deliver(&mut self, contents: Contents<'_>, times: Times) -> Result<(), DropReason>;
 }
 
 /// When an envelope was sent and received, on this node's clock.
@@ -46,8 +46,8 @@ pub(crate) struct LatestSink<T> {
 }
 
 impl<T: Message> Sink for LatestSink<T> {
-    fn deliver(&mut self, envelope: &Envelope<'_>, times: Times) -> Result<(), DropReason> {
-        let value = T::read_from_bytes(envelope.payload).map_err(|_| DropReason::SchemaMismatch)?;
+    fn deliver(&mut self, contents: Contents<'_>, times: Times) -> Result<(), DropReason> {
+        let value = T::read_from_bytes(contents.payload).map_err(|_| DropReason::SchemaMismatch)?;
         self.writer.publish(value, times.sent_at);
         Ok(())
     }
@@ -59,8 +59,8 @@ pub(crate) struct QueueSink<T> {
 }
 
 impl<T: Message> Sink for QueueSink<T> {
-    fn deliver(&mut self, envelope: &Envelope<'_>, times: Times) -> Result<(), DropReason> {
-        let value = T::read_from_bytes(envelope.payload).map_err(|_| DropReason::SchemaMismatch)?;
+    fn deliver(&mut self, contents: Contents<'_>, times: Times) -> Result<(), DropReason> {
+        let value = T::read_from_bytes(contents.payload).map_err(|_| DropReason::SchemaMismatch)?;
         let queued = Queued { value, sent_at: times.sent_at };
         self.producer.push(queued).map_err(|_| DropReason::QueueFull)
     }
@@ -99,10 +99,10 @@ pub(crate) struct ObserverSink {
 }
 
 impl Sink for ObserverSink {
-    fn deliver(&mut self, envelope: &Envelope<'_>, times: Times) -> Result<(), DropReason> {
-        let (header, len) = (envelope.header, envelope.payload.len());
+    fn deliver(&mut self, contents: Contents<'_>, times: Times) -> Result<(), DropReason> {
+        let (header, len) = (contents.header, contents.payload.len());
         let mut payload = [0; MAX_MESSAGE];
-        payload.get_mut(..len).ok_or(DropReason::SchemaMismatch)?.copy_from_slice(envelope.payload);
+        payload.get_mut(..len).ok_or(DropReason::SchemaMismatch)?.copy_from_slice(contents.payload);
         let observed = Observed {
             sender: header.source(),
             epoch: header.epoch(),
@@ -212,17 +212,17 @@ impl DeliverStage {
     }
 
     fn deliver(&mut self, frame: VerifiedFrame, now: Nanos) -> Result<(), DropReason> {
-        let header = frame.header().ok_or(DropReason::Malformed)?;
+        let contents = frame.contents().ok_or(DropReason::Malformed)?;
+        let header = contents.header;
         let (topic, epoch, peer) = (header.topic(), header.epoch(), frame.peer());
         if let Ok(place) = self.reliable.binary_search_by_key(&topic, |route| route.topic) {
             self.reliable[place].accept(frame, now)?;
             self.watches.iter_mut().for_each(|watch| watch.delivered(topic, peer, now));
             return Ok(());
         }
-        let envelope = frame.envelope().ok_or(DropReason::Malformed)?;
         if let Ok(place) = self.routes.binary_search_by_key(&topic, |route| route.topic) {
             let route = &mut self.routes[place];
-            deliver(route, &envelope, &frame, now)?;
+            deliver(route, contents, &frame, now)?;
             self.watches.iter_mut().for_each(|watch| watch.delivered(topic, peer, now));
             return Ok(());
         }
@@ -232,7 +232,7 @@ impl DeliverStage {
             return Err(DropReason::UnknownTopic);
         }
         let mut outcome = Ok(());
-        for entry in report::entries(envelope.payload).map_err(DropReason::from)? {
+        for entry in report::entries(contents.payload).map_err(DropReason::from)? {
             let entry = entry.map_err(DropReason::from)?;
             let heard = match &entry {
                 Entry::Heartbeat(heartbeat) => {
@@ -280,11 +280,11 @@ impl DeliverStage {
 
 fn deliver(
     route: &mut Route,
-    envelope: &Envelope<'_>,
+    contents: Contents<'_>,
     verified: &VerifiedFrame,
     now: Nanos,
 ) -> Result<(), DropReason> {
-    let schema = envelope.header.schema();
+    let schema = contents.header.schema();
     let foreign = route.schema.is_some_and(|wanted| wanted != schema);
     if foreign && !planted(Fault::SchemaNotChecked) {
         reached(Branch::SchemaMismatch);
@@ -292,12 +292,12 @@ fn deliver(
         return Err(DropReason::SchemaMismatch);
     }
     let newest = route.newest.as_mut().and_then(|all| all.get_mut(verified.peer().get()));
-    let this = (envelope.header.epoch(), envelope.header.sequence());
+    let this = (contents.header.epoch(), contents.header.sequence());
     if newest.as_ref().is_some_and(|newest| this <= **newest) {
         return Err(DropReason::Overtaken);
     }
     let times = Times { sent_at: verified.sent_at(), received_at: verified.received_at() };
-    route.sink.deliver(envelope, times).inspect_err(|_| reached(Branch::SubscriberFull))?;
+    route.sink.deliver(contents, times).inspect_err(|_| reached(Branch::SubscriberFull))?;
     if let Some(newest) = newest {
         *newest = this;
     }

@@ -3,14 +3,14 @@
 use super::FRAMES_PER_POLL;
 use super::deliver::Times;
 use super::link::About;
-use super::verified::VerifiedFrame;
+use super::verified::{Contents, VerifiedFrame};
 use crate::delivery::reader::{Accepted, Next, Reader};
 use crate::delivery::{DropReason, Outcome};
 use crate::message::Message;
 use crate::security::{PeerIndex, PeerLife};
 use crate::simulation::{Branch, Fault, planted, reached};
 use crate::wire::report::Heartbeat;
-use crate::wire::{Envelope, Epoch, KeyId, SchemaId, Sequence, TopicId};
+use crate::wire::{Epoch, KeyId, SchemaId, Sequence, TopicId};
 use sinew_rt::clock::Nanos;
 use sinew_rt::panel::{Counter, Gauge, Recorder};
 use sinew_rt::ring::{Consumer, Producer};
@@ -131,7 +131,7 @@ pub(crate) trait OrderedSink: Send {
     fn deliver(
         &mut self,
         origin: Origin,
-        envelope: &Envelope<'_>,
+        contents: Contents<'_>,
         times: Times,
         expires_at: Option<Nanos>,
     ) -> Result<(), DropReason>;
@@ -157,17 +157,17 @@ impl<T: Message> OrderedSink for OrderedQueue<T> {
     fn deliver(
         &mut self,
         origin: Origin,
-        envelope: &Envelope<'_>,
+        contents: Contents<'_>,
         times: Times,
         expires_at: Option<Nanos>,
     ) -> Result<(), DropReason> {
-        if envelope.payload.len() != size_of::<T>() {
+        if contents.payload.len() != size_of::<T>() {
             return Err(DropReason::SchemaMismatch);
         }
-        let sequence = envelope.header.sequence();
+        let sequence = contents.header.sequence();
         let marked = !planted(Fault::PossibleDuplicateUnmarked);
         let made = self.producer.push_with(|| {
-            let value = T::read_from_bytes(envelope.payload);
+            let value = T::read_from_bytes(contents.payload);
             Delivery::Message(Received {
                 value: value.unwrap_or_else(|_| unreachable!("it has that length")),
                 from: origin.from,
@@ -280,7 +280,7 @@ impl ReliableRoute {
 
     /// Takes in an authenticated frame. What is refused counts under the reason.
     pub(crate) fn accept(&mut self, frame: VerifiedFrame, now: Nanos) -> Result<(), DropReason> {
-        let header = frame.header().ok_or(DropReason::Malformed)?;
+        let header = frame.contents().ok_or(DropReason::Malformed)?.header;
         let (schema, epoch) = (header.schema(), header.epoch());
         let (sequence, sent_at) = (header.sequence(), header.sent_at());
         if schema != self.schema {
@@ -446,13 +446,13 @@ fn deliver(
     lifespan: Option<Nanos>,
     now: Nanos,
 ) -> Result<(), DropReason> {
-    let envelope = frame.envelope().ok_or(DropReason::Malformed)?;
-    let lifespan = [envelope.header.lifespan(), lifespan].into_iter().flatten().min();
+    let contents = frame.contents().ok_or(DropReason::Malformed)?;
+    let lifespan = [contents.header.lifespan(), lifespan].into_iter().flatten().min();
     let expires_at = lifespan.map(|lifespan| frame.sent_at() + lifespan);
     if expires_at.is_some_and(|at| now > at) && !planted(Fault::ExpiredCommandDelivered) {
         reached(Branch::ExpiredInOrder);
         return Err(DropReason::Expired);
     }
     let times = Times { sent_at: frame.sent_at(), received_at: frame.received_at() };
-    sink.deliver(origin, &envelope, times, expires_at)
+    sink.deliver(origin, contents, times, expires_at)
 }

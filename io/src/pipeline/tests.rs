@@ -254,7 +254,7 @@ proptest! {
         let expected: Vec<u64> =
             (1..).zip(&waiting).filter(|(_, what)| good(what)).map(|(n, _)| n).collect();
         let came: Vec<u64> = std::iter::from_fn(|| output.pop())
-            .map(|verified| verified.envelope().unwrap().header.sequence().get())
+            .map(|verified| verified.contents().unwrap().header.sequence().get())
             .collect();
         prop_assert_eq!(dropped(&panel, "verify"), (waiting.len() - expected.len()) as u64);
         prop_assert_eq!(came, expected);

@@ -5,7 +5,7 @@ use crate::delivery::DropReason;
 use crate::security::{PeerIndex, Verified};
 use crate::simulation::{Fault, planted};
 use crate::transport::buffer::FrameSlot;
-use crate::wire::{Envelope, EnvelopeHeader, FRAME_HEADER_LEN, Frame, decode};
+use crate::wire::{Envelope, EnvelopeHeader, FRAME_HEADER_LEN, RawFrame};
 use sinew_rt::clock::Nanos;
 use zerocopy::FromBytes;
 
@@ -17,6 +17,13 @@ pub(crate) struct VerifiedFrame {
     sent_at: Nanos,
 }
 
+/// What a verified frame says, where it lies.
+#[derive(Clone, Copy)]
+pub(crate) struct Contents<'a> {
+    pub(crate) header: &'a EnvelopeHeader,
+    pub(crate) payload: &'a [u8],
+}
+
 impl VerifiedFrame {
     /// The frame, if `judge` lets its envelope pass: with the verifier's proof, which the lifetime
     /// binds to this very envelope, and the time of sending on this node's clock.
@@ -25,9 +32,8 @@ impl VerifiedFrame {
         judge: impl for<'a> FnOnce(Envelope<'a>) -> Result<(Verified<'a>, Nanos), DropReason>,
     ) -> Result<Self, DropReason> {
         let slot = frame.into_slot();
-        let Ok(Frame::Clear(envelope)) = decode(slot.frame()) else {
-            return Err(DropReason::Malformed);
-        };
+        let envelope = RawFrame::parse(slot.frame()).and_then(RawFrame::envelope);
+        let envelope = envelope.map_err(|_| DropReason::Malformed)?;
         let (_proof, sent_at) = match judge(envelope) {
             Ok(judged) => judged,
             Err(reason) => {
@@ -40,18 +46,13 @@ impl VerifiedFrame {
         Ok(Self { slot, sent_at })
     }
 
-    /// The envelope's header; `None` cannot happen, and is counted if it does.
-    pub(crate) fn header(&self) -> Option<&EnvelopeHeader> {
+    /// The genuine part of the frame; `None` cannot happen, since it decoded before, and is counted if
+    /// it does.
+    #[inline]
+    pub(crate) fn contents(&self) -> Option<Contents<'_>> {
         let body = self.slot.frame().get(FRAME_HEADER_LEN..)?;
-        EnvelopeHeader::ref_from_prefix(body).ok().map(|(header, _)| header)
-    }
-
-    /// The envelope; `None` cannot happen, since it decoded before, and is counted if it does.
-    pub(crate) fn envelope(&self) -> Option<Envelope<'_>> {
-        match decode(self.slot.frame()) {
-            Ok(Frame::Clear(envelope)) => Some(envelope),
-            _ => None,
-        }
+        let (header, rest) = EnvelopeHeader::ref_from_prefix(body).ok()?;
+        Some(Contents { header, payload: rest.get(..header.payload_len())? })
     }
 
     pub(crate) fn sent_at(&self) -> Nanos {

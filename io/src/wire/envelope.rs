@@ -223,6 +223,7 @@ pub struct Envelope<'a> {
 
 impl<'a> Envelope<'a> {
     /// Decodes the body of a clear frame. Every byte must be accounted for.
+    #[inline]
     pub fn parse(body: &'a [u8]) -> Result<Self, Malformed> {
         let Ok((header, rest)) = EnvelopeHeader::ref_from_prefix(body) else {
             return Err(Malformed::TooShort { need: ENVELOPE_HEADER_LEN, got: body.len() });
