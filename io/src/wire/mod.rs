@@ -14,7 +14,9 @@ pub mod names;
 pub mod report;
 
 pub use envelope::{Class, Envelope, EnvelopeFields, EnvelopeHeader, PayloadTooLong};
-pub use frame::{FRAME_HEADER_LEN, Frame, FrameHeader, FrameKind, Malformed, RawFrame, Slot, decode};
+pub use frame::{
+    FRAME_HEADER_LEN, Frame, FrameHeader, FrameKind, Malformed, RawFrame, Slot, decode,
+};
 pub use hello::{Challenge, HandshakeFrame, HandshakeMessage, Hello, StreamStart};
 pub use names::{
     BootId, ClusterName, ClusterNameError, ClusterTag, Domain, Epoch, KeyId, LifeId, Nonce,

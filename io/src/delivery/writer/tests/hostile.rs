@@ -1,6 +1,7 @@
 //! Readers that lie, silent ones, and a caller that does whatever it likes.
 
 use super::*;
+use crate::wire::FRAME_MAX;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 
@@ -67,7 +68,7 @@ fn act() -> impl Strategy<Value = Act> {
         });
     prop_oneof![
         4 => prop_oneof![0i64..3_000, 0i64..400_000].prop_map(|us| Act::Wait { us }),
-        6 => (8usize..=1_300).prop_map(|len| Act::Publish { len }),
+        6 => (8usize..=FRAME_MAX).prop_map(|len| Act::Publish { len }),
         8 => acknowledge,
         4 => (0usize..5, number_near(), any::<[u64; 3]>(), 0u32..192, any::<bool>(), 7u64..9).prop_map(
             |(reader, floor, mut held, cut, wanted, epoch)| {
