@@ -2,6 +2,7 @@
 
 pub mod delivery;
 pub mod message;
+mod named;
 pub mod node;
 mod pipeline;
 mod random;

@@ -1,24 +1,28 @@
 //! One run: nodes, network, disks, clocks, programs and faults in virtual time.
 
+mod faults;
+mod frames;
+
 use std::marker::PhantomData;
 
 use sinew_io::wire::{BootId, LifeId};
 use sinew_rt::clock::Nanos;
 
 use crate::checker::{Checker, CheckerCounts, Rule, Violation};
-use crate::clock::{DRIFT_PPM_MAX, MachineClock};
+use crate::clock::MachineClock;
 use crate::disk::{Disk, DiskError, STEPS};
-use crate::fault::{Fault, FaultKind};
+use crate::fault::FaultKind;
 use crate::host::{Address, Birth, Heard, Host, Payload, STRANGERS, StoredFloor};
-use crate::liar::{Liar, Recordings, flood_frame, stranger_frame};
+use crate::liar::{Liar, Recordings};
 use crate::memory;
-use crate::network::{Network, NetworkCounts, corrupt};
+use crate::network::{Network, NetworkCounts};
 use crate::plan::{Plan, TOPICS};
 use crate::queue::EventQueue;
 use crate::random::Random;
 use crate::scenario::network::Applied;
 use crate::timeline::{Mark, Timeline};
 use crate::trace::TraceHash;
+use frames::{Frames, carry};
 
 /// How often a node is run in a row before others get their turn.
 const POLLS_MAX: usize = 256;
@@ -28,16 +32,9 @@ const TURN_LEAST: Nanos = Nanos::from_micros(50);
 const BUSY_TURN: Nanos = Nanos::from_micros(20);
 /// What a turn takes that finds something to do, while the processor is slow.
 const SLOW_TURN: Nanos = Nanos::from_micros(700);
-/// With more peers a slow node has no time for all that they may send.
-const SLOW_PEERS_MAX: usize = 5;
 /// Turns between two ticks that a node may ask for without having anything to do.
 const IDLE_TURNS_MAX: u32 = 1_000;
 const TICK: Nanos = Nanos::from_millis(100);
-/// Between two frames of somebody who lies, floods, or is a stranger.
-const LIE_PERIOD: Nanos = Nanos::from_millis(15);
-const FLOOD_PERIOD: Nanos = Nanos::from_millis(1);
-/// Frames of one turn of a flood: together ten times what a peer may send.
-const FLOOD_FRAMES: usize = 8;
 /// A program stores every so manieth message's place.
 const STORED_EVERY: u32 = 5;
 /// Bytes by which a node's memory may differ from what it was after its start.
@@ -75,48 +72,6 @@ enum Event {
     Healed,
     Tick,
     Over,
-}
-
-/// A frame on its way.
-#[derive(Debug, Default)]
-struct Frame {
-    from: Address,
-    /// Who really sent it: another than `from` when somebody lies about that.
-    by: Address,
-    to: u16,
-    intact: bool,
-    bytes: Vec<u8>,
-}
-
-/// Frames on their way, in places that are used again.
-#[derive(Debug, Default)]
-struct Frames {
-    places: Vec<Frame>,
-    free: Vec<u32>,
-}
-
-impl Frames {
-    fn put(&mut self, from: Address, by: Address, to: u16, bytes: &[u8]) -> u32 {
-        let place = self.free.pop().unwrap_or_else(|| {
-            self.places.push(Frame::default());
-            self.places.len() as u32 - 1
-        });
-        let frame = &mut self.places[place as usize];
-        (frame.from, frame.by, frame.to, frame.intact) = (from, by, to, true);
-        frame.bytes.clear();
-        frame.bytes.extend_from_slice(bytes);
-        place
-    }
-
-    fn take(&mut self, place: u32) -> Frame {
-        self.free.push(place);
-        std::mem::take(&mut self.places[place as usize])
-    }
-
-    /// Gives the bytes of a taken frame back, to be used again.
-    fn give_back(&mut self, place: u32, frame: Frame) {
-        self.places[place as usize] = frame;
-    }
 }
 
 #[derive(Debug)]
@@ -659,181 +614,6 @@ impl<'p, H: Host> World<'p, H> {
         self.serve(node, false);
     }
 
-    fn set_weather(&mut self) {
-        let healed = self.now >= self.plan.healed;
-        let faults = self.active.iter().map(|fault| &self.plan.faults[usize::from(*fault)]);
-        self.network.set_weather(healed, faults);
-    }
-
-    fn begin(&mut self, place: u16) {
-        let fault = self.plan.faults[usize::from(place)];
-        if !self.plan.is_present(fault.node)
-            || fault.other.is_some_and(|n| !self.plan.is_present(n))
-        {
-            return;
-        }
-        self.active.push(place);
-        let mut effective = true;
-        match fault.kind {
-            kind if kind.is_of_link() => self.set_weather(),
-            FaultKind::Crash => effective = self.kill_until(&fault, 0),
-            FaultKind::Torn => {
-                effective = self.kill_until(&fault, 1 + (fault.strength / 400_000) as u8);
-                let this = self.node(fault.node);
-                this.disk.crash(&mut this.random);
-            }
-            FaultKind::Rollback => {
-                effective = self.kill(fault.node);
-                let this = self.node(fault.node);
-                // To an epoch that is lower than one that was: the same epoch again, in two lives, is what
-                // receivers cannot tell apart.
-                let back = 1 + u64::from(fault.strength % 2_000 / 1_000);
-                this.disk.replace(this.epoch_max.saturating_sub(back).max(1));
-                this.rolled_back = true;
-                self.queue.push(self.now + TICK, Event::Start { node: fault.node, killed: 0 });
-            }
-            FaultKind::Reboot => self.reboot(&fault),
-            FaultKind::Stall => self.node(fault.node).stalls += 1,
-            FaultKind::Clock => self.turn_clock(fault.node),
-            FaultKind::SlowReader => {
-                self.node(fault.node).slow += 1;
-                self.checker.reads(fault.node, false);
-            }
-            FaultKind::Lie | FaultKind::Flood | FaultKind::Stranger => {
-                if let Some(victim) = self.victim(&fault).filter(|n| self.can_be_slow(*n)) {
-                    self.node(victim).floods += 1;
-                }
-                self.queue.push(self.now, Event::Lie { fault: place });
-            }
-            _ => {}
-        }
-        self.faults[fault.kind as usize] += u64::from(effective);
-    }
-
-    fn end(&mut self, place: u16) {
-        let Some(active) = self.active.iter().position(|fault| *fault == place) else { return };
-        self.active.swap_remove(active);
-        let fault = self.plan.faults[usize::from(place)];
-        match fault.kind {
-            kind if kind.is_of_link() => self.set_weather(),
-            FaultKind::Stall => {
-                self.node(fault.node).stalls -= 1;
-                self.checker.rested(fault.node);
-                self.serve(fault.node, false);
-            }
-            FaultKind::Rollback => {
-                self.kill(fault.node);
-                let this = self.node(fault.node);
-                this.disk.replace(this.epoch_max + 1);
-                this.rolled_back = false;
-                self.start(fault.node, 0);
-            }
-            FaultKind::Flood => {
-                if let Some(victim) = self.victim(&fault).filter(|n| self.can_be_slow(*n)) {
-                    self.node(victim).floods -= 1;
-                    self.serve(victim, false);
-                }
-            }
-            FaultKind::Clock => self.turn_clock(fault.node),
-            FaultKind::SlowReader => {
-                let this = self.node(fault.node);
-                this.slow -= 1;
-                let reads = this.slow == 0;
-                self.serve(fault.node, false);
-                self.checker.reads(fault.node, reads);
-            }
-            _ => {}
-        }
-    }
-
-    fn kill_until(&mut self, fault: &Fault, killed: u8) -> bool {
-        let effective = self.kill(fault.node);
-        self.queue.push(fault.until, Event::Start { node: fault.node, killed });
-        effective
-    }
-
-    fn reboot(&mut self, fault: &Fault) {
-        let machine = self.node(fault.node).machine;
-        for node in 0..self.plan.nodes as u16 {
-            if self.node(node).machine == machine && self.plan.is_present(node) {
-                self.kill_until(&Fault { node, ..*fault }, 0);
-                let this = self.node(node);
-                this.disk.crash(&mut this.random);
-            }
-        }
-        let machine = &mut self.machines[machine];
-        machine.boot = self.random.bits();
-        machine.clock = MachineClock::draw(&mut self.random, self.now);
-    }
-
-    fn turn_clock(&mut self, node: u16) {
-        let machine = self.node(node).machine;
-        let drift = self.random.within(-DRIFT_PPM_MAX, DRIFT_PPM_MAX);
-        let step = Nanos::from_millis(self.random.within(-3_600_000, 3_600_000));
-        self.machines[machine].clock.turn(self.now, drift);
-        for node in 0..self.plan.nodes as u16 {
-            if self.node(node).machine == machine {
-                if let Some(host) = &mut self.node(node).host {
-                    host.step_wall_clock(step);
-                }
-                // What it asked for was reckoned by the old rate.
-                self.serve(node, false);
-            }
-        }
-    }
-
-    fn heal(&mut self) {
-        self.set_weather();
-        for node in 0..self.plan.nodes as u16 {
-            if self.plan.is_present(node) {
-                self.start(node, 0);
-            }
-        }
-    }
-
-    fn lie(&mut self, place: u16) {
-        if !self.active.contains(&place) {
-            return;
-        }
-        let fault = self.plan.faults[usize::from(place)];
-        let period = if fault.kind == FaultKind::Flood { FLOOD_PERIOD } else { LIE_PERIOD };
-        let again = self.now + Nanos::new(self.random.within(1, period.as_nanos() * 2));
-        self.queue.push(again, Event::Lie { fault: place });
-        let node = fault.node;
-        if fault.kind == FaultKind::Stranger {
-            let from = STRANGERS + fault.number;
-            let bytes = stranger_frame(&mut self.liar, &self.recordings);
-            return self.inject(from, from, node, &bytes);
-        }
-        let peers: Vec<u16> = self.plan.peers(node).filter(|n| self.plan.is_present(*n)).collect();
-        let (false, Some(host)) = (peers.is_empty(), &self.nodes[usize::from(node)].host) else {
-            return;
-        };
-        let local = self.local(node);
-        if fault.kind == FaultKind::Flood {
-            let Some(to) = self.victim(&fault) else { return };
-            let flood: Vec<_> = (0..FLOOD_FRAMES)
-                .filter_map(|_| flood_frame(&mut self.liar, host, node, local))
-                .collect();
-            return flood.iter().for_each(|bytes| self.inject(node, node, to, bytes));
-        }
-        let to = peers[self.random.index(peers.len())];
-        let lies = self.liar.lie(host, &self.recordings, self.plan, (node, to), local);
-        lies.iter().for_each(|lie| self.inject(lie.from, node, lie.to, &lie.bytes));
-    }
-
-    fn can_be_slow(&self, node: u16) -> bool {
-        self.plan.peers(node).count() <= SLOW_PEERS_MAX
-    }
-
-    /// At whom a flood is directed.
-    fn victim(&self, fault: &Fault) -> Option<u16> {
-        let peers: Vec<u16> =
-            self.plan.peers(fault.node).filter(|n| self.plan.is_present(*n)).collect();
-        let place = usize::from(fault.number).checked_rem(peers.len())?;
-        peers.get(place).copied().filter(|_| fault.kind == FaultKind::Flood)
-    }
-
     /// Puts a frame on the network that no node's own stages sent.
     fn inject(&mut self, from: Address, by: Address, to: u16, bytes: &[u8]) {
         if !self.plan.is_present(to) || bytes.is_empty() {
@@ -850,40 +630,6 @@ fn dropped<H: Host>(host: &H) -> u64 {
     let mut drops = [0; sinew_io::delivery::DropReason::COUNT];
     host.add_drops(&mut drops);
     drops.iter().sum()
-}
-
-/// Puts a frame on its way.
-fn carry(
-    network: &mut Network,
-    frames: &mut Frames,
-    queue: &mut EventQueue<Event>,
-    now: Nanos,
-    (from, by, to): (Address, Address, Address),
-    bytes: &[u8],
-) {
-    if to >= STRANGERS {
-        return;
-    }
-    if network.is_of_scenario() {
-        for passage in network.pass(now, by, to, bytes).into_iter().flatten() {
-            let frame = frames.put(from, by, to, bytes);
-            let copy = &mut frames.places[frame as usize];
-            passage.damage(&mut copy.bytes);
-            copy.intact = copy.bytes == bytes;
-            queue.push(passage.due, Event::Arrive { frame });
-        }
-        return;
-    }
-    let fate = network.send(now, if from >= STRANGERS { from } else { by }, to, bytes.len());
-    for arrival in [fate.arrival, fate.copy].into_iter().flatten() {
-        let frame = frames.put(from, by, to, bytes);
-        if let Some(draw) = fate.corruption {
-            let frame = &mut frames.places[frame as usize];
-            corrupt(&mut frame.bytes, draw);
-            frame.intact = frame.bytes == bytes;
-        }
-        queue.push(arrival, Event::Arrive { frame });
-    }
 }
 
 /// Adds what a program heard to the hash.

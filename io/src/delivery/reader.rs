@@ -205,15 +205,6 @@ impl<T> Reader<T> {
         accepted
     }
 
-    /// An authenticated message came again and was not passed on: an acknowledgement becomes due, at
-    /// most one in a millisecond, because the writer seems to have missed the last one.
-    #[cfg(test)]
-    pub(crate) fn duplicate(&mut self, now: Nanos) {
-        if self.epoch != Epoch::NONE {
-            self.acknowledging.duplicate(now);
-        }
-    }
-
     /// What the subscriber gets next. To be called until it gives `None`, but only while the
     /// subscriber's queue has room for one more; then [`Self::room`] is to be called.
     pub(crate) fn next(&mut self, now: Nanos) -> Option<Next<T>> {

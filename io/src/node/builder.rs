@@ -3,18 +3,20 @@
 use super::config::{
     Budgets, Layout, Mode, NodeConfig, PeerConfig, RealTimeConfig, TopicClass, TopicConfig,
 };
-use super::handles::{AllWell, CommandPublisher, CommandReader, EStopReader, StreamReader};
+use super::handles::{
+    AllWell, CommandPublisher, CommandReader, EStopReader, Publisher, StreamReader,
+};
 use super::{Node, NodeError, assemble, file, log, recheck};
 use crate::delivery::Outcome;
 use crate::message::{Message, schema_id};
 use crate::pipeline::deliver::{LatestSink, Observed, ObserverSink, QueueSink, Queued, Sink};
 use crate::pipeline::reliable::{Floor, OrderedQueue, OrderedSink};
-use crate::pipeline::send::{Outgoing, Source};
+use crate::pipeline::send::Source;
 use crate::pipeline::watch::TopicEvent;
 use crate::security::{AdmissionLimits, Identity};
 use crate::transport::memory::MemoryNetwork;
 use crate::wire::{SchemaId, Sequence};
-use sinew_rt::clock::{self, Nanos};
+use sinew_rt::clock::Nanos;
 use sinew_rt::guard::GuardSpec;
 use sinew_rt::lane::Stage;
 use sinew_rt::latest::{self, LatestReader};
@@ -564,56 +566,5 @@ impl NodeBuilder {
     /// Whatever is wrong, before any lane runs; nothing of the node is left then.
     pub fn start(self) -> Result<Node, NodeError> {
         assemble::start(self)
-    }
-}
-
-/// Sends messages of one topic to all peers.
-///
-/// A topic has one publisher in a node: it can be handed on to another thread, and it cannot be
-/// doubled.
-///
-/// ```
-/// fn can_be_sent<T: Send>() {}
-/// can_be_sent::<sinew_io::node::Publisher<u64>>();
-/// ```
-///
-/// ```compile_fail,E0277
-/// fn can_be_cloned<T: Clone>() {}
-/// can_be_cloned::<sinew_io::node::Publisher<u64>>();
-/// ```
-#[derive(Debug)]
-pub struct Publisher<T> {
-    ring: Producer<Outgoing<T>>,
-    doorbell: Arc<OnceLock<Arc<Doorbell>>>,
-}
-
-/// The send stage has not kept up, or on a reliable topic the receivers: the message was not sent, and
-/// sending it would have to wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the send stage or a receiver has not kept up; the message was not sent")]
-pub struct PublisherFull;
-
-impl<T: Message> Publisher<T> {
-    /// Hands `value` to the send stage, dated now. Wait-free; one system call when the lane that
-    /// sends is asleep. Delivery is best effort: the panel counts what the network did not take.
-    ///
-    /// # Errors
-    /// [`PublisherFull`] when the send stage is behind, never a wait.
-    #[inline]
-    pub fn publish(&mut self, value: &T) -> Result<(), PublisherFull> {
-        self.publish_at(value, clock::now())
-    }
-
-    /// The same for a message that was made at `at`.
-    ///
-    /// # Errors
-    /// [`PublisherFull`] when the send stage is behind, never a wait.
-    #[inline]
-    pub fn publish_at(&mut self, value: &T, at: Nanos) -> Result<(), PublisherFull> {
-        self.ring.push_with(|| Outgoing { value: *value, at }).map_err(|_| PublisherFull)?;
-        if let Some(doorbell) = self.doorbell.get() {
-            doorbell.ring();
-        }
-        Ok(())
     }
 }

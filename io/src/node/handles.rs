@@ -1,10 +1,9 @@
-//! What a program holds of the topics that promise more than best effort: publishers of commands,
-//! readers of commands and streams, and the emergency stop.
+//! What a program holds of its topics: publishers, readers of commands and streams, and the emergency stop.
 
-use super::builder::{Publisher, PublisherFull};
 use crate::delivery::{Outcome, outcome};
 use crate::message::Message;
 use crate::pipeline::reliable::{Decision, Delivery, GapCause, Received};
+use crate::pipeline::send::Outgoing;
 use crate::simulation::{Branch, Fault, planted, reached};
 use crate::wire::Sequence;
 use sinew_rt::clock::{self, Nanos};
@@ -14,6 +13,57 @@ use sinew_rt::wait::Doorbell;
 use std::sync::{Arc, OnceLock};
 use zerocopy::little_endian::U64;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// Sends messages of one topic to all peers.
+///
+/// A topic has one publisher in a node: it can be handed on to another thread, and it cannot be
+/// doubled.
+///
+/// ```
+/// fn can_be_sent<T: Send>() {}
+/// can_be_sent::<sinew_io::node::Publisher<u64>>();
+/// ```
+///
+/// ```compile_fail,E0277
+/// fn can_be_cloned<T: Clone>() {}
+/// can_be_cloned::<sinew_io::node::Publisher<u64>>();
+/// ```
+#[derive(Debug)]
+pub struct Publisher<T> {
+    pub(super) ring: Producer<Outgoing<T>>,
+    pub(super) doorbell: Arc<OnceLock<Arc<Doorbell>>>,
+}
+
+/// The send stage has not kept up, or on a reliable topic the receivers: the message was not sent, and
+/// sending it would have to wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the send stage or a receiver has not kept up; the message was not sent")]
+pub struct PublisherFull;
+
+impl<T: Message> Publisher<T> {
+    /// Hands `value` to the send stage, dated now. Wait-free; one system call when the lane that
+    /// sends is asleep. Delivery is best effort: the panel counts what the network did not take.
+    ///
+    /// # Errors
+    /// [`PublisherFull`] when the send stage is behind, never a wait.
+    #[inline]
+    pub fn publish(&mut self, value: &T) -> Result<(), PublisherFull> {
+        self.publish_at(value, clock::now())
+    }
+
+    /// The same for a message that was made at `at`.
+    ///
+    /// # Errors
+    /// [`PublisherFull`] when the send stage is behind, never a wait.
+    #[inline]
+    pub fn publish_at(&mut self, value: &T, at: Nanos) -> Result<(), PublisherFull> {
+        self.ring.push_with(|| Outgoing { value: *value, at }).map_err(|_| PublisherFull)?;
+        if let Some(doorbell) = self.doorbell.get() {
+            doorbell.ring();
+        }
+        Ok(())
+    }
+}
 
 /// Reads a [`Stream`](super::TopicClass::Stream) topic: each message of each sender in order, at most
 /// once, and a gap for each that will not come.

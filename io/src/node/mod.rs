@@ -44,15 +44,15 @@ mod stages;
 mod topics;
 mod who;
 
-pub use builder::{NodeBuilder, Publisher, PublisherFull};
+pub use builder::NodeBuilder;
 pub use config::{
     Auth, Budgets, DEFAULT_PRIORITY, Layout, MAX_PEER_NAME, MAX_TOPIC_NAME, Mode, NodeConfig,
     PeerConfig, RealTimeConfig, Reliability, TopicClass, TopicConfig, WRITER_CAPACITY_MAX,
 };
 pub use file::{load, parse};
 pub use handles::{
-    AllWell, CommandPublisher, CommandReader, DecisionsFull, EStop, EStopReader, REASON_MAX,
-    StreamReader,
+    AllWell, CommandPublisher, CommandReader, DecisionsFull, EStop, EStopReader, Publisher,
+    PublisherFull, REASON_MAX, StreamReader,
 };
 pub use place::ConfigError;
 pub use plan::{LanePlan, Plan, StageName};

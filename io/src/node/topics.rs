@@ -229,7 +229,8 @@ pub(super) fn publications(
     panel: &Panel,
     now: Nanos,
 ) -> Result<Published, NodeError> {
-    let most = STREAMS_MAX - REPORT_STREAMS;
+    let reports = config.topics.iter().any(|topic| topic.class.is_reliable());
+    let most = STREAMS_MAX - if reports { REPORT_STREAMS } else { 0 };
     if publications.len() > most {
         let problem = format!("{} topics are published", publications.len());
         let hint = format!("a node publishes at most {most}: split it into two nodes");

@@ -1,10 +1,9 @@
 //! The socket of a simulated node: a bounded queue of datagrams in each direction.
 
 use crate::security::PeerIndex;
-use crate::transport::buffer::{FramePool, FrameSlot};
+use crate::transport::buffer::{Datagram, FramePool, FrameSlot};
 use crate::transport::park::SocketPark;
 use crate::transport::{BATCH, Endpoint, Receive, Received, Transmit};
-use crate::wire::FRAME_MAX;
 use sinew_rt::clock::Nanos;
 use std::collections::VecDeque;
 use std::io;
@@ -16,13 +15,6 @@ const INBOX: usize = 256;
 
 /// Datagrams that wait for the network: a batch to each of the most peers that a node has.
 const OUTBOX: usize = BATCH * crate::security::enrolment::PEERS_MAX;
-
-struct Datagram {
-    source: SocketAddr,
-    /// The length that was sent, which may exceed what is kept.
-    len: usize,
-    bytes: [u8; FRAME_MAX],
-}
 
 #[derive(Default)]
 struct Queues {
@@ -53,10 +45,7 @@ impl Port {
         if queues.inbox.len() >= INBOX {
             return false;
         }
-        let mut bytes = [0; FRAME_MAX];
-        let kept = sent.len().min(FRAME_MAX);
-        bytes[..kept].copy_from_slice(&sent[..kept]);
-        queues.inbox.push_back(Datagram { source, len: sent.len(), bytes });
+        queues.inbox.push_back(Datagram::new(source, sent));
         true
     }
 
@@ -92,13 +81,10 @@ impl Receive for Inward {
                 return Received { frames, ..Received::default() };
             };
             frames += 1;
-            let Some(mut slot) = pool.take() else {
+            let Some(mut slot) = datagram.into_slot(pool) else {
                 *starved += 1;
                 continue;
             };
-            slot.bytes = datagram.bytes;
-            slot.len = u16::try_from(datagram.len).unwrap_or(u16::MAX);
-            slot.source = datagram.source;
             slot.received_at = now;
             accept(slot);
         }

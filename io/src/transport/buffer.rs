@@ -39,6 +39,15 @@ impl FrameBuffer {
         }
     }
 
+    /// Takes in a datagram of `len` bytes, of which `bytes` are the first that matter.
+    #[inline]
+    pub(crate) fn take_in(&mut self, source: SocketAddr, bytes: &[u8], len: usize) {
+        let kept = bytes.len().min(FRAME_MAX);
+        self.bytes[..kept].copy_from_slice(&bytes[..kept]);
+        self.len = u16::try_from(len).unwrap_or(u16::MAX);
+        self.source = source;
+    }
+
     /// The frame.
     #[must_use]
     pub(crate) fn frame(&self) -> &[u8] {
@@ -61,6 +70,31 @@ impl Default for FrameBuffer {
 
 /// The source of a buffer that holds no frame yet.
 pub(crate) const NOWHERE: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
+
+/// A datagram that waits in memory instead of in a socket.
+pub(crate) struct Datagram {
+    source: SocketAddr,
+    /// The length that was sent, which may exceed what is kept.
+    len: usize,
+    bytes: [u8; FRAME_MAX],
+}
+
+impl Datagram {
+    /// What `source` sent, cut off where no frame is that long.
+    pub(crate) fn new(source: SocketAddr, sent: &[u8]) -> Self {
+        let mut bytes = [0; FRAME_MAX];
+        let kept = sent.len().min(FRAME_MAX);
+        bytes[..kept].copy_from_slice(&sent[..kept]);
+        Self { source, len: sent.len(), bytes }
+    }
+
+    /// The same in a slot, if there is one.
+    pub(crate) fn into_slot(self, pool: &FramePool) -> Option<FrameSlot> {
+        let mut slot = pool.take()?;
+        slot.take_in(self.source, &self.bytes[..self.len.min(FRAME_MAX)], self.len);
+        Some(slot)
+    }
+}
 
 /// The slots of a node.
 pub(crate) type FramePool = Pool<FrameBuffer>;

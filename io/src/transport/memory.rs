@@ -1,11 +1,10 @@
 //! A network inside one process: bounded queues between nodes, with the contract of a datagram
 //! socket. For tests and for examples that need no ports.
 
-use super::buffer::{FramePool, FrameSlot};
+use super::buffer::{Datagram, FramePool, FrameSlot};
 use super::park::SocketPark;
 use super::{BATCH, Endpoint, Receive, Received, Transmit, TransportError};
 use crate::security::PeerIndex;
-use crate::wire::FRAME_MAX;
 use crossbeam::queue::ArrayQueue;
 use sinew_rt::clock::Nanos;
 use sinew_rt::wait::Doorbell;
@@ -26,14 +25,6 @@ pub struct MemoryNetwork {
 struct Port {
     queue: ArrayQueue<Datagram>,
     doorbell: OnceLock<Arc<Doorbell>>,
-}
-
-#[derive(Debug)]
-struct Datagram {
-    source: SocketAddr,
-    /// The length that was sent, which may exceed what is kept.
-    len: usize,
-    bytes: [u8; FRAME_MAX],
 }
 
 impl MemoryNetwork {
@@ -86,10 +77,7 @@ impl MemoryNetwork {
 
 impl Port {
     fn put(&self, source: SocketAddr, bytes: &[u8]) -> bool {
-        let mut datagram = Datagram { source, len: bytes.len(), bytes: [0; FRAME_MAX] };
-        let kept = bytes.len().min(FRAME_MAX);
-        datagram.bytes[..kept].copy_from_slice(&bytes[..kept]);
-        let taken = self.queue.push(datagram).is_ok();
+        let taken = self.queue.push(Datagram::new(source, bytes)).is_ok();
         if let (true, Some(doorbell)) = (taken, self.doorbell.get()) {
             doorbell.ring();
         }
@@ -115,13 +103,10 @@ impl Receive for MemoryReceiver {
                 return Received { frames, ..Received::default() };
             };
             frames += 1;
-            let Some(mut slot) = pool.take() else {
+            let Some(mut slot) = datagram.into_slot(pool) else {
                 *starved += 1;
                 continue;
             };
-            slot.bytes = datagram.bytes;
-            slot.len = u16::try_from(datagram.len).unwrap_or(u16::MAX);
-            slot.source = datagram.source;
             slot.received_at = now;
             accept(slot);
         }

@@ -7,7 +7,6 @@
 
 use super::BURST;
 use super::buffer::{FramePool, FrameSlot};
-use crate::wire::FRAME_MAX;
 use sinew_rt::lane::own_call;
 use std::io;
 use std::net::SocketAddr;
@@ -101,10 +100,7 @@ impl Coalesced {
             self.from += len;
             match pool.take() {
                 Some(mut slot) => {
-                    let kept = len.min(FRAME_MAX);
-                    slot.bytes[..kept].copy_from_slice(&piece[..kept]);
-                    slot.len = u16::try_from(len).unwrap_or(u16::MAX);
-                    slot.source = peer;
+                    slot.take_in(peer, piece, len);
                     accept(slot);
                 }
                 None => *starved += 1,
@@ -199,6 +195,7 @@ pub(crate) fn send(socket: BorrowedFd<'_>, frames: &[&[u8]]) -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::transport::buffer::FrameBuffer;
+    use crate::wire::FRAME_MAX;
     use std::net::UdpSocket;
     use std::os::fd::AsFd;
 

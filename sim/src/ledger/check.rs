@@ -396,10 +396,31 @@ impl Receiver {
         sequence: u64,
         checker: &mut Checker,
     ) {
-        let floor = self.floors.get(stream).copied();
+        if self.goes_on(place, stream, sequence, checker) {
+            self.floors.insert(stream.clone(), sequence);
+        }
+    }
+
+    /// A stream begins, or begins anew, with a message that the receiver was told.
+    fn begin(&mut self, place: Place<'_>, stream: &StreamKey, first: u64, checker: &mut Checker) {
+        if self.goes_on(place, stream, first, checker) {
+            self.floors.insert(stream.clone(), first.saturating_sub(1));
+        }
+    }
+
+    /// Whether `sequence` does not lie behind what the receiver has; what it leaves out without a word is
+    /// a breach.
+    fn goes_on(
+        &self,
+        place: Place<'_>,
+        stream: &StreamKey,
+        sequence: u64,
+        checker: &mut Checker,
+    ) -> bool {
         let (ledger, line) = (place.name(), place.line);
         let (topic, epoch) = (stream.2.clone(), stream.1);
-        match floor {
+        match self.floors.get(stream).copied() {
+            None => self.join(place, stream, sequence, checker),
             Some(floor) if sequence <= floor => {
                 checker.violation(Violation::OutOfOrder {
                     ledger,
@@ -409,44 +430,15 @@ impl Receiver {
                     sequence,
                     floor,
                 });
-                return;
+                return false;
             }
             Some(floor) if sequence > floor + 1 => {
                 let (first, last) = (floor + 1, sequence - 1);
                 checker.violation(Violation::SilentGap { ledger, line, topic, epoch, first, last });
             }
-            None => self.join(place, stream, sequence, checker),
             Some(_) => {}
         }
-        self.floors.insert(stream.clone(), sequence);
-    }
-
-    /// A stream begins, or begins anew, with a message that the receiver was told.
-    fn begin(&mut self, place: Place<'_>, stream: &StreamKey, first: u64, checker: &mut Checker) {
-        let upto = first.saturating_sub(1);
-        let (ledger, line) = (place.name(), place.line);
-        let (topic, epoch) = (stream.2.clone(), stream.1);
-        match self.floors.get(stream).copied() {
-            None => self.join(place, stream, first, checker),
-            Some(floor) if upto > floor => {
-                let (first, last) = (floor + 1, upto);
-                checker.violation(Violation::SilentGap { ledger, line, topic, epoch, first, last });
-            }
-            Some(floor) if upto < floor => {
-                let sequence = first;
-                checker.violation(Violation::OutOfOrder {
-                    ledger,
-                    line,
-                    topic,
-                    epoch,
-                    sequence,
-                    floor,
-                });
-                return;
-            }
-            Some(_) => {}
-        }
-        self.floors.insert(stream.clone(), upto);
+        true
     }
 
     /// A stream that is not heard from its beginning, in this life of the receiver.

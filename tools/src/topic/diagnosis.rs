@@ -215,6 +215,9 @@ fn what_to_do(reason: &str) -> Option<&'static str> {
         "old_epoch" => "its boot counter went back: was its state_dir lost?",
         "bad_timestamps" => "its clock samples make no sense",
         "queue_full" => "this observer does not keep up",
+        "overtaken" => "a newer value came first, and only the newest counts: the way reorders",
+        "qos_mismatch" => "the publisher declares the topic with another class or message type",
+        "not_subscribed" => "reports about a topic that is not declared as reliable here",
         _ => return None,
     })
 }

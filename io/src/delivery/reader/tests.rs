@@ -198,7 +198,6 @@ fn nothing_is_taken_or_said_before_a_life_is_known() {
     let mut reader = Reader::new(spec(), 1);
     assert_eq!(accept(&mut reader, 1, MS), Accepted::Beyond(1));
     reader.room(64, MS);
-    reader.duplicate(MS);
     assert_eq!(reader.heartbeat(&heartbeat(1, 9), MS), Ok(()));
     assert_eq!((reader.next(MS), reader.report(MS), reader.next_deadline()), (None, None, None));
 }
@@ -434,25 +433,20 @@ fn a_duplicate_makes_an_acknowledgement_due_but_a_flood_of_them_one_a_millisecon
     let mut reports = 0;
     for at in 0..10_000 {
         let now = MS + Nanos::from_micros(at);
-        match at % 2 {
-            0 => assert_eq!(accept(&mut reader, 1, now), Accepted::Duplicate(1)),
-            _ => reader.duplicate(now),
-        }
+        assert_eq!(accept(&mut reader, 1, now), Accepted::Duplicate(1));
         reports += u32::from(reader.report(now).is_some());
     }
     assert_eq!(reports, 10);
 }
 
 #[test]
-fn a_duplicate_is_answered_whether_the_reader_or_the_stage_before_it_found_it() {
+fn a_duplicate_is_answered_at_once() {
     let mut reader = reader();
     take(&mut reader, 1, MS);
     reader.next(MS);
     assert_eq!(acknowledgement(&mut reader, MS * 6).unwrap().floor.get(), 1);
     take(&mut reader, 1, MS * 10);
     assert_eq!(acknowledgement(&mut reader, MS * 10).unwrap().floor.get(), 1);
-    reader.duplicate(MS * 20);
-    assert_eq!(acknowledgement(&mut reader, MS * 20).unwrap().floor.get(), 1);
 }
 
 #[test]

@@ -376,7 +376,10 @@ proptest! {
                 5 => reader.decide(Sequence::new(if b % 2 == 0 { a } else { near }), c as u8),
                 6 => reader.set_round_trip(Nanos::new(a.cast_signed())),
                 7 => reader.new_life(Epoch::new(a % 32), Sequence::new(b), now),
-                _ => reader.duplicate(now),
+                _ => {
+                    let frame = Counted::new(reader.floor().get(), &alive);
+                    drop(reader.accept(reader.floor(), now, frame, now));
+                }
             }
             now += Nanos::new(wait);
             prop_assert!(reader.epoch() >= epoch);
