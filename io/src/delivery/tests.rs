@@ -6,7 +6,7 @@ use super::writer::{Writer, WriterEvent, WriterSpec};
 use crate::random::SplitMix64;
 use crate::security::PeerIndex;
 use crate::wire::report::{Entry, Heartbeat};
-use crate::wire::{Class, Epoch, SchemaId, Sequence, TopicId};
+use crate::wire::{Class, Epoch, FRAME_MAX, SchemaId, Sequence, TopicId};
 use proptest::prelude::*;
 use sinew_rt::clock::Nanos;
 use std::collections::{BTreeMap, BTreeSet};
@@ -88,6 +88,7 @@ fn writer_spec() -> WriterSpec {
         class: Class::Stream,
         readers: 1,
         capacity: 256,
+        frame_len: FRAME_MAX,
         lifespan: None,
         linger: MS * 5_000,
         patience: MS * 20,
@@ -244,7 +245,7 @@ impl World {
         let sequence = self.published.len() as u64;
         let mut frame = vec![0xA5; LEN];
         frame[..8].copy_from_slice(&sequence.to_le_bytes());
-        self.writer.keep(self.now, self.now, &frame);
+        self.writer.retain(self.now, self.now, &frame);
         if self.writer.is_matched(READER) && !self.put(sequence, frame) {
             self.lost_at_first.insert(sequence);
         }

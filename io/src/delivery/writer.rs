@@ -28,7 +28,7 @@ use crate::delivery::held::Held;
 use crate::security::PeerIndex;
 use crate::simulation::{Branch, Fault, planted, reached};
 use crate::wire::report::{Acknowledgement, Heartbeat, MoreHeld, Outcomes};
-use crate::wire::{Class, Epoch, SchemaId, Sequence, Slot, TopicId};
+use crate::wire::{Class, Epoch, SchemaId, Sequence, TopicId};
 use commands::Commands;
 use events::Events;
 use matched::Reader;
@@ -59,6 +59,8 @@ pub(crate) struct WriterSpec {
     pub(crate) readers: usize,
     /// Slots of the retransmit ring, 1 to [`CAPACITY_MAX`]; what lies outside is brought inside.
     pub(crate) capacity: usize,
+    /// The length of the longest frame, at most [`FRAME_MAX`](crate::wire::FRAME_MAX).
+    pub(crate) frame_len: usize,
     /// The age, from `sent_at`, at which a message is not sent any more.
     pub(crate) lifespan: Option<Nanos>,
     /// How long after its sending a message is kept for a reader that lacks it.
@@ -97,11 +99,11 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// A writer without readers. Allocates `capacity` × 1.3 KB and about 4.7 KB for each reader.
+    /// A writer without readers. Allocates `capacity` × (`frame_len` + 32 B) and about 4.7 KB for each reader.
     pub(crate) fn new(spec: WriterSpec, now: Nanos) -> Self {
         Self {
             spec,
-            ring: Ring::new(spec.capacity.clamp(1, CAPACITY_MAX)),
+            ring: Ring::new(spec.capacity.clamp(1, CAPACITY_MAX), spec.frame_len),
             readers: vec![Reader::new(); spec.readers].into(),
             matched: 0,
             turn: 0,
@@ -211,21 +213,14 @@ impl Writer {
         held_up
     }
 
-    /// Lets `write` make the frame of the sequence [`Writer::next`] where it is kept, and say its length
-    /// and when it was published; the caller sends it to all matched readers now. `false`, and nothing is
-    /// kept, if it made none. Call it only after [`Writer::room`].
-    pub(crate) fn retain(
-        &mut self,
-        now: Nanos,
-        write: impl FnOnce(&mut Slot) -> Option<(usize, Nanos)>,
-    ) -> bool {
+    /// Keeps the finished frame of the sequence [`Writer::next`], which the caller sends to all
+    /// matched readers now. Call it only after [`Writer::room`]. A frame that is longer than
+    /// the spec says cannot be sent again.
+    pub(crate) fn retain(&mut self, now: Nanos, sent_at: Nanos, frame: &[u8]) {
         self.attend(now);
         let sequence = self.ring.next();
-        if !self.ring.push(now, write) {
-            return false;
-        }
-        let len = self.ring.frame(sequence).map_or(0, <[u8]>::len);
-        self.share.sent(len as u64 * self.matched as u64, now);
+        self.ring.push(now, sent_at, frame);
+        self.share.sent(frame.len() as u64 * self.matched as u64, now);
         self.attend_by(now + self.spec.linger);
         if let Some(commands) = &mut self.commands {
             let deadline = now + self.spec.lifespan.unwrap_or(Nanos::ZERO) + self.spec.linger;
@@ -244,7 +239,6 @@ impl Writer {
                 reader.heartbeat_at = (now + self.spec.heartbeat / 8).min(regular);
             }
         }
-        true
     }
 
     /// Takes what a reader says it has. `own_epoch` is this node's life; entries about another one,

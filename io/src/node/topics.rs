@@ -13,6 +13,7 @@ use crate::pipeline::send::Outlet;
 use crate::pipeline::verify::{Dedup, TopicRule};
 use crate::pipeline::watch::{Publisher, TopicEvent, Watch};
 use crate::security::Trust;
+use crate::wire::envelope::frame_len;
 use crate::wire::hello::STREAMS_MAX;
 use crate::wire::report::{self, REPORTS, REPORTS_OPEN};
 use crate::wire::{Class, EnvelopeFields, Epoch, KeyId, SchemaId, Sequence, TopicId};
@@ -275,6 +276,7 @@ pub(super) fn publications(
             class: class.on_the_wire(),
             readers: config.peers.len(),
             capacity: usize::from(reliability.capacity),
+            frame_len: frame_len(outlet.source.payload_len(), outlet.signed),
             lifespan: *lifespan,
             linger: reliability.linger,
             patience: reliability.patience,

@@ -120,8 +120,8 @@ pub(crate) struct ReliableSend {
     waiting: Vec<[Waiting; 2]>,
     /// Signed, then open.
     reports: [ReportOutlet; 2],
-    /// Where reports are made.
-    report: Box<Slot>,
+    /// Where frames are made.
+    frame: Box<Slot>,
     /// The outlet, and the peer, to look at first.
     turn: usize,
     peer_turn: usize,
@@ -146,7 +146,7 @@ impl ReliableSend {
             waiting: keys.iter().map(|_| [Waiting::EMPTY; 2]).collect(),
             keys,
             reports,
-            report: Box::new([0; FRAME_MAX]),
+            frame: Box::new([0; FRAME_MAX]),
             turn: 0,
             peer_turn: 0,
             late,
@@ -260,21 +260,21 @@ impl ReliableSend {
             let (first, mut count, mut released) = (writer.next(), 0, None);
             // A reader holds nobody up while nothing waits to be sent.
             while count < batch && !outlet.source.is_empty() && writer.room(now) {
-                let made = writer.retain(now, |slot| {
-                    let (len, at) = outlet.fill(slot, way.cluster, way.signer)?;
-                    released.get_or_insert(at);
-                    Some((len, at))
-                });
-                if !made {
-                    break;
-                }
+                let slot = &mut *self.frame;
+                let Some((len, at)) = outlet.fill(slot, way.cluster, way.signer) else { break };
+                writer.retain(now, at, &slot[..len]);
+                released.get_or_insert(at);
                 count += 1;
             }
             if count == 0 {
                 continue;
             }
-            let frame = |n| writer.frame(Sequence::new(first.get() + n as u64));
-            let frames: [&[u8]; BURST] = std::array::from_fn(|n| frame(n).unwrap_or_default());
+            let kept = |n| writer.frame(Sequence::new(first.get() + n as u64));
+            let mut frames: [&[u8]; BURST] = [&[]; BURST];
+            frames[..count]
+                .iter_mut()
+                .enumerate()
+                .for_each(|(n, to)| *to = kept(n).unwrap_or_default());
             for peer in 0..self.keys.len() {
                 let peer = PeerIndex::new(peer as u16);
                 if writer.is_matched(peer) {
@@ -350,7 +350,7 @@ impl ReliableSend {
         self.peer_turn = (queue + 1) % queues;
         let (peer, report) = (queue / 2, &mut self.reports[queue % 2]);
         let waiting = &mut self.waiting[peer][queue % 2];
-        let slot = &mut *self.report;
+        let slot = &mut *self.frame;
         let payload = waiting.entries[..waiting.count].as_flattened();
         payload_mut(slot)[..payload.len()].copy_from_slice(payload);
         let sequence = report.next_sequence.load(Ordering::Relaxed);
@@ -371,7 +371,7 @@ impl ReliableSend {
             };
             len = whole;
         }
-        send(way.transport, way.lost, PeerIndex::new(peer as u16), &[&self.report[..len]]);
+        send(way.transport, way.lost, PeerIndex::new(peer as u16), &[&self.frame[..len]]);
         (Some(now), signed)
     }
 }

@@ -32,6 +32,8 @@ pub(crate) trait Source: Send {
     fn next(&mut self, payload: &mut [u8]) -> Option<(usize, Nanos)>;
     /// Whether there is none.
     fn is_empty(&self) -> bool;
+    /// The length of every payload.
+    fn payload_len(&self) -> usize;
 }
 
 impl<T: Message> Source for Consumer<Outgoing<T>> {
@@ -45,6 +47,10 @@ impl<T: Message> Source for Consumer<Outgoing<T>> {
 
     fn is_empty(&self) -> bool {
         Self::is_empty(self)
+    }
+
+    fn payload_len(&self) -> usize {
+        size_of::<T>()
     }
 }
 

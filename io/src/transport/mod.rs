@@ -17,9 +17,11 @@ use std::net::SocketAddr;
 /// Most frames that one call to [`Receive::receive`] gives.
 pub(crate) const BATCH: usize = 32;
 
-/// Most frames that leave in one system call: what `UDP_SEGMENT` takes in every kernel that has it
-/// (`UDP_MAX_SEGMENTS` in include/linux/udp.h, 64 until 6.8).
-pub(crate) const BURST: usize = 64;
+/// Most frames that leave in one system call: what `UDP_SEGMENT` takes (`UDP_MAX_SEGMENTS` in
+/// include/linux/udp.h; older kernels take [`BURST_OF_OLD`]).
+pub(crate) const BURST: usize = 128;
+/// What every kernel takes that knows `UDP_SEGMENT`.
+pub(crate) const BURST_OF_OLD: usize = 64;
 
 /// What one call to [`Receive::receive`] did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -15,6 +15,9 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 /// The longest buffer that the kernel puts together: what an IP packet can say of its length.
 const BUFFER_BYTES: usize = 1 << 16;
 
+/// The most bytes that leave as one buffer: what an IPv4 packet carries beyond its header and UDP's.
+const DATAGRAM_BYTES_MAX: usize = 65_507;
+
 /// Room for one control message of an int, aligned as the kernel's macros demand.
 #[repr(C, align(8))]
 struct Control([u8; 64]);
@@ -152,11 +155,11 @@ fn segment_of(header: &libc::msghdr) -> Option<usize> {
 
 /// How many of `frames`, from the first on, can leave as one buffer: those of one length, and one
 /// shorter after them.
-pub(crate) fn of_one_length(frames: &[&[u8]]) -> usize {
+pub(crate) fn of_one_length(frames: &[&[u8]], most: usize) -> usize {
     let Some(segment) = frames.first().map(|frame| frame.len()).filter(|len| *len > 0) else {
         return 0;
     };
-    let most = frames.len().min(BURST).min(BUFFER_BYTES / 2 / segment);
+    let most = frames.len().min(most).min(DATAGRAM_BYTES_MAX / segment);
     let same = frames[..most].iter().take_while(|frame| frame.len() == segment).count();
     let shorter = frames[..most].get(same).is_some_and(|frame| (1..segment).contains(&frame.len()));
     same + usize::from(shorter)
@@ -170,12 +173,23 @@ pub(crate) fn send(socket: BorrowedFd<'_>, frames: &[&[u8]]) -> io::Result<()> {
     // SAFETY: all-zero is a valid value of both C structs.
     let (mut vectors, mut header): ([libc::iovec; BURST], libc::msghdr) =
         unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
-    for (vector, frame) in vectors.iter_mut().zip(frames) {
-        *vector = libc::iovec { iov_base: frame.as_ptr().cast_mut().cast(), iov_len: frame.len() };
+    let mut count = 0;
+    let mut end = std::ptr::null();
+    for frame in frames.iter().take(BURST) {
+        let begin = frame.as_ptr();
+        // Frames that lie one after the other are one piece.
+        if begin == end {
+            vectors[count - 1].iov_len += frame.len();
+        } else {
+            vectors[count] =
+                libc::iovec { iov_base: begin.cast_mut().cast(), iov_len: frame.len() };
+            count += 1;
+        }
+        end = begin.wrapping_add(frame.len());
     }
     let mut control = Control([0; 64]);
     header.msg_iov = vectors.as_mut_ptr();
-    header.msg_iovlen = frames.len().min(BURST);
+    header.msg_iovlen = count;
     header.msg_control = control.0.as_mut_ptr().cast();
     // SAFETY: the control room is larger than one message of a u16 (asserted for an int above), so the
     // first header and its data lie in it; the vectors point to live slices that the kernel only reads.
@@ -213,7 +227,7 @@ mod tests {
         let frame = |len: usize| vec![0; len];
         let of = |lens: &[usize]| {
             let frames: Vec<_> = lens.iter().map(|len| frame(*len)).collect();
-            of_one_length(&frames.iter().map(Vec::as_slice).collect::<Vec<_>>())
+            of_one_length(&frames.iter().map(Vec::as_slice).collect::<Vec<_>>(), BURST)
         };
         assert_eq!(of(&[]), 0);
         assert_eq!(of(&[0, 0]), 0);
@@ -233,7 +247,7 @@ mod tests {
             let mut frames: Vec<Vec<u8>> = (0..9).map(|n| vec![n; 300]).collect();
             frames.push(vec![9; 120]);
             let slices: Vec<_> = frames.iter().map(Vec::as_slice).collect();
-            assert_eq!(of_one_length(&slices), 10);
+            assert_eq!(of_one_length(&slices, BURST), 10);
             send(from.as_fd(), &slices).unwrap();
             let pool = FramePool::new(64, FrameBuffer::new);
             let (mut buffer, mut got, mut calls) = (Coalesced::new(), Vec::new(), 0);

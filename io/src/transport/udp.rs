@@ -7,7 +7,7 @@ use super::buffer::{FramePool, FrameSlot};
 use super::mmsg::{self, ReceiveBatch};
 use super::park::{Readiness, SocketPark};
 use super::segments::{self, Coalesced};
-use super::{BATCH, Endpoint, Receive, Received, Transmit, TransportError};
+use super::{BATCH, BURST, BURST_OF_OLD, Endpoint, Receive, Received, Transmit, TransportError};
 use crate::security::PeerIndex;
 use sinew_rt::clock::Nanos;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -93,7 +93,7 @@ pub(crate) fn bind(
             source.coalesced = segments::coalesce(socket.as_fd()).then(Coalesced::new);
         }
     }
-    let transmitter = || Box::new(UdpTransmitter { peers: sockets.clone(), segments: true });
+    let transmitter = || Box::new(UdpTransmitter { peers: sockets.clone(), together: BURST });
     Ok(Endpoint {
         local,
         receiver: Box::new(receiver),
@@ -247,8 +247,8 @@ fn cannot_segment(error: &io::Error) -> bool {
 
 struct UdpTransmitter {
     peers: Arc<[Socket]>,
-    /// Whether the kernel cuts a buffer of several frames (`UDP_SEGMENT`).
-    segments: bool,
+    /// How many frames the kernel takes as one buffer, which it cuts (`UDP_SEGMENT`).
+    together: usize,
 }
 
 impl Transmit for UdpTransmitter {
@@ -257,15 +257,18 @@ impl Transmit for UdpTransmitter {
         let mut sent = 0;
         let mut refused = false;
         while sent < frames.len() {
-            let together = segments::of_one_length(&frames[sent..]);
-            if self.segments && together > 1 {
+            let together = segments::of_one_length(&frames[sent..], self.together);
+            if together > 1 {
                 match segments::send(socket.as_fd(), &frames[sent..sent + together]) {
                     Ok(()) => {
                         sent += together;
                         continue;
                     }
                     // What a kernel, route or device says that cannot do it (udp(7)).
-                    Err(error) if cannot_segment(&error) => self.segments = false,
+                    Err(error) if cannot_segment(&error) => {
+                        self.together = if together > BURST_OF_OLD { BURST_OF_OLD } else { 1 };
+                        continue;
+                    }
                     // The rest is reported, or mended, by the plain call.
                     Err(_) => {}
                 }

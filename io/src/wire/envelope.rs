@@ -276,6 +276,12 @@ pub fn encode(
     encode_in_place(slot, cluster, fields, payload.len())
 }
 
+/// The length of a clear frame around a payload of so many bytes.
+#[must_use]
+pub const fn frame_len(payload_len: usize, signed: bool) -> usize {
+    PAYLOAD_AT + payload_len + if signed { SIGNATURE_LEN } else { 0 }
+}
+
 /// Where the payload lies in a slot, for a publisher that writes it there itself.
 #[must_use]
 pub fn payload_mut(slot: &mut Slot) -> &mut [u8] {

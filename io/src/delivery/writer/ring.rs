@@ -1,6 +1,6 @@
 //! The retransmit ring: the newest frames of a stream, in slots that are allocated once.
 
-use crate::wire::{self, FRAME_MAX};
+use crate::wire::FRAME_MAX;
 use sinew_rt::clock::Nanos;
 
 /// Messages that share one date are told apart among so many.
@@ -8,7 +8,6 @@ const SAME_DATE_MAX: u64 = 64;
 
 #[derive(Clone)]
 struct Slot {
-    frame: wire::Slot,
     len: u16,
     /// As its envelope says: when it was published.
     sent_at: Nanos,
@@ -21,20 +20,20 @@ struct Slot {
 /// The frames `oldest()..next()`; the sequence finds the slot.
 pub(super) struct Ring {
     slots: Box<[Slot]>,
+    /// The frames by slot, one right after the other: a batch of full ones is one piece of memory, which
+    /// the kernel copies in less time than as many pieces.
+    frames: Box<[u8]>,
+    frame_len: usize,
     next: u64,
 }
 
 impl Ring {
-    /// Allocates `capacity` slots of [`FRAME_MAX`] bytes.
-    pub(super) fn new(capacity: usize) -> Self {
-        let slot = Slot {
-            frame: [0; FRAME_MAX],
-            len: 0,
-            sent_at: Nanos::ZERO,
-            retained_at: Nanos::ZERO,
-            resent: false,
-        };
-        Self { slots: vec![slot; capacity.max(1)].into(), next: 1 }
+    /// Allocates `capacity` slots for frames of up to `frame_len` bytes.
+    pub(super) fn new(capacity: usize, frame_len: usize) -> Self {
+        let (capacity, frame_len) = (capacity.max(1), frame_len.min(FRAME_MAX));
+        let slot = Slot { len: 0, sent_at: Nanos::ZERO, retained_at: Nanos::ZERO, resent: false };
+        let frames = vec![0; capacity * frame_len].into();
+        Self { slots: vec![slot; capacity].into(), frames, frame_len, next: 1 }
     }
 
     /// The sequence that the next frame gets.
@@ -62,30 +61,26 @@ impl Ring {
         self.next.checked_sub(self.slots.len() as u64).filter(|sequence| *sequence > 0)
     }
 
-    /// Lets `write` make the next frame where it stays, and say its length and when it was published.
-    /// `false`, and nothing was added, if it made none.
-    pub(super) fn push(
-        &mut self,
-        now: Nanos,
-        write: impl FnOnce(&mut wire::Slot) -> Option<(usize, Nanos)>,
-    ) -> bool {
+    /// Stores the next frame. One that is longer than was said cannot be sent again.
+    pub(super) fn push(&mut self, now: Nanos, sent_at: Nanos, frame: &[u8]) {
         let at = self.place(self.next);
         let slot = &mut self.slots[at];
-        // What it held cannot be sent again, whatever comes of this.
         slot.len = 0;
-        let Some((len, sent_at)) = write(&mut slot.frame) else { return false };
-        slot.len = len.min(FRAME_MAX) as u16;
+        if frame.len() <= self.frame_len {
+            self.frames[at * self.frame_len..][..frame.len()].copy_from_slice(frame);
+            slot.len = frame.len() as u16;
+        }
         slot.sent_at = sent_at;
         slot.retained_at = now;
         slot.resent = false;
         self.next = self.next.saturating_add(1);
-        true
     }
 
     /// The frame of `sequence`, while it is here.
     pub(super) fn frame(&self, sequence: u64) -> Option<&[u8]> {
-        let slot = self.slot(sequence)?;
-        Some(&slot.frame[..usize::from(slot.len)]).filter(|frame| !frame.is_empty())
+        let len = usize::from(self.slot(sequence)?.len);
+        let at = self.place(sequence) * self.frame_len;
+        self.frames.get(at..at + len).filter(|frame| !frame.is_empty())
     }
 
     /// When it was published.

@@ -6,20 +6,10 @@ mod hostile;
 mod lossy;
 
 use super::*;
+use crate::wire::FRAME_MAX;
 use crate::wire::report::OUTCOMES_MAX;
 
 const EPOCH: Epoch = Epoch::new(7);
-
-impl Writer {
-    /// Keeps a finished frame.
-    pub(crate) fn keep(&mut self, now: Nanos, sent_at: Nanos, frame: &[u8]) {
-        let kept = self.retain(now, |slot| {
-            slot[..frame.len()].copy_from_slice(frame);
-            Some((frame.len(), sent_at))
-        });
-        assert!(kept);
-    }
-}
 
 fn ms(ms: i64) -> Nanos {
     Nanos::from_millis(ms)
@@ -40,6 +30,7 @@ fn spec() -> WriterSpec {
         class: Class::Stream,
         readers: 2,
         capacity: 8,
+        frame_len: FRAME_MAX,
         lifespan: None,
         linger: ms(1_000),
         lease: ms(3_000),

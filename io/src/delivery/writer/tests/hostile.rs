@@ -1,7 +1,6 @@
 //! Readers that lie, silent ones, and a caller that does whatever it likes.
 
 use super::*;
-use crate::wire::FRAME_MAX;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 
@@ -122,7 +121,7 @@ proptest! {
                     if writer.room(now) {
                         let matched = (0..4).filter(|n| writer.is_matched(peer(*n))).count();
                         let sequence = writer.next().get();
-                        writer.keep(now, now, &frame(sequence, len));
+                        writer.retain(now, now, &frame(sequence, len));
                         prop_assert_eq!(writer.next().get(), sequence + 1);
                         dates.push(now);
                         sent.push((now, len * matched));
@@ -216,7 +215,7 @@ proptest! {
                 let entry = Acknowledgement { held, wanted, ..acknowledgement(near(floor, last)) };
                 writer.acknowledge(peer(reader), EPOCH, &entry, now).unwrap();
             } else if writer.room(now) {
-                writer.keep(now, now, &frame(last + 1, 500));
+                writer.retain(now, now, &frame(last + 1, 500));
             }
         }
         let mut wakes = 0;
