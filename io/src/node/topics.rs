@@ -13,6 +13,7 @@ use crate::pipeline::send::Outlet;
 use crate::pipeline::verify::{Dedup, TopicRule};
 use crate::pipeline::watch::{Publisher, TopicEvent, Watch};
 use crate::security::Trust;
+use crate::transport::udp::PEERS_BATCH;
 use crate::wire::envelope::frame_len;
 use crate::wire::hello::STREAMS_MAX;
 use crate::wire::report::{self, REPORTS, REPORTS_OPEN};
@@ -129,9 +130,14 @@ pub(super) fn subscriptions(
     Ok(all)
 }
 
-/// A reader acknowledges at once when so many new messages came as this part of what it can hold: often
-/// enough that its writer never stands still for it, and no more, since each costs both a system call.
-const ACKNOWLEDGE_PARTS: u16 = 2;
+/// New messages after which a reader that holds `hold` acknowledges at once: half of them, so that its
+/// writer need not stand still, and not more often, since each costs both ends a system call. It is a whole
+/// number of polls, or an acknowledgement would free a little more, which would leave in a call of its own.
+fn acknowledge_every(hold: u16) -> u32 {
+    let polls = usize::from(hold) / 2 / PEERS_BATCH;
+    (polls.max(1) * PEERS_BATCH) as u32
+}
+
 /// After how long it acknowledges fewer: none of the usual periods of a loop, at which the
 /// acknowledgement of a message would meet the next one.
 const ACKNOWLEDGE_WITHIN: Nanos = Nanos::from_micros(400);
@@ -158,7 +164,7 @@ fn streams(
         hold: declared.reliability.hold,
         reorder: declared.reliability.reorder,
         gap_timeout: declared.reliability.gap_timeout,
-        acknowledge_every: u32::from(declared.reliability.hold / ACKNOWLEDGE_PARTS),
+        acknowledge_every: acknowledge_every(declared.reliability.hold),
         acknowledge_within: ACKNOWLEDGE_WITHIN,
         refresh: REFRESH,
         lifespan: declared.lifespan,

@@ -236,6 +236,7 @@ mod tests {
         assert_eq!(of(&[9, 9, 4, 9]), 3);
         assert_eq!(of(&[9, 10, 9]), 1);
         assert_eq!(of(&[9; BURST + 1]), BURST);
+        assert_eq!(of_one_length(&[&[9; 9][..]; 9], 4), 4);
         assert!(of(&[FRAME_MAX; BURST]) * FRAME_MAX < BUFFER_BYTES);
     }
 
@@ -267,6 +268,27 @@ mod tests {
             let error = buffer.receive(to.as_fd(), source, want, &pool, &mut nothing, &mut 0);
             assert_eq!(error.unwrap_err().kind(), io::ErrorKind::WouldBlock);
         }
+    }
+
+    #[test]
+    fn frames_that_lie_one_after_the_other_leave_as_they_are_told_apart() {
+        let (from, to) = pair();
+        assert!(coalesce(to.as_fd()), "this kernel does not know UDP_GRO");
+        let memory: Vec<u8> = (0..BURST * 100).map(|n| (n / 100) as u8).collect();
+        // Two pieces: the second begins where a ring begins anew.
+        let (second, first) = memory.as_chunks::<100>().0.split_at(40);
+        let frames: Vec<&[u8]> = first.iter().chain(second).map(|frame| &frame[..]).collect();
+        assert_eq!(of_one_length(&frames, BURST), BURST);
+        send(from.as_fd(), &frames).unwrap();
+        let pool = FramePool::new(BURST, FrameBuffer::new);
+        let (mut buffer, mut got) = (Coalesced::new(), Vec::new());
+        let mut accept = |slot: FrameSlot| got.push(slot.frame().to_vec());
+        let source = from.local_addr().unwrap();
+        assert_eq!(
+            buffer.receive(to.as_fd(), source, BURST, &pool, &mut accept, &mut 0).unwrap(),
+            BURST
+        );
+        assert_eq!(got, frames);
     }
 
     #[test]

@@ -26,6 +26,13 @@ const STRANGERS_EVERY: u32 = 8;
 /// Frames of strangers that one poll takes at most: they may cost 100 checks a second in all.
 pub(crate) const STRANGERS_BATCH: usize = 8;
 
+/// Of a poll's frames, those that only the strangers' socket may give, so that peers that flood
+/// do not shut it out.
+const FOR_STRANGERS: usize = 1;
+
+/// Frames of peers that one poll takes at most.
+pub(crate) const PEERS_BATCH: usize = BATCH - FOR_STRANGERS;
+
 /// Whether frames of a peer that arrive together are taken in one system call. Costs 64 KiB a peer and
 /// some 0.1 µs for a frame that comes alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,10 +152,6 @@ impl UdpReceiver {
         }
     }
 }
-
-/// Of a poll's frames, those that only the strangers' socket may give, so that peers that flood
-/// do not shut it out.
-const FOR_STRANGERS: usize = 1;
 
 impl Receive for UdpReceiver {
     fn receive(

@@ -301,7 +301,7 @@ pub fn encode_in_place(
     let frame = FrameHeader::new(FrameKind::Clear, cluster, fields.source);
     slot[..HEADER_AT].copy_from_slice(frame.as_bytes());
     slot[HEADER_AT..PAYLOAD_AT].copy_from_slice(EnvelopeHeader::new(fields, len).as_bytes());
-    Ok(PAYLOAD_AT + payload_len)
+    Ok(frame_len(payload_len, false))
 }
 
 /// The envelope's header in a slot, to number and date it just before it is signed or sent.
@@ -328,7 +328,7 @@ pub fn append_signature(
     let end = PAYLOAD_AT + payload_len;
     let signature = sign(&slot[HEADER_AT..end]);
     slot[end..end + SIGNATURE_LEN].copy_from_slice(&signature);
-    Ok(end + SIGNATURE_LEN)
+    Ok(frame_len(payload_len, true))
 }
 
 #[cfg(test)]
