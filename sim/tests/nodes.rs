@@ -90,6 +90,7 @@ fn every_fault_that_is_planted_is_seen() {
             seen += 1;
         }
     }
+    assert_eq!(seen + UNSEEN.len(), Real::plants().len(), "each name in UNSEEN can be planted");
     assert!(seen >= 25, "{seen}");
 }
 

@@ -99,7 +99,7 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// A writer without readers. Allocates `capacity` × (`frame_len` + 32 B) and about 4.7 KB for each reader.
+    /// A writer without readers. Allocates `capacity` × (`frame_len` + 24 B) and about 4.7 KB for each reader.
     pub(crate) fn new(spec: WriterSpec, now: Nanos) -> Self {
         Self {
             spec,

@@ -42,10 +42,11 @@ pub struct PublisherFull;
 
 impl<T: Message> Publisher<T> {
     /// Hands `value` to the send stage, dated now. Wait-free; one system call when the lane that
-    /// sends is asleep. Delivery is best effort: the panel counts what the network did not take.
+    /// sends is asleep. What the topic's class promises is in `docs/delivery.md`; the panel counts what the
+    /// network did not take.
     ///
     /// # Errors
-    /// [`PublisherFull`] when the send stage is behind, never a wait.
+    /// [`PublisherFull`] when the send stage or, on a reliable topic, a receiver is behind; never a wait.
     #[inline]
     pub fn publish(&mut self, value: &T) -> Result<(), PublisherFull> {
         self.publish_at(value, clock::now())
@@ -54,7 +55,7 @@ impl<T: Message> Publisher<T> {
     /// The same for a message that was made at `at`.
     ///
     /// # Errors
-    /// [`PublisherFull`] when the send stage is behind, never a wait.
+    /// [`PublisherFull`] when the send stage or, on a reliable topic, a receiver is behind; never a wait.
     #[inline]
     pub fn publish_at(&mut self, value: &T, at: Nanos) -> Result<(), PublisherFull> {
         self.ring.push_with(|| Outgoing { value: *value, at }).map_err(|_| PublisherFull)?;

@@ -130,9 +130,9 @@ pub(super) fn subscriptions(
     Ok(all)
 }
 
-/// New messages after which a reader that holds `hold` acknowledges at once: half of them, so that its
-/// writer need not stand still, and not more often, since each costs both ends a system call. It is a whole
-/// number of polls, or an acknowledgement would free a little more, which would leave in a call of its own.
+/// New messages after which a reader that holds `hold` acknowledges at once: a quarter to a half of them, so that
+/// its writer need not stand still, and not more often, since each costs both ends a system call. It is a whole
+/// number of polls (of a node with one busy peer), or an acknowledgement would free a little more, which would leave in a call of its own.
 fn acknowledge_every(hold: u16) -> u32 {
     let polls = usize::from(hold) / 2 / PEERS_BATCH;
     (polls.max(1) * PEERS_BATCH) as u32
@@ -236,6 +236,7 @@ pub(super) fn publications(
     panel: &Panel,
     now: Nanos,
 ) -> Result<Published, NodeError> {
+    // Whether it will have them is known when all topics are: declared is enough to keep their place.
     let reports = config.topics.iter().any(|topic| topic.class.is_reliable());
     let most = STREAMS_MAX - if reports { REPORT_STREAMS } else { 0 };
     if publications.len() > most {
@@ -305,4 +306,20 @@ pub(super) fn publications(
         });
     }
     Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_acknowledgement_covers_whole_polls_and_no_more_than_half_of_what_is_held() {
+        for (hold, every) in [(64, 31), (100, 31), (124, 62), (185, 62), (186, 93), (256, 124)] {
+            assert_eq!(acknowledge_every(hold), every, "{hold}");
+        }
+        assert!(
+            (64..=256)
+                .all(|hold| (hold / 4..=hold / 2).contains(&(acknowledge_every(hold) as u16)))
+        );
+    }
 }

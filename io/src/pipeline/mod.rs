@@ -23,5 +23,6 @@ pub(crate) mod watch;
 
 pub(crate) use counters::{Drops, STRANGER};
 
-/// Most frames that one poll of a stage takes from its input: the bound behind its budget.
+/// Most frames that one poll of a stage takes from its input: the bound behind its budget. (The send stage has
+/// its own for reliable topics, counted in frames that leave.)
 pub(crate) const FRAMES_PER_POLL: usize = 32;

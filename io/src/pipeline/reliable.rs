@@ -8,7 +8,7 @@ use crate::delivery::reader::{Accepted, Next, Reader};
 use crate::delivery::{DropReason, Outcome};
 use crate::message::Message;
 use crate::security::{PeerIndex, PeerLife};
-use crate::simulation::{Branch, Fault, planted, reached};
+use crate::simulation::{Branch, Fault, lifetime_clock, planted, reached};
 use crate::wire::report::Heartbeat;
 use crate::wire::{Epoch, KeyId, SchemaId, Sequence, TopicId};
 use sinew_rt::clock::Nanos;
@@ -169,7 +169,8 @@ impl<T: Message> OrderedSink for OrderedQueue<T> {
         let made = self.producer.push_with(|| {
             let value = T::read_from_bytes(contents.payload);
             Delivery::Message(Received {
-                value: value.unwrap_or_else(|_| unreachable!("it has that length")),
+                // It has that length, so this is never another value.
+                value: value.unwrap_or_else(|_| T::new_zeroed()),
                 from: origin.from,
                 epoch: origin.epoch,
                 sequence,
@@ -244,8 +245,8 @@ pub(crate) struct ReliableRoute {
     pub(crate) due: Option<Nanos>,
 }
 
-/// Deliveries that one peer may make on a topic before the next peer's turn: the quantum of a
-/// deficit round robin (Shreedhar and Varghese, 1995) over messages of one size.
+/// Deliveries that one peer may make on a topic before the next peer's turn: the quantum of a round robin.
+/// (With messages of one size the deficits of Shreedhar and Varghese, 1995, are always zero.)
 const QUANTUM: usize = 8;
 
 /// How soon a full queue is looked at again: nobody tells the lane that the subscriber read.
@@ -338,7 +339,7 @@ impl ReliableRoute {
         let peers = self.streams.len();
         let (mut left, mut idle) = (FRAMES_PER_POLL, 0);
         // Until as many streams after each other had nothing as there are.
-        while idle < peers && left > 0 {
+        while idle < peers && left >= QUANTUM {
             let before = left;
             while left > before.saturating_sub(QUANTUM) && self.may_deliver() {
                 if !self.serve_one(self.turn, now) {
@@ -427,7 +428,10 @@ impl ReliableRoute {
                     break;
                 }
             }
-            due = [due, stream.reader.next_deadline()].into_iter().flatten().min();
+            // Its turn did not come yet.
+            let waits = stream.started.is_some() && self.sink.free() > 0;
+            let next = if waits { Some(now) } else { stream.reader.next_deadline() };
+            due = [due, next].into_iter().flatten().min();
         }
         let again = (self.sink.free() == 0).then_some(now + LOOK_AGAIN);
         self.due = [due, again].into_iter().flatten().min();
@@ -449,7 +453,9 @@ fn deliver(
     let contents = frame.contents().ok_or(DropReason::Malformed)?;
     let lifespan = [contents.header.lifespan(), lifespan].into_iter().flatten().min();
     let expires_at = lifespan.map(|lifespan| frame.sent_at() + lifespan);
-    if expires_at.is_some_and(|at| now > at) && !planted(Fault::ExpiredCommandDelivered) {
+    if expires_at.is_some_and(|at| lifetime_clock(now) > at)
+        && !planted(Fault::ExpiredCommandDelivered)
+    {
         reached(Branch::ExpiredInOrder);
         return Err(DropReason::Expired);
     }

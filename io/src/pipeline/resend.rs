@@ -25,6 +25,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Messages that one poll sends again at most.
 const RESENDS_PER_POLL: usize = 8;
+/// New messages of one poll that each reader may get, however many readers there are; few of them get as
+/// many as make [`BURST`] frames together.
+const FRAMES_EACH: usize = 8;
 /// Things that one poll takes in at most.
 const HEARD_PER_POLL: usize = 32;
 /// Heartbeats that one poll makes at most.
@@ -256,7 +259,8 @@ impl ReliableSend {
             if outlet.signed && way.signed {
                 continue;
             }
-            let batch = if outlet.signed { 1 } else { BURST.min(writer.capacity()) };
+            let each = (BURST / writer.matched().max(1)).max(FRAMES_EACH);
+            let batch = if outlet.signed { 1 } else { each.min(writer.capacity()) };
             let (first, mut count, mut released) = (writer.next(), 0, None);
             // A reader holds nobody up while nothing waits to be sent.
             while count < batch && !outlet.source.is_empty() && writer.room(now) {
@@ -270,6 +274,7 @@ impl ReliableSend {
                 continue;
             }
             let kept = |n| writer.frame(Sequence::new(first.get() + n as u64));
+            debug_assert!((0..count).all(|n| kept(n).is_some()), "what was just kept is there");
             let mut frames: [&[u8]; BURST] = [&[]; BURST];
             frames[..count]
                 .iter_mut()

@@ -20,8 +20,8 @@ pub(crate) struct VerifiedFrame {
 /// What a verified frame says, where it lies.
 #[derive(Clone, Copy)]
 pub(crate) struct Contents<'a> {
-    pub(crate) header: &'a EnvelopeHeader,
-    pub(crate) payload: &'a [u8],
+    pub(super) header: &'a EnvelopeHeader,
+    pub(super) payload: &'a [u8],
 }
 
 impl VerifiedFrame {

@@ -11,7 +11,7 @@ use super::{Drops, FRAMES_PER_POLL};
 use crate::delivery::{DropReason, StreamTable};
 use crate::security::{Enrolment, PeerIndex, Trust, Verified, verify_envelope};
 use crate::security::{PeerClock, PeerLife};
-use crate::simulation::{Branch, Fault, planted, reached};
+use crate::simulation::{Branch, Fault, lifetime_clock, planted, reached};
 use crate::wire::{Class, Envelope, KeyId, SigningContext, TopicId};
 use sinew_rt::clock::Nanos;
 use sinew_rt::guard::Execution;
@@ -317,7 +317,7 @@ impl VerifyStage {
         }
         let sent_at = self.clocks[claimed.get()].to_ours(header.sent_at(), received_at, now);
         let lifespan = [header.lifespan(), rule.lifespan].into_iter().flatten().min();
-        let expired = lifespan.is_some_and(|lifespan| now - sent_at > lifespan);
+        let expired = lifespan.is_some_and(|lifespan| lifetime_clock(now) - sent_at > lifespan);
         // A reader goes on without a message that is too old, and says so; it must know of it.
         let judged_later = matches!(rule.dedup, Dedup::Readers(_));
         if expired && !judged_later && !planted(Fault::LifespanIgnored) {

@@ -25,6 +25,7 @@ named! {
         WindowWithoutSender "window_without_sender" "All senders of a topic share one window.",
         LifeNotReset "life_not_reset" "A new life of a sender goes on with the window of its last one.",
         EpochReused "epoch_reused" "The boot counter does not grow from one life to the next.",
+        WallClockLifetime "wall_clock_lifetime" "Ages are read off the wall clock, which jumps.",
         LifespanIgnored "lifespan_ignored" "A message is delivered however old it is.",
         ForeignClockBelieved "foreign_clock_believed" "The sender's clock is read as if it were ours.",
         // The way through the stages.

@@ -26,17 +26,18 @@ pub use fault::NoSuchFault;
 #[cfg(feature = "simulation")]
 pub use node::{SimLife, SimNode};
 #[cfg(not(feature = "simulation"))]
-pub(crate) use switched_off::{cheap_signature, planted, reached};
+pub(crate) use switched_off::{cheap_signature, lifetime_clock, planted, reached};
 #[cfg(feature = "simulation")]
 pub use switched_on::{Branches, branches, cheap_signatures, clear_branches, plant, planted};
 #[cfg(feature = "simulation")]
-pub(crate) use switched_on::{cheap_signature, reached};
+pub(crate) use switched_on::{cheap_signature, lifetime_clock, reached, set_wall_clock};
 
 #[cfg(not(feature = "simulation"))]
 mod switched_off {
     use super::{Branch, Fault};
     use crate::security::PublicKey;
     use crate::wire::SIGNATURE_LEN;
+    use sinew_rt::clock::Nanos;
 
     #[inline(always)]
     pub(crate) const fn planted(_: Fault) -> bool {
@@ -45,6 +46,12 @@ mod switched_off {
 
     #[inline(always)]
     pub(crate) const fn reached(_: Branch) {}
+
+    /// The clock by which messages grow old.
+    #[inline(always)]
+    pub(crate) const fn lifetime_clock(now: Nanos) -> Nanos {
+        now
+    }
 
     #[inline(always)]
     pub(crate) const fn cheap_signature(_: &PublicKey, _: &[&[u8]]) -> Option<[u8; SIGNATURE_LEN]> {
@@ -57,9 +64,12 @@ mod switched_on {
     use super::{Branch, Fault};
     use crate::security::PublicKey;
     use crate::wire::SIGNATURE_LEN;
+    use sinew_rt::clock::Nanos;
     use std::cell::Cell;
 
     thread_local! {
+        /// How far the wall clock of the node that runs has jumped.
+        static WALL_CLOCK: Cell<Nanos> = const { Cell::new(Nanos::ZERO) };
         static CHEAP: Cell<bool> = const { Cell::new(false) };
         static PLANTED: Cell<Option<Fault>> = const { Cell::new(None) };
         static REACHED: Cell<Branches> = const { Cell::new(Branches(0)) };
@@ -98,6 +108,17 @@ mod switched_on {
     #[must_use]
     pub fn planted(fault: Fault) -> bool {
         PLANTED.get() == Some(fault)
+    }
+
+    /// What the wall clock of the node that runs from now on has jumped by.
+    pub(crate) fn set_wall_clock(jumped: Nanos) {
+        WALL_CLOCK.set(jumped);
+    }
+
+    /// The clock by which messages grow old.
+    #[inline]
+    pub(crate) fn lifetime_clock(now: Nanos) -> Nanos {
+        if planted(Fault::WallClockLifetime) { now + WALL_CLOCK.get() } else { now }
     }
 
     /// Notes that the code came through here.

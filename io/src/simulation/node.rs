@@ -1,6 +1,7 @@
 //! A node without threads: its real stages and greeter, polled by whoever holds it.
 
 use super::port::Port;
+use super::set_wall_clock;
 use crate::delivery::DropReason;
 use crate::node::simulated::{Simulated, connect};
 use crate::node::{NodeBuilder, NodeError, StageName};
@@ -37,6 +38,8 @@ pub struct SimNode {
     challenge_due: Option<Nanos>,
     /// By stage; they are not polled.
     stalled: [bool; 4],
+    /// How far its wall clock has jumped.
+    wall_clock: Nanos,
 }
 
 impl std::fmt::Debug for SimNode {
@@ -65,7 +68,14 @@ impl SimNode {
         let own = OwnLife { epoch: life.epoch, life: life.life, boot: life.boot };
         let node = connect(builder, own, endpoint, admitted, now)?;
         let random = SplitMix64::new(life.seed);
-        Ok(Self { port, node, random, challenge_due: Some(now), stalled: [false; 4] })
+        Ok(Self {
+            port,
+            node,
+            random,
+            challenge_due: Some(now),
+            stalled: [false; 4],
+            wall_clock: Nanos::ZERO,
+        })
     }
 
     /// Puts a datagram into the socket's buffer; `false` when that is full and the datagram is lost.
@@ -76,6 +86,7 @@ impl SimNode {
     /// Lets the greeter and each stage work once, in the order of a fused lane: `true` if any did, and
     /// may have more to do. A stage that stalls is left out.
     pub fn poll(&mut self, now: Nanos) -> bool {
+        set_wall_clock(self.wall_clock);
         let Simulated { stages, programs, .. } = &mut self.node;
         let mut worked =
             !stages.greeter.is_idle() || self.challenge_due.is_some_and(|at| at <= now);
@@ -90,6 +101,11 @@ impl SimNode {
         programs.iter_mut().for_each(|stage| run(StageName::Send, &mut **stage));
         run(StageName::Send, &mut stages.send);
         worked
+    }
+
+    /// Lets the node's wall clock jump, which must not matter.
+    pub fn step_wall_clock(&mut self, by: Nanos) {
+        self.wall_clock += by;
     }
 
     /// Lets a stage stand still from now on, or run again; the stages of the program's own stand with

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// Datagrams that wait for the node; what comes beyond that is lost, as in a socket's buffer.
 const INBOX: usize = 256;
 
-/// Datagrams that wait for the network: a batch to each of the most peers that a node has.
+/// Datagrams that wait for the network: more than a poll sends.
 const OUTBOX: usize = BATCH * crate::security::enrolment::PEERS_MAX;
 
 #[derive(Default)]

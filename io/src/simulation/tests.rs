@@ -468,6 +468,13 @@ fn faults_of_envelopes_show() {
             vec![envelope(FRIEND, &EnvelopeFields { sent_at, lifespan_us: 1_000, ..one() }, 1)]
         })
     });
+    shows(Fault::WallClockLifetime, || {
+        let mut robot = Robot::greeted();
+        robot.node.step_wall_clock(Nanos::from_secs(3_600));
+        let fresh = EnvelopeFields { sent_at: START, lifespan_us: 1_000_000, ..one() };
+        robot.put(FRIEND, &envelope(FRIEND, &fresh, 1));
+        robot.seen()
+    });
     shows(Fault::SlotsLeaked, || after(&|| vec![forged(envelope(FRIEND, &one(), 1))]));
     shows(Fault::DropsNotCounted, || after(&|| vec![forged(envelope(FRIEND, &one(), 1))]));
     shows(Fault::WindowWithoutSender, || {

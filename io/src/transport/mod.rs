@@ -14,7 +14,7 @@ use sinew_rt::clock::Nanos;
 use std::io;
 use std::net::SocketAddr;
 
-/// Most frames that one call to [`Receive::receive`] gives.
+/// Most frames that one call to [`Receive::receive`] gives, and that leave without `UDP_SEGMENT` in one.
 pub(crate) const BATCH: usize = 32;
 
 /// Most frames that leave in one system call: what `UDP_SEGMENT` takes (`UDP_MAX_SEGMENTS` in

@@ -15,7 +15,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 /// The longest buffer that the kernel puts together: what an IP packet can say of its length.
 const BUFFER_BYTES: usize = 1 << 16;
 
-/// The most bytes that leave as one buffer: what an IPv4 packet carries beyond its header and UDP's.
+/// The most bytes that leave as one buffer: what an IPv4 packet carries beyond its header and UDP's (IPv6 carries
+/// 20 more).
 const DATAGRAM_BYTES_MAX: usize = 65_507;
 
 /// Room for one control message of an int, aligned as the kernel's macros demand.
@@ -56,7 +57,8 @@ pub(crate) struct Coalesced {
 impl Coalesced {
     /// Allocates 64 KiB, all of them written.
     pub(crate) fn new() -> Self {
-        let bytes = vec![0; BUFFER_BYTES].into_boxed_slice();
+        // Not zero: zeroed memory may be pages that nobody has touched.
+        let bytes = vec![1; BUFFER_BYTES].into_boxed_slice();
         let bytes = bytes.try_into().unwrap_or_else(|_| unreachable!("it has that length"));
         Self { bytes, from: 0, to: 0, segment: 0, failed: None }
     }
@@ -173,6 +175,7 @@ pub(crate) fn send(socket: BorrowedFd<'_>, frames: &[&[u8]]) -> io::Result<()> {
     // SAFETY: all-zero is a valid value of both C structs.
     let (mut vectors, mut header): ([libc::iovec; BURST], libc::msghdr) =
         unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
+    debug_assert!(frames.len() <= BURST);
     let mut count = 0;
     let mut end = std::ptr::null();
     for frame in frames.iter().take(BURST) {
@@ -192,7 +195,8 @@ pub(crate) fn send(socket: BorrowedFd<'_>, frames: &[&[u8]]) -> io::Result<()> {
     header.msg_iovlen = count;
     header.msg_control = control.0.as_mut_ptr().cast();
     // SAFETY: the control room is larger than one message of a u16 (asserted for an int above), so the
-    // first header and its data lie in it; the vectors point to live slices that the kernel only reads.
+    // first header and its data lie in it; each vector covers one or more live slices that lie one right
+    // after the other, which the kernel only reads.
     let sent = own_call(|| unsafe {
         header.msg_controllen = libc::CMSG_SPACE(size_of::<u16>() as u32) as usize;
         let message = libc::CMSG_FIRSTHDR(&raw const header);
@@ -214,7 +218,11 @@ mod tests {
     use std::os::fd::AsFd;
 
     fn pair() -> (UdpSocket, UdpSocket) {
-        let bind = || UdpSocket::bind("127.0.0.1:0").unwrap();
+        pair_at("127.0.0.1:0")
+    }
+
+    fn pair_at(address: &str) -> (UdpSocket, UdpSocket) {
+        let bind = || UdpSocket::bind(address).unwrap();
         let (from, to) = (bind(), bind());
         from.connect(to.local_addr().unwrap()).unwrap();
         to.connect(from.local_addr().unwrap()).unwrap();
@@ -237,7 +245,7 @@ mod tests {
         assert_eq!(of(&[9, 10, 9]), 1);
         assert_eq!(of(&[9; BURST + 1]), BURST);
         assert_eq!(of_one_length(&[&[9; 9][..]; 9], 4), 4);
-        assert!(of(&[FRAME_MAX; BURST]) * FRAME_MAX < BUFFER_BYTES);
+        assert!(of(&[FRAME_MAX; BURST]) * FRAME_MAX <= DATAGRAM_BYTES_MAX);
     }
 
     #[test]
@@ -289,6 +297,43 @@ mod tests {
             BURST
         );
         assert_eq!(got, frames);
+    }
+
+    #[test]
+    fn the_longest_buffer_leaves_over_both_protocols() {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let (from, to) = pair_at(address);
+            assert!(coalesce(to.as_fd()));
+            let frames = [[7; FRAME_MAX]; BURST];
+            let frames: Vec<&[u8]> = frames.iter().map(|frame| &frame[..]).collect();
+            let most = of_one_length(&frames, BURST);
+            assert_eq!(most, 53);
+            send(from.as_fd(), &frames[..most]).unwrap();
+            let (pool, mut buffer) = (FramePool::new(BURST, FrameBuffer::new), Coalesced::new());
+            let (source, mut got) = (from.local_addr().unwrap(), 0);
+            let mut accept = |slot: FrameSlot| got += usize::from(slot.frame() == frames[0]);
+            buffer.receive(to.as_fd(), source, BURST, &pool, &mut accept, &mut 0).unwrap();
+            assert_eq!(got, most, "{address}");
+        }
+    }
+
+    #[test]
+    fn an_error_after_frames_is_told_by_the_next_call() {
+        let (from, to) = pair();
+        assert!(coalesce(to.as_fd()));
+        let (pool, frame) = (FramePool::new(8, FrameBuffer::new), [3; 50]);
+        send(from.as_fd(), &[&frame, &frame, &frame]).unwrap();
+        let (mut buffer, source) = (Coalesced::new(), from.local_addr().unwrap());
+        let (broken, _other_end) = std::io::pipe().unwrap();
+        let mut receive = |socket, want| {
+            buffer.receive(socket, source, want, &pool, &mut |_| (), &mut 0).map_err(|e| e.kind())
+        };
+        assert_eq!(receive(to.as_fd(), 1), Ok(1));
+        // Two wait; the pipe, which is no socket, is asked for the third.
+        assert_eq!(receive(broken.as_fd(), 3), Ok(2));
+        let not_a_socket = io::Error::from_raw_os_error(libc::ENOTSOCK).kind();
+        assert_eq!(receive(to.as_fd(), 1), Err(not_a_socket));
+        assert_eq!(receive(to.as_fd(), 1), Err(io::ErrorKind::WouldBlock), "it is told once");
     }
 
     #[test]

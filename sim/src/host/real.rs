@@ -392,6 +392,10 @@ impl Host for Real {
         Some(member(self.me).identity.sign(&[context.as_bytes(), body]))
     }
 
+    fn step_wall_clock(&mut self, by: Nanos) {
+        self.node.step_wall_clock(by);
+    }
+
     fn add_drops(&self, drops: &mut [u64]) {
         for (sum, count) in drops.iter_mut().zip(self.node.drops()) {
             *sum += count;

@@ -32,7 +32,8 @@ impl Ring {
     pub(super) fn new(capacity: usize, frame_len: usize) -> Self {
         let (capacity, frame_len) = (capacity.max(1), frame_len.min(FRAME_MAX));
         let slot = Slot { len: 0, sent_at: Nanos::ZERO, retained_at: Nanos::ZERO, resent: false };
-        let frames = vec![0; capacity * frame_len].into();
+        // Not zero: zeroed memory may be pages that nobody has touched.
+        let frames = vec![1; capacity * frame_len].into();
         Self { slots: vec![slot; capacity].into(), frames, frame_len, next: 1 }
     }
 

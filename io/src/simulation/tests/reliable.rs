@@ -541,6 +541,7 @@ fn faults_of_lives_show() {
             class: Class::Stream,
             readers: 1,
             capacity: 8,
+            frame_len: crate::wire::FRAME_MAX,
             lifespan: None,
             linger: MS * 100,
             patience: MS * 50,
