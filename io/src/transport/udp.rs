@@ -100,7 +100,10 @@ pub(crate) fn bind(
             source.coalesced = segments::coalesce(socket.as_fd()).then(Coalesced::new);
         }
     }
-    let transmitter = || Box::new(UdpTransmitter { peers: sockets.clone(), together: BURST });
+    let transmitter = || {
+        let together = vec![BURST; sockets.len()].into();
+        Box::new(UdpTransmitter { peers: sockets.clone(), together })
+    };
     Ok(Endpoint {
         local,
         receiver: Box::new(receiver),
@@ -250,17 +253,22 @@ fn cannot_segment(error: &io::Error) -> bool {
 
 struct UdpTransmitter {
     peers: Arc<[Socket]>,
-    /// How many frames the kernel takes as one buffer, which it cuts (`UDP_SEGMENT`).
-    together: usize,
+    /// For each peer, whose route may be another one: how many frames leave as one buffer, which the kernel or
+    /// the network card cuts (`UDP_SEGMENT`).
+    together: Box<[usize]>,
 }
 
 impl Transmit for UdpTransmitter {
     fn send(&mut self, peer: PeerIndex, frames: &[&[u8]]) -> usize {
-        let Some(socket) = self.peers.get(peer.get()) else { return 0 };
+        let (Some(socket), Some(most)) =
+            (self.peers.get(peer.get()), self.together.get_mut(peer.get()))
+        else {
+            return 0;
+        };
         let mut sent = 0;
         let mut refused = false;
         while sent < frames.len() {
-            let together = segments::of_one_length(&frames[sent..], self.together);
+            let together = segments::of_one_length(&frames[sent..], *most);
             if together > 1 {
                 match segments::send(socket.as_fd(), &frames[sent..sent + together]) {
                     Ok(()) => {
@@ -269,7 +277,7 @@ impl Transmit for UdpTransmitter {
                     }
                     // What a kernel, route or device says that cannot do it (udp(7)).
                     Err(error) if cannot_segment(&error) => {
-                        self.together = if together > BURST_OF_OLD { BURST_OF_OLD } else { 1 };
+                        *most = if together > BURST_OF_OLD { BURST_OF_OLD } else { 1 };
                         continue;
                     }
                     // The rest is reported, or mended, by the plain call.
@@ -355,6 +363,43 @@ mod tests {
         let pool = FramePool::new(64, FrameBuffer::new);
         let back = receive(&mut endpoint, &pool, BATCH);
         assert!(back.iter().map(|slot| slot.bytes[0]).eq(0..BATCH as u8));
+    }
+
+    #[test]
+    fn where_frames_cannot_leave_together_they_leave_one_by_one_and_to_others_as_before() {
+        let receivers = [(); 2].map(|()| UdpSocket::bind(loopback()).unwrap());
+        let senders = [(); 2].map(|()| UdpSocket::bind(loopback()).unwrap());
+        for (from, to) in senders.iter().zip(&receivers) {
+            from.connect(to.local_addr().unwrap()).unwrap();
+        }
+        let on: libc::c_int = 1;
+        // The kernel does not cut buffers for a socket without checksums (udp_send_skb in net/ipv4/udp.c).
+        // SAFETY: the option's value is a live int of the length that is given.
+        let code = unsafe {
+            let len = size_of::<libc::c_int>() as libc::socklen_t;
+            let socket = senders[0].as_raw_fd();
+            libc::setsockopt(
+                socket,
+                libc::SOL_SOCKET,
+                libc::SO_NO_CHECK,
+                (&raw const on).cast(),
+                len,
+            )
+        };
+        assert_eq!(code, 0);
+        let peers = senders.into_iter().map(Socket::from).collect();
+        let mut transmitter = UdpTransmitter { peers, together: [BURST; 2].into() };
+        let frames: Vec<[u8; 90]> = (0..100).map(|n| [n; 90]).collect();
+        let frames: Vec<&[u8]> = frames.iter().map(|frame| &frame[..]).collect();
+        for (peer, receiver) in receivers.iter().enumerate() {
+            assert_eq!(transmitter.send(PeerIndex::new(peer as u16), &frames), 100);
+            let mut bytes = [0; 200];
+            for frame in &frames {
+                let len = receiver.recv(&mut bytes).unwrap();
+                assert_eq!(&bytes[..len], *frame);
+            }
+        }
+        assert_eq!(*transmitter.together, [1, BURST]);
     }
 
     #[test]
