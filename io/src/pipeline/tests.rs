@@ -1,6 +1,8 @@
 //! What a poll of each stage may do: a bounded amount, of which at most one signature, whatever waits;
 //! and what does not fit into the next ring is counted.
 
+mod reliable;
+
 use super::deliver::{self, DeliverStage, QueueSink, Queued, Route};
 use super::receive::{self, Filter, ReceiveOutputs, ReceiveStage, Unverified};
 use super::send::{Outgoing, Outlet, SendStage};
