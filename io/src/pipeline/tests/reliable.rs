@@ -1,7 +1,9 @@
-//! What a poll of the send stage may do for reliable topics, however many read them.
+//! What a poll of the send and the deliver stage may do for reliable topics, however many peers there are.
 
 use super::*;
+use crate::delivery::reader::{Reader, ReaderSpec};
 use crate::delivery::writer::{Writer, WriterSpec};
+use crate::pipeline::reliable::{Delivery, OrderedQueue, PeerStream, ReliableRoute};
 use crate::pipeline::resend::{ReliableOutlet, ReliableSend, ReportOutlet, Way};
 use crate::transport::BURST;
 use crate::wire::envelope::frame_len;
@@ -106,4 +108,83 @@ fn a_burst_is_bounded_by_the_frames_that_leave_over_all_readers_and_each_gets_so
     }
     assert_eq!(burst(0, 1_024), 0, "without a reader they are kept, not sent");
     assert_eq!(burst(1, 5), 5, "no more than are kept");
+}
+
+/// A route to which so many peers have begun a life.
+fn begun(panel: &Panel, peers: usize, room: usize) -> (ReliableRoute, Consumer<Delivery<Word>>) {
+    let (topic, class) = (TopicId::of(FLOW), Class::Stream);
+    let spec = ReaderSpec {
+        topic,
+        schema: schema_id::<Word>(),
+        class,
+        hold: 64,
+        reorder: NOW,
+        gap_timeout: NOW,
+        acknowledge_every: 16,
+        acknowledge_within: NOW,
+        refresh: NOW,
+        lifespan: None,
+    };
+    let stream = |peer| PeerStream {
+        reader: Reader::new(spec, 1),
+        key: KeyId::from_raw(peer),
+        epoch: Epoch::new(1),
+        resume: None,
+        fresh_from: Sequence::FIRST,
+        floor: Arc::default(),
+        started: Some(Sequence::FIRST),
+        gap: None,
+    };
+    let (producer, deliveries) = ring::channel(room);
+    let route = ReliableRoute {
+        topic,
+        schema: spec.schema,
+        open: true,
+        is_command: false,
+        lifespan: None,
+        sink: Box::new(OrderedQueue { producer, decisions: None }),
+        streams: (0..peers as u64).map(stream).collect(),
+        delivered: panel.counter("delivered").unwrap(),
+        missing: panel.counter("missing").unwrap(),
+        foreign_schema: panel.gauge("foreign_schema").unwrap(),
+        age: panel.recorder("age", Kind::Age).unwrap(),
+        turn: 0,
+        due: Some(NOW),
+    };
+    (route, deliveries)
+}
+
+#[test]
+fn a_peer_whose_turn_did_not_come_in_one_poll_has_it_in_the_next() {
+    let panel = panel();
+    let (mut route, mut deliveries) = begun(&panel, 40, 64);
+    let mut polls = 0;
+    while route.is_due(NOW) && polls < 10 {
+        let _ = route.serve(NOW);
+        route.report(NOW, |_| true);
+        polls += 1;
+    }
+    let mut began: Vec<u64> = std::iter::from_fn(|| deliveries.pop())
+        .map(|delivery| match delivery {
+            Delivery::Started { from, .. } => from.get(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    began.sort_unstable();
+    assert_eq!((began, polls), ((0..40).collect(), 2));
+}
+
+#[test]
+fn a_queue_with_little_room_gives_each_peer_its_turn() {
+    let panel = panel();
+    let (mut route, mut deliveries) = begun(&panel, 3, 1);
+    let mut began = Vec::new();
+    for _ in 0..3 {
+        let _ = route.serve(NOW);
+        route.report(NOW, |_| true);
+        assert!(!route.is_due(NOW), "while there is no room, nothing is due at once");
+        let Some(Delivery::Started { from, .. }) = deliveries.pop() else { panic!("nobody began") };
+        began.push(from.get());
+    }
+    assert_eq!(began, [0, 1, 2]);
 }
