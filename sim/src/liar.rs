@@ -149,13 +149,15 @@ impl Liar {
         Self { random: Random::new(seed, PURPOSE), numbers: 0 }
     }
 
-    /// One lie of the node `me` about anything, mostly to `to`: a frame, or a few.
+    /// One lie of the node `me`, which had lives up to `highest_epoch`, about anything, mostly to `to`: a frame, or a
+    /// few.
     pub fn lie<H: Host>(
         &mut self,
         host: &H,
         recordings: &Recordings,
         plan: &Plan,
         (me, to): (u16, u16),
+        highest_epoch: u64,
         now: Nanos,
     ) -> Vec<Lie> {
         let kind = self.random.below(KINDS);
@@ -182,7 +184,8 @@ impl Liar {
                 let epoch = fields.epoch.get();
                 let other = [epoch.wrapping_sub(1), epoch + 1, 0, u64::MAX][random.index(4)];
                 fields.epoch = Epoch::new(other);
-                true
+                // An epoch that it had may be the one that a receiver knows of it.
+                other == 0 || other > highest_epoch
             }),
             8 => self.data(host, to, me, now, |fields, _| {
                 fields.topic = TopicId::of(FORBIDDEN);

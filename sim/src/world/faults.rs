@@ -40,6 +40,8 @@ impl<H: Host> World<'_, H> {
                 let this = self.node(fault.node);
                 this.disk.crash(&mut this.random);
             }
+            // A second old disk would give one epoch to two lives, which receivers cannot tell apart.
+            FaultKind::Rollback if self.node(fault.node).rolled_back => effective = false,
             FaultKind::Rollback => {
                 effective = self.kill(fault.node);
                 let this = self.node(fault.node);
@@ -176,7 +178,8 @@ impl<H: Host> World<'_, H> {
             return flood.iter().for_each(|bytes| self.inject(node, node, to, bytes));
         }
         let to = peers[self.random.index(peers.len())];
-        let lies = self.liar.lie(host, &self.recordings, self.plan, (node, to), local);
+        let highest = self.nodes[usize::from(node)].epoch_max;
+        let lies = self.liar.lie(host, &self.recordings, self.plan, (node, to), highest, local);
         lies.iter().for_each(|lie| self.inject(lie.from, node, lie.to, &lie.bytes));
     }
 
