@@ -52,9 +52,9 @@ impl<T> Producer<T> {
         }
     }
 
-    /// Appends what `make` returns, made in its place where the compiler sees to it: for values too large to be
-    /// copied on the way.
-    /// `make` is not called when the ring is full. Wait-free as [`push`](Self::push) is.
+    /// Appends what `make` returns, made in its place where the compiler sees to it: for values too large
+    /// to be copied on the way. `make` is not called when the ring is full. Wait-free as
+    /// [`push`](Self::push) is.
     ///
     /// # Errors
     /// [`Full`], when the consumer has not kept up.
@@ -103,9 +103,9 @@ impl<T> Consumer<T> {
         self.ring.pop().ok()
     }
 
-    /// What `read` makes of the oldest value, if there is one, where it lies; then the value is dropped. (If
-    /// `read` panics, it stays.)
-    /// For values too large to be copied on the way. Wait-free as [`pop`](Self::pop) is.
+    /// What `read` makes of the oldest value, if there is one, where it lies; then the value is dropped
+    /// (if `read` panics, it stays). For values too large to be copied on the way. Wait-free as
+    /// [`pop`](Self::pop) is.
     #[inline]
     pub fn pop_with<R>(&mut self, read: impl FnOnce(&T) -> R) -> Option<R> {
         let result = read(self.ring.peek().ok()?);

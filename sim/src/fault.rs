@@ -4,59 +4,30 @@ use std::fmt;
 
 use sinew_rt::clock::Nanos;
 
-macro_rules! kinds {
-    ($($name:ident $text:literal $why:literal,)*) => {
-        /// A kind of fault.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-        #[repr(u8)]
-        pub enum FaultKind {
-            $(#[doc = $why] $name,)*
-        }
+use crate::named::named;
 
-        impl FaultKind {
-            /// Every kind; the index of each is its place.
-            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
-            /// Their number.
-            pub const COUNT: usize = Self::ALL.len();
-
-            /// The name on the command line and in reports.
-            #[must_use]
-            pub const fn as_str(self) -> &'static str {
-                match self {
-                    $(Self::$name => $text,)*
-                }
-            }
-
-            /// What happens, in a sentence.
-            #[must_use]
-            pub const fn description(self) -> &'static str {
-                match self {
-                    $(Self::$name => $why,)*
-                }
-            }
-        }
-    };
-}
-
-kinds! {
-    Loss "loss" "A link loses frames at random.",
-    Delay "delay" "A link takes longer.",
-    Reorder "reorder" "A link lets frames overtake each other.",
-    Duplicate "duplicate" "A link delivers frames twice, the second time later.",
-    Corrupt "corrupt" "A link changes bits.",
-    Partition "partition" "Nothing passes between two nodes, or between one and all others.",
-    OneWay "one-way" "Nothing passes from one node to another, or from one to all others.",
-    Clamp "clamp" "A link is slow, and drops what its queue does not hold.",
-    Crash "crash" "A node is killed, and starts again later with nothing but its disk.",
-    Torn "torn" "A node is killed while it writes to its disk, once or more, before it starts again.",
-    Rollback "rollback" "An old disk is put into a node, which begins lives that were before; later the right one.",
-    Reboot "reboot" "A machine and all its nodes go down; its clock starts anew.",
-    Stall "stall" "A node is not run for a while.",
-    Clock "clock" "A machine's clock changes its rate, and its wall clock jumps.",
-    SlowReader "slow-reader" "A program does not read what its node received.",
-    Lie "lie" "A member lies: forged, replayed, changed and contradictory frames.",
-    Flood "flood" "A member sends ten times what it may.",
-    Stranger "stranger" "Somebody who is no member sends to a node.",
+named! {
+    /// A kind of fault.
+    FaultKind {
+        Loss "loss" "A link loses frames at random.",
+        Delay "delay" "A link takes longer.",
+        Reorder "reorder" "A link lets frames overtake each other.",
+        Duplicate "duplicate" "A link delivers frames twice, the second time later.",
+        Corrupt "corrupt" "A link changes bits.",
+        Partition "partition" "Nothing passes between two nodes, or between one and all others.",
+        OneWay "one-way" "Nothing passes from one node to another, or from one to all others.",
+        Clamp "clamp" "A link is slow, and drops what its queue does not hold.",
+        Crash "crash" "A node is killed, and starts again later with nothing but its disk.",
+        Torn "torn" "A node is killed while it writes to its disk, once or more, before it starts again.",
+        Rollback "rollback" "An old disk is put into a node, which begins lives that were before; later the right one.",
+        Reboot "reboot" "A machine and all its nodes go down; its clock starts anew.",
+        Stall "stall" "A node is not run for a while.",
+        Clock "clock" "A machine's clock changes its rate, and its wall clock jumps.",
+        SlowReader "slow-reader" "A program does not read what its node received.",
+        Lie "lie" "A member lies: forged, replayed, changed and contradictory frames.",
+        Flood "flood" "A member sends ten times what it may.",
+        Stranger "stranger" "Somebody who is no member sends to a node.",
+    }
 }
 
 impl FaultKind {

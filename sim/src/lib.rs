@@ -19,6 +19,7 @@ pub mod host;
 pub mod ledger;
 pub mod liar;
 pub mod memory;
+mod named;
 pub mod network;
 pub mod page;
 pub mod past;

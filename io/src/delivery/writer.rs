@@ -285,7 +285,6 @@ impl Writer {
             reader.patience = Patience::full(self.spec.patience, now);
             self.matched += 1;
             reached(Branch::ReaderMatched);
-            self.events.push(WriterEvent::Matched { peer });
             // What left the ring before it came is lost to it, and it holds up nobody with that.
             let oldest = self.ring.oldest();
             if reader.lacks() < oldest {
@@ -514,7 +513,6 @@ impl Writer {
         reader.probe_at = None;
         self.matched -= 1;
         reached(Branch::ReaderLost);
-        self.events.push(WriterEvent::Lost { peer: PeerIndex::new(place as u16) });
         if let Some(commands) = &mut self.commands {
             commands.doubt_all();
             if self.matched == 0 {

@@ -127,8 +127,9 @@ impl TopicClass {
 /// How reliable topics ([`TopicClass::Command`], [`TopicClass::Stream`]) are carried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reliability {
-    /// Messages that the sender keeps for sending them again, 1 to 1,024; each takes its frame
-    /// (payload, 80 bytes, and 64 if signed) and 24 bytes of locked memory. When it is full of what a receiver still lacks, publishing says so.
+    /// Messages that the sender keeps for sending them again, 1 to 1,024; each takes its frame (payload,
+    /// 80 bytes, and 64 if signed) and 24 bytes of locked memory. When it is full of what a receiver still
+    /// lacks, publishing says so.
     pub capacity: u16,
     /// For how long after it was sent a message is kept for a receiver that lacks it. A receiver that
     /// is behind by more gets a gap, and no longer holds up the others.

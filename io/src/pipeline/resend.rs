@@ -301,8 +301,6 @@ impl ReliableSend {
             for _ in 0..EVENTS_PER_POLL {
                 let Some(event) = outlet.writer.event() else { break };
                 match event {
-                    // The gauge above says it.
-                    WriterEvent::Matched { .. } | WriterEvent::Lost { .. } => {}
                     WriterEvent::Resolved { sequence, outcome } => {
                         let told = outlet.outcomes.as_mut().map(|to| to.push((sequence, outcome)));
                         if matches!(told, Some(Err(_))) {

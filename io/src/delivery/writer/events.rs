@@ -34,16 +34,6 @@ pub(crate) struct Mismatch {
 /// Something that the publisher should know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WriterEvent {
-    /// A reader acknowledged for the first time: new messages go to it, and it can hold the ring.
-    Matched {
-        /// The reader.
-        peer: PeerIndex,
-    },
-    /// A reader was silent for its lease, or began a new life.
-    Lost {
-        /// The reader.
-        peer: PeerIndex,
-    },
     /// What a reader lacked of these messages will not be sent to it again.
     Lagging {
         /// The reader.
