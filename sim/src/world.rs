@@ -1,5 +1,6 @@
 //! One run: nodes, network, disks, clocks, programs and faults in virtual time.
 
+mod backlog;
 mod faults;
 mod frames;
 
@@ -22,6 +23,7 @@ use crate::random::Random;
 use crate::scenario::network::Applied;
 use crate::timeline::{Mark, Timeline};
 use crate::trace::TraceHash;
+use backlog::Backlog;
 use frames::{Frames, carry};
 
 /// How often a node is run in a row before others get their turn.
@@ -89,6 +91,8 @@ struct Node<H> {
     /// Floods that are directed at it, each of which keeps its processor busy otherwise; when it is free again.
     floods: u16,
     free_at: Nanos,
+    /// What may wait in it meanwhile.
+    backlog: Backlog,
     idle_turns: u32,
     /// What its program stored, if it does, and messages since.
     floors: Vec<StoredFloor>,
@@ -233,6 +237,7 @@ impl<'p, H: Host> World<'p, H> {
             slow: 0,
             floods: 0,
             free_at: Nanos::MIN,
+            backlog: Backlog::new(plan.nodes),
             idle_turns: 0,
             floors: Vec::new(),
             unstored: 0,
@@ -523,6 +528,9 @@ impl<'p, H: Host> World<'p, H> {
         this.memory += held;
         if slow_cpu && worked {
             this.free_at = now + SLOW_TURN;
+            this.backlog.turn();
+        } else if !busy {
+            this.backlog.clear();
         }
         this.host = Some(host);
         this.idle_turns += u32::from(asked && !worked);
@@ -558,6 +566,9 @@ impl<'p, H: Host> World<'p, H> {
         let mut counted = None;
         if let Some(host) = &mut this.host {
             let taken = host.receive(frame.from, &frame.bytes);
+            if taken {
+                this.backlog.came(frame.from);
+            }
             if runs && taken && !frame.intact && this.floods == 0 {
                 counted = Some(dropped(host));
             }
@@ -568,6 +579,7 @@ impl<'p, H: Host> World<'p, H> {
             } else if runs
                 && frame.intact
                 && frame.from == frame.by
+                && this.backlog.fits(frame.from)
                 && Some(frame.by) != self.plan.liar
             {
                 self.checker.arrives(now, node, frame.from, &frame.bytes);
