@@ -27,3 +27,20 @@ fn every_promise_of_delivery_links_to_a_test_that_exists() {
         assert!(found, "{path} has no test `{test}`");
     }
 }
+
+#[test]
+fn every_cell_of_the_table_of_faults_links_to_a_test() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/delivery.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let (_, table) =
+        page.split_once("| fault | control, queue | command | stream | estop |").unwrap();
+    let rows: Vec<_> = table.lines().skip(2).take_while(|line| line.starts_with('|')).collect();
+    assert!(rows.len() >= 14, "{rows:?}");
+    for row in rows {
+        let cells: Vec<_> = row.trim_matches('|').split('|').collect();
+        assert_eq!(cells.len(), 5, "{row}");
+        for cell in &cells[1..] {
+            assert!(!links(cell).is_empty(), "{}: {cell}", cells[0]);
+        }
+    }
+}

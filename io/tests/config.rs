@@ -267,6 +267,22 @@ const WRONG: &[(&str, &str)] = &[
         "[node]\nname = \"a\"\nmode = \"development\"\n[[topic]]\nname = \"t\"\nschema = \"s\"\nclass = \"control\"\nhold = 64",
         "robot.toml:8: topic[0].hold: `t` is a control topic, which sends nothing again; use class = \"command\" or \"stream\", or remove it",
     ),
+    (
+        "[node]\nname = \"a\"\nmode = \"development\"\n[[topic]]\nname = \"t\"\nschema = \"s\"\nclass = \"command\"\nlifespan_ms = 9\nauth = \"open\"",
+        "robot.toml:9: topic[0].auth: `t` is open, and every command is signed; remove auth, or use another class",
+    ),
+    (
+        "[node]\nname = \"a\"\nmode = \"development\"\n[[topic]]\nname = \"t\"\nschema = \"s\"\nclass = \"estop\"\ndeadline_ms = 9\nauth = \"open\"",
+        "robot.toml:9: topic[0].auth: `t` is open, and every estop is signed; remove auth, or use another class",
+    ),
+    (
+        "[node]\nname = \"a\"\nmode = \"development\"\n[[topic]]\nname = \"t\"\nschema = \"s\"\nclass = \"command\"",
+        "robot.toml:4: topic[0].lifespan_ms: `t` is a command and would live for ever; set lifespan_ms: an older command is never executed",
+    ),
+    (
+        "[node]\nname = \"a\"\nmode = \"development\"\n[[topic]]\nname = \"t\"\nschema = \"s\"\nclass = \"estop\"",
+        "robot.toml:4: topic[0].deadline_ms: `t` is an estop, and its absence would mean nothing; set deadline_ms: after so long without a message the stop is in force",
+    ),
     ("[node]\nname = \"a\"\nname = \"b\"", "robot.toml:3: duplicate key"),
     ("[node\nname = \"a\"", "robot.toml:1: unclosed table, expected `]`"),
 ];

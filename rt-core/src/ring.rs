@@ -115,6 +115,13 @@ impl<T> Consumer<T> {
         Some(result)
     }
 
+    /// The oldest value, if there is one, which stays. Wait-free.
+    #[inline]
+    #[must_use]
+    pub fn peek(&self) -> Option<&T> {
+        self.ring.peek().ok()
+    }
+
     /// How many values wait at least.
     #[inline]
     #[must_use]

@@ -153,6 +153,8 @@ pub struct Checker {
     reports: TopicId,
     /// By node: when the topic with a deadline was heard last, and whether its silence was told since.
     silent_since: Vec<Option<(Nanos, bool)>>,
+    /// When it last was stopped for a while.
+    stopped_at: Vec<Nanos>,
     /// By node, topic: since when the publisher is refused.
     blocked: Vec<[Option<Nanos>; TOPIC_COUNT]>,
     /// By node and stranger.
@@ -197,6 +199,7 @@ impl Checker {
             reads: vec![true; n],
             reports: TopicId::of(REPORTS),
             silent_since: vec![None; n],
+            stopped_at: vec![Nanos::MIN; n],
             blocked: vec![[None; TOPIC_COUNT]; n],
             accounts: Vec::new(),
             due: Vec::new(),
@@ -302,7 +305,7 @@ impl Checker {
             life.ended = Some(now);
         }
         self.up[usize::from(node)] = false;
-        self.rested(node);
+        self.rested(now, node);
         self.blocked[usize::from(node)].fill(None);
     }
 
@@ -342,7 +345,8 @@ impl Checker {
     }
 
     /// Something was done to a node that stops it for a while, so what it was asked for waits.
-    pub fn rested(&mut self, node: u16) {
+    pub fn rested(&mut self, now: Nanos, node: u16) {
+        self.stopped_at[usize::from(node)] = now;
         self.due.retain(|due| due.at != node);
         self.silent_since[usize::from(node)] = None;
         for peer in 0..self.nodes {

@@ -3,7 +3,7 @@
 mod processes;
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use processes::{PATIENCE, Process, Topic, World, fresh_address, sinew_sim, until};
@@ -57,6 +57,21 @@ impl Between {
         came
     }
 
+    /// Datagrams from left to right for which the kernel had no room, because this machine did not run the
+    /// relay or the test for a while (proc_net_udp(5): the last column).
+    fn dropped_by_the_kernel(&self) -> u64 {
+        let sockets = [self.left.peer_addr().unwrap(), self.right.local_addr().unwrap()];
+        let table = std::fs::read_to_string("/proc/net/udp").unwrap();
+        let drops = |at: SocketAddr| {
+            let SocketAddr::V4(at) = at else { panic!("{at} is not of IPv4") };
+            let local = format!("{:08X}:{:04X}", at.ip().to_bits().to_be(), at.port());
+            let line = table.lines().find(|line| line.split_whitespace().nth(1) == Some(&local));
+            let drops = line.expect(&local).split_whitespace().next_back().unwrap();
+            drops.parse::<u64>().unwrap()
+        };
+        sockets.map(drops).iter().sum()
+    }
+
     fn end(self) -> RelayReport {
         self.relay.end_well();
         let json = std::fs::read(self.files.path().join("relay.json")).unwrap();
@@ -82,6 +97,12 @@ fn datagrams_pass_both_ways_and_come_from_where_each_side_believes_the_other_to_
 
 #[test]
 fn what_arrives_is_what_the_report_says() {
+    // Where the machine stands still for so long that the kernel drops some, nothing can be said.
+    assert!((0..5).any(|_| arrives_as_reported()), "the kernel dropped datagrams each time");
+}
+
+/// Whether it could be seen.
+fn arrives_as_reported() -> bool {
     let between = Between::new(
         "seed = 5\n[shape.bad]\nloss_percent = 20\nduplicate_percent = 10\ncorrupt_percent = 5\n\
          reorder_percent = 20\nreorder_ms = 20\ndelay = { fixed_ms = 2 }\n\
@@ -97,6 +118,9 @@ fn what_arrives_is_what_the_report_says() {
         }
     }
     let came = taker.join().unwrap();
+    if between.dropped_by_the_kernel() > 0 {
+        return false;
+    }
     let report = between.end();
     let counts = report.link("left", "right").unwrap().datagrams;
     assert_eq!(counts.offered, 2_000);
@@ -107,6 +131,7 @@ fn what_arrives_is_what_the_report_says() {
     let whole = came.iter().map(|bytes| u32::from_le_bytes(bytes[..4].try_into().unwrap()));
     assert!(!whole.is_sorted(), "held back and overtaken: {counts:?}");
     assert!(counts.lost > 300 && counts.duplicated > 100 && counts.corrupted > 50, "{counts:?}");
+    true
 }
 
 #[test]

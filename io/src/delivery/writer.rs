@@ -133,6 +133,11 @@ impl Writer {
         self.ring.frame(sequence.get())
     }
 
+    /// For how long a message is worth sending, if that ends.
+    pub(crate) fn lifespan(&self) -> Option<Nanos> {
+        self.spec.lifespan
+    }
+
     /// How many readers get new messages.
     pub(crate) fn matched(&self) -> usize {
         self.matched
@@ -223,7 +228,8 @@ impl Writer {
         self.share.sent(frame.len() as u64 * self.matched as u64, now);
         self.attend_by(now + self.spec.linger);
         if let Some(commands) = &mut self.commands {
-            let deadline = now + self.spec.lifespan.unwrap_or(Nanos::ZERO) + self.spec.linger;
+            let begun = now.min(sent_at);
+            let deadline = begun + self.spec.lifespan.unwrap_or(Nanos::ZERO) + self.spec.linger;
             if let Some((sequence, outcome)) = commands.sent(deadline) {
                 let sequence = Sequence::new(sequence);
                 self.events.push(WriterEvent::Resolved { sequence, outcome });
@@ -238,6 +244,16 @@ impl Writer {
                 let regular = reader.heartbeat_sent + self.spec.heartbeat;
                 reader.heartbeat_at = (now + self.spec.heartbeat / 8).min(regular);
             }
+        }
+    }
+
+    /// Uses up the sequence [`Writer::next`] for a message that outlived its lifespan before there was
+    /// [`Writer::room`] for it: it is never sent, and readers get a gap in its place.
+    pub(crate) fn outlive(&mut self, now: Nanos, sent_at: Nanos) {
+        let sequence = self.ring.next();
+        self.retain(now, sent_at, &[]);
+        if let Some(commands) = &mut self.commands {
+            commands.decide(sequence, Outcome::Expired);
         }
     }
 

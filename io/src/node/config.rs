@@ -475,7 +475,7 @@ impl NodeConfig {
         if matches!(topic.class, TopicClass::Command | TopicClass::EStop)
             && topic.auth == Auth::Open
         {
-            let problem = format!("`{name}` is open, and a {class} is always signed");
+            let problem = format!("`{name}` is open, and every {class} is signed");
             return Err(self.error(&key("auth"), problem, "remove auth, or use another class"));
         }
         if topic.class == TopicClass::Command && topic.lifespan.is_none() {

@@ -301,6 +301,7 @@ pub(super) fn publications(
             refused: panel.gauge(&format!("refused/{name}"))?,
             outcomes_lost: panel.counter(&format!("outcomes_lost/{name}"))?,
             readers: panel.gauge(&format!("readers/{name}"))?,
+            outlived: panel.counter(&format!("outlived/{name}"))?,
             given_up: panel.counter(&format!("given_up/{name}"))?,
             mismatches: panel.counter(&format!("mismatches/{name}"))?,
         });

@@ -9,7 +9,7 @@ use super::send::Outlet;
 use crate::delivery::Outcome;
 use crate::delivery::writer::{Writer, WriterEvent};
 use crate::security::{Identity, PeerIndex};
-use crate::simulation::{Branch, reached};
+use crate::simulation::{Branch, Fault, planted, reached};
 use crate::transport::{BURST, Transmit};
 use crate::wire::envelope::{encode_in_place, payload_mut};
 use crate::wire::report::{ENTRIES_MAX, ENTRY_LEN, Entry};
@@ -65,10 +65,38 @@ pub(crate) struct ReliableOutlet {
     pub(crate) outcomes_lost: Counter,
     /// Peers that read it now.
     pub(crate) readers: Gauge,
+    /// Messages whose lifespan was over before readers had room for them, and that were never sent.
+    pub(crate) outlived: Counter,
     /// Messages that were given up for a reader that lacked them for too long.
     pub(crate) given_up: Counter,
     /// Peers whose class or message type is another one: how often they were refused.
     pub(crate) mismatches: Counter,
+}
+
+impl ReliableOutlet {
+    /// When the message that waits first has outlived its lifespan.
+    fn outlives_at(&self) -> Option<Nanos> {
+        let lifespan = self.writer.lifespan().filter(|_| !planted(Fault::OutlivedKept))?;
+        self.outlet.source.published_at().map(|at| at + lifespan)
+    }
+
+    /// Gives up what has outlived its lifespan while readers had no room for it, so that it holds up nothing
+    /// that is still worth sending. When the first of it was published.
+    fn give_up_outlived(&mut self, now: Nanos) -> Option<Nanos> {
+        let mut first = None;
+        for _ in 0..FRAMES_EACH {
+            if self.outlives_at().is_none_or(|at| at > now) {
+                break;
+            }
+            let Some(at) = self.outlet.source.published_at() else { break };
+            reached(Branch::OutlivedUnsent);
+            first.get_or_insert(at);
+            self.outlet.skip();
+            self.writer.outlive(now, at);
+            self.outlived.increment();
+        }
+        first
+    }
 }
 
 /// What a part of a poll sends with.
@@ -174,7 +202,11 @@ impl ReliableSend {
 
     /// When something is due although nothing comes.
     pub(crate) fn next_deadline(&self) -> Option<Nanos> {
-        self.outlets.iter().filter_map(|outlet| outlet.writer.next_deadline()).min()
+        let outlets = self.outlets.iter();
+        outlets
+            .flat_map(|outlet| [outlet.writer.next_deadline(), outlet.outlives_at()])
+            .flatten()
+            .min()
     }
 
     /// Takes in what peers said and what this node has to say, and sends again what is due. Whether
@@ -253,8 +285,11 @@ impl ReliableSend {
     pub(crate) fn send_new(&mut self, way: &mut Way<'_>) -> (Option<Nanos>, bool) {
         let now = way.now;
         let outlets = self.outlets.len();
+        // Whoever gave up messages has news for the program, in the next poll.
+        let mut outlived = None;
         for n in 0..outlets {
             let place = (self.turn + n) % outlets;
+            outlived = outlived.or(self.outlets[place].give_up_outlived(now));
             let ReliableOutlet { outlet, writer, .. } = &mut self.outlets[place];
             if outlet.signed && way.signed {
                 continue;
@@ -289,7 +324,7 @@ impl ReliableSend {
             self.turn = (place + 1) % outlets;
             return (released, outlet.signed);
         }
-        (None, false)
+        (outlived, false)
     }
 
     fn act_on_events(&mut self, now: Nanos) {

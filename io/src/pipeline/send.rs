@@ -30,6 +30,10 @@ pub(crate) struct Outgoing<T> {
 pub(crate) trait Source: Send {
     /// Writes the next payload, if there is one, and says its length and when it was published.
     fn next(&mut self, payload: &mut [u8]) -> Option<(usize, Nanos)>;
+    /// When the next was published.
+    fn published_at(&self) -> Option<Nanos>;
+    /// Gives up the next.
+    fn skip(&mut self);
     /// Whether there is none.
     fn is_empty(&self) -> bool;
     /// The length of every payload.
@@ -43,6 +47,14 @@ impl<T: Message> Source for Consumer<Outgoing<T>> {
             payload.get_mut(..bytes.len())?.copy_from_slice(bytes);
             Some((bytes.len(), message.at))
         })?
+    }
+
+    fn published_at(&self) -> Option<Nanos> {
+        self.peek().map(|message| message.at)
+    }
+
+    fn skip(&mut self) {
+        self.pop_with(|_| ());
     }
 
     fn is_empty(&self) -> bool {
@@ -74,10 +86,7 @@ impl Outlet {
         signer: (&Identity, &SigningContext),
     ) -> Option<(usize, Nanos)> {
         let (payload_len, at) = self.source.next(payload_mut(slot))?;
-        // Only this stage writes the word, so load and store are enough.
-        let sequence = self.next_sequence.load(Ordering::Relaxed);
-        self.next_sequence.store(sequence + 1, Ordering::Relaxed);
-        self.fields.sequence = Sequence::new(sequence);
+        self.fields.sequence = self.number();
         self.fields.sent_at = at;
         let mut len = encode_in_place(slot, cluster, &self.fields, payload_len).ok()?;
         if self.signed {
@@ -86,6 +95,19 @@ impl Outlet {
         }
         self.sent.increment();
         Some((len, at))
+    }
+
+    /// Gives up the next message, whose number stays unused.
+    pub(super) fn skip(&mut self) {
+        self.source.skip();
+        self.number();
+    }
+
+    /// The next number. Only this stage writes the word, so load and store are enough.
+    fn number(&self) -> Sequence {
+        let sequence = self.next_sequence.load(Ordering::Relaxed);
+        self.next_sequence.store(sequence + 1, Ordering::Relaxed);
+        Sequence::new(sequence)
     }
 }
 

@@ -433,17 +433,17 @@ fn deliver_stage(
     }
 }
 
-#[test]
-fn where_only_the_newest_counts_an_overtaken_value_is_dropped() {
+/// What a program gets of numbers 1, 3, 2 and 4, and how many were dropped because others had overtaken them.
+fn overtaken(newest_only: bool) -> (Vec<Word>, u64) {
     let panel = panel();
     let (mut verify, verified) = {
         let (mut input, waiting) = ring::channel(8);
         let pool = FramePool::new(8, FrameBuffer::new);
         for sequence in [1, 3, 2, 4] {
-            let bytes = frame(Waiting::Unsigned, sequence);
             let mut slot = pool.take().unwrap();
-            slot.bytes[..bytes.len()].copy_from_slice(&bytes);
-            (slot.len, slot.at_home) = (bytes.len() as u16, true);
+            let (fields, payload) = (fields(OPEN, sequence), sequence.to_le_bytes());
+            let len = encode(&mut slot.bytes, cluster().tag(), &fields, &payload).unwrap();
+            (slot.len, slot.at_home) = (len as u16, true);
             input.push(Unverified(slot)).unwrap();
         }
         verify_stage_behind(&panel, vec![waiting], 8)
@@ -451,10 +451,22 @@ fn where_only_the_newest_counts_an_overtaken_value_is_dropped() {
     while verify.poll(NOW) != Execution::Idle {}
     let (producer, mut values) = ring::channel(8);
     let mut deliver = deliver_stage(&panel, 1, OPEN, verified, producer);
-    deliver.routes[0].newest = Some([(Epoch::NONE, Sequence::default())].into());
+    if newest_only {
+        deliver.routes[0].newest = Some([(Epoch::NONE, Sequence::default())].into());
+    }
     let _ = deliver.poll(NOW);
-    assert_eq!(std::iter::from_fn(|| values.pop()).count(), 3);
-    assert_eq!(counter(&panel, "deliver.drop.overtaken@peer"), 1);
+    let values = std::iter::from_fn(|| values.pop()).map(|queued| queued.value).collect();
+    (values, counter(&panel, "deliver.drop.overtaken@peer"))
+}
+
+#[test]
+fn where_only_the_newest_counts_an_overtaken_value_is_dropped() {
+    assert_eq!(overtaken(true), ([1, 3, 4].map(Word::new).to_vec(), 1));
+}
+
+#[test]
+fn a_queue_gives_what_comes_in_the_order_in_which_it_comes() {
+    assert_eq!(overtaken(false), ([1, 3, 2, 4].map(Word::new).to_vec(), 0));
 }
 
 #[test]

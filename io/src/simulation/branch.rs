@@ -83,6 +83,7 @@ named! {
         ResentUnasked "resent_unasked" "A message was sent again because nobody acknowledged.",
         ResendShareSpent "resend_share_spent" "Messages waited to be sent again for want of bandwidth.",
         ExpiredInRing "expired_in_ring" "A message that lacked was too old to be sent again.",
+        OutlivedUnsent "outlived_unsent" "A message outlived its lifespan before readers had room for it.",
         OutcomeUnknown "outcome_unknown" "A command ended without a word.",
         OutcomeDoubted "outcome_doubted" "A word about a command was not enough, for a reader was lost.",
         ReportFull "report_full" "An entry found no room in its report.",

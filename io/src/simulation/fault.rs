@@ -55,6 +55,7 @@ named! {
         ResendUnbounded "resend_unbounded" "Resends take as much of the network as they like.",
         ResendNever "resend_never" "What lacks is never sent again.",
         LaggingReaderHoldsRing "lagging_reader_holds_ring" "A reader that fell behind stops the writer for good.",
+        OutlivedKept "outlived_kept" "What outlived its lifespan while readers had no room goes on waiting.",
         UnresolvedForever "unresolved_forever" "A command whose outcome never comes stays open for ever.",
         RestartedReaderKept "restarted_reader_kept" "A reader that began a new life is taken for the one of its last life.",
         AcknowledgementOfAnyLife "acknowledgement_of_any_life" "What is acknowledged of an earlier life of the writer counts for this one.",

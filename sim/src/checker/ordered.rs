@@ -7,6 +7,9 @@ use crate::host::real::REJECTED_EVERY;
 use crate::host::{Outcome, Payload};
 use crate::plan::{GAP_TIMEOUT, Kind, LINGER, RETAINED, TOPICS};
 
+/// What a node may take, when it is slow, to tell its program what it knows of a command.
+const OUTCOME_SLACK: Nanos = Nanos::from_millis(250);
+
 impl Checker {
     pub(super) fn new_life(
         &mut self,
@@ -207,6 +210,13 @@ impl Checker {
         if unsaid && sent_at > self.healed + LOSSLESS_AFTER && !liar_may_have_said_it && calm {
             self.accuse(now, node, Rule::Outcome, || {
                 format!("command {sequence} of {sent_at} is {outcome:?}, and nothing was wrong")
+            });
+        }
+        let plan = &TOPICS[usize::from(topic)];
+        let latest = sent_at + plan.lifespan.unwrap_or(Nanos::ZERO) + LINGER + OUTCOME_SLACK;
+        if now > latest && self.stopped_at[usize::from(node)] < sent_at {
+            self.accuse(now, node, Rule::Outcome, || {
+                format!("command {sequence} of {sent_at} is only now {outcome:?}")
             });
         }
         let rejected = sequence.is_multiple_of(REJECTED_EVERY);

@@ -20,7 +20,7 @@ named! {
         Late "late" "Nothing is delivered after its lifespan.",
         Epoch "epoch" "A node's epochs only grow.",
         Wire "wire" "A node sends in its own life, each number once with the same bytes.",
-        Repeated "repeated-late" "Nothing is sent again after its lifespan.",
+        SentLate "sent-late" "Nothing of a reliable topic is sent after its lifespan.",
         Unheard "unheard" "After the healing every living node is heard by its peers.",
         Blocked "blocked" "After the healing publishers are not refused for long.",
         LostInside "lost-inside" "What arrives intact from a peer within its contract is delivered.",

@@ -301,16 +301,12 @@ impl Checker {
             self.within_room(now, from, topic, (sequence, published), again);
         }
         self.counts.repeated += u64::from(again && kind.is_reliable());
-        if let (true, Some(lifespan), Some(published)) =
-            (kind.is_reliable() && again, lifespan, published)
+        if let (true, Some(lifespan), Some(published)) = (kind.is_reliable(), lifespan, published)
             && now - published > tolerated(lifespan)
         {
             let age = now - published;
-            self.accuse(now, from, Rule::Repeated, || {
-                format!(
-                    "{} {sequence} is sent again {age} after it was published",
-                    TOPICS[topic].name
-                )
+            self.accuse(now, from, Rule::SentLate, || {
+                format!("{} {sequence} is sent {age} after it was published", TOPICS[topic].name)
             });
         }
     }

@@ -78,7 +78,7 @@ impl<H: Host> World<'_, H> {
             kind if kind.is_of_link() => self.set_weather(),
             FaultKind::Stall => {
                 self.node(fault.node).stalls -= 1;
-                self.checker.rested(fault.node);
+                self.checker.rested(self.now, fault.node);
                 self.serve(fault.node, false);
             }
             FaultKind::Rollback => {

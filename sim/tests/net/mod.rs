@@ -65,14 +65,19 @@ pub(crate) fn builder(
 }
 
 pub(crate) fn start(node: u8, builder: NodeBuilder) -> SimNode {
+    begin_life(node, 1, builder, START)
+}
+
+/// A life of a node, the `epoch`th one, from `now` on.
+pub(crate) fn begin_life(node: u8, epoch: u8, builder: NodeBuilder, now: Nanos) -> SimNode {
     cheap_signatures(true);
     let life = SimLife {
-        epoch: Epoch::new(1),
-        life: LifeId([node; 16]),
+        epoch: Epoch::new(epoch.into()),
+        life: LifeId([node + (epoch - 1) * 16; 16]),
         boot: BootId([9; 16]),
         seed: node.into(),
     };
-    SimNode::start(builder, life, address(node), START).unwrap()
+    SimNode::start(builder, life, address(node), now).unwrap()
 }
 
 /// What the network does with a datagram from one node to another at a time: how long each copy takes.

@@ -64,6 +64,7 @@ fn flow(panel: &Panel, readers: u16, capacity: usize) -> ReliableSend {
         events_lost: panel.gauge("events_lost").unwrap(),
         outcomes_lost: panel.counter("outcomes_lost").unwrap(),
         readers: panel.gauge("readers").unwrap(),
+        outlived: panel.counter("outlived").unwrap(),
         given_up: panel.counter("given_up").unwrap(),
         mismatches: panel.counter("mismatches").unwrap(),
     };

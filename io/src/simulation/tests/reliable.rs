@@ -491,6 +491,12 @@ fn faults_of_commands_show() {
         pair.run_with(Nanos::from_secs(1), |_, _| Fate::Lost);
         format!("{:?}", pair.outcomes)
     });
+    shows(Fault::OutlivedKept, || {
+        let mut pair = Pair::greeted(Settings { queue: 2, ..Settings::default() });
+        (0..20).for_each(|number| pair.order(number));
+        pair.run(MS * 300, |_| Fate::Arrives);
+        format!("{:?}", pair.outcomes)
+    });
     shows(Fault::RestartedReaderKept, || {
         let lifespan = Nanos::from_secs(60);
         let mut pair = Pair::greeted(Settings { lifespan, ..Settings::default() });

@@ -471,6 +471,21 @@ fn a_command_without_a_word_is_unknown_after_lifespan_and_linger() {
 }
 
 #[test]
+fn what_outlived_its_lifespan_before_there_was_room_is_expired_and_never_sent() {
+    let mut writer = commanding(1);
+    send(&mut writer, 1, NOW);
+    let later = NOW + ms(100);
+    writer.outlive(later, NOW);
+    let expired = resolved(2, Outcome::Expired);
+    assert_eq!(events(&mut writer), [expired]);
+    assert_eq!((writer.next().get(), writer.frame(Sequence::new(2))), (3, None));
+    // Whatever the reader asks for, it is told of what there is, and gets no more than that.
+    tell(&mut writer, 0, &Acknowledgement { wanted: true, ..command_reader(0) }, later);
+    assert!(resends(&mut writer, later).iter().all(|(_, number)| *number != 2));
+    assert_eq!(heartbeats(&mut writer, later + ms(100)), [(0, 3, 2)]);
+}
+
+#[test]
 fn when_the_reader_restarts_what_waits_is_unknown() {
     let mut writer = commanding(1);
     send(&mut writer, 2, NOW);

@@ -113,18 +113,30 @@ proptest! {
         let mut told = BTreeSet::new();
         // What a heartbeat told each reader is out of reach, until it comes anew.
         let mut out_of_reach = [0; 4];
+        // What was sent to each reader since it came; what was there before it comes for the first time.
+        let mut got = [const { BTreeSet::new() }; 4];
         for act in acts {
             let last = writer.next().get() - 1;
             match act {
                 Act::Wait { us: span } => now += us(span),
                 Act::Publish { len } => {
                     if writer.room(now) {
-                        let matched = (0..4).filter(|n| writer.is_matched(peer(*n))).count();
                         let sequence = writer.next().get();
+                        let mut matched = 0;
+                        for reader in (0..4).filter(|n| writer.is_matched(peer(*n))) {
+                            got[reader].insert(sequence);
+                            matched += 1;
+                        }
                         writer.retain(now, now, &frame(sequence, len));
                         prop_assert_eq!(writer.next().get(), sequence + 1);
                         dates.push(now);
                         sent.push((now, len * matched));
+                    } else if let Some(span) = lifespan_ms
+                        && *dates.last().unwrap() <= now - ms(span)
+                    {
+                        // One that waited in vain.
+                        writer.outlive(now, now - ms(span));
+                        dates.push(now - ms(span));
                     }
                 }
                 Act::Acknowledge { reader, floor, held, limit, wanted, echo, held_us, epoch } => {
@@ -132,10 +144,13 @@ proptest! {
                         class, held, wanted, held_us, epoch: Epoch::new(epoch), echo: Some(now - Nanos::new(echo)),
                         limit: Sequence::new(near(limit, last)), ..acknowledgement(near(floor, last))
                     };
+                    // One whose lease ends now comes anew.
+                    writer.attend(now);
                     let before = writer.is_matched(peer(reader));
                     writer.acknowledge(peer(reader), EPOCH, &entry, now).unwrap();
                     if reader < 4 && !before {
                         out_of_reach[reader] = 0;
+                        got[reader].clear();
                     }
                 }
                 Act::More { reader, floor, held, wanted, epoch } => {
@@ -157,7 +172,9 @@ proptest! {
                         prop_assert!(sequence > out_of_reach[to], "it was given up");
                         prop_assert!(lifespan_ms.is_none_or(|span| now - dates[sequence as usize] < ms(span)));
                         prop_assert!(writer.is_matched(peer(to)));
-                        resent.push((now, len));
+                        if !got[to].insert(sequence) {
+                            resent.push((now, len));
+                        }
                         calls += 1;
                         prop_assert!(calls <= 1_024);
                     }
