@@ -3,8 +3,8 @@
 
 mod support;
 
-use sinew::io::message::schema_id;
-use sinew::io::node::{Layout, Node, RealTimeConfig};
+use sinew::io::message::{Message, schema_id};
+use sinew::io::node::{Layout, Node, RealTimeConfig, TopicClass, TopicConfig};
 use sinew::io::transport::memory::MemoryNetwork;
 use sinew::rt::thread::Strictness;
 use sinew::rt::wait::Wait;
@@ -42,6 +42,10 @@ fn an_observer_gets_everything_that_the_envelope_says_and_asks_nothing_of_the_ma
         node("observer", CONTROLLER, ROBOT, &["state"]).realtime(realtime).observer();
     let mut seen = observer.observe("state", 64).unwrap();
     assert!(observer.observe("state", 64).is_err(), "a topic is observed once");
+    let stream = TopicConfig::new("track", Sample::NAME, TopicClass::Stream);
+    let refused = node("observer", CONTROLLER, ROBOT, &[]).topic(stream).observe("track", 64);
+    let refused = refused.unwrap_err().to_string();
+    assert!(refused.contains("`track` is a stream, which is sent only to readers"), "{refused}");
     let observer = observer.start().unwrap();
     let report = observer.report();
     assert_eq!(report.lanes.len(), 1);

@@ -439,8 +439,11 @@ impl NodeBuilder {
     /// [`queue`](Self::queue), which check the type. What the topic was declared with beside type and
     /// class holds.
     ///
+    /// Commands and streams cannot be observed: they are sent only to readers that acknowledge them, and
+    /// one that only looks on would have a say in how fast they go and in what became of a command.
+    ///
     /// # Errors
-    /// When the topic is subscribed already.
+    /// When the topic is subscribed already, or was declared as a command or a stream.
     pub fn observe(
         &mut self,
         topic: &str,
@@ -448,6 +451,15 @@ impl NodeBuilder {
     ) -> Result<Consumer<Observed>, NodeError> {
         let (producer, consumer) = ring::channel(capacity);
         let topic = match self.config.topics.iter().position(|known| known.name == topic) {
+            Some(known) if self.config.topics[known].class.is_reliable() => {
+                let class = self.config.topics[known].class.as_str();
+                let problem = format!(
+                    "`{topic}` is a {class}, which is sent only to readers that acknowledge it"
+                );
+                let hint =
+                    "subscribe with stream() or commands(); one that looks on would slow it down";
+                return Err(self.config.error(&format!("topic.{known}"), problem, hint).into());
+            }
             Some(known) => known,
             None => self.add_topic(topic, ANY_SCHEMA, TopicClass::Queue),
         };

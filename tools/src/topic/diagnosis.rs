@@ -157,11 +157,20 @@ impl Situation<'_> {
             return format!("its frames arrive and are dropped here: {}", dropped.join("; "));
         }
         let Some(local) = local else {
-            return format!("it answers, and has sent nothing on `{topic}` to this observer");
+            return format!(
+                "it answers, and has sent nothing on `{topic}` to this observer: it published nothing, or \
+                 the topic is a command or a stream, which observers do not get"
+            );
         };
         let node = &local.now.name;
         let sent = format!("sent/{topic}");
         match local.now.counter(&sent) {
+            // Only what acknowledges has readers.
+            Some(_) if local.now.gauge(&format!("readers/{topic}")).is_some() => format!(
+                "`{node}` publishes `{topic}` as a command or a stream, which is sent only to subscribers \
+                 that acknowledge it, and not to observers; `sinew topic hz {topic}` without --config \
+                 shows its rate and age at each end on this machine"
+            ),
             None => {
                 let counters = local.now.counters.iter();
                 let topics: Vec<_> =
@@ -235,6 +244,19 @@ fn lines(name: &str, identity: &str, address: SocketAddr) -> String {
 mod tests {
     use super::*;
     use sinew_rt::panel::{Panel, PanelSpec, State};
+
+    #[test]
+    fn a_reliable_topic_is_said_to_be_one() {
+        let now = sinew_rt::clock::now().as_nanos();
+        let own = || panel("observer", &[], &[("peer.heard_at_ns@arm", now)]);
+        let publishes = |gauges: &[(&str, i64)]| {
+            let there = || panel("robot", &[("sent/arm/state", 5)], gauges);
+            Some(Local { before: there(), now: there(), life: RUNS })
+        };
+        let reliable = why(own(), publishes(&[("readers/arm/state", 0)]));
+        assert!(reliable.contains("and not to observers"), "{reliable}");
+        assert!(why(own(), publishes(&[])).contains("has published nothing"));
+    }
 
     /// A panel with these counters and gauges.
     fn panel(name: &str, counters: &[(&str, u64)], gauges: &[(&str, i64)]) -> PanelSnapshot {
