@@ -237,7 +237,7 @@ impl<'p, H: Host> World<'p, H> {
             slow: 0,
             floods: 0,
             free_at: Nanos::MIN,
-            backlog: Backlog::new(plan.nodes),
+            backlog: Backlog::new(plan.nodes, plan.peers(node as u16).count()),
             idle_turns: 0,
             floors: Vec::new(),
             unstored: 0,
@@ -454,6 +454,7 @@ impl<'p, H: Host> World<'p, H> {
         host.add_drops(&mut self.drops);
         drop(host);
         self.node(node).wake = Nanos::MAX;
+        self.node(node).backlog.clear();
         self.trace.word(0x4b49_4c4c ^ u64::from(node) << 48);
         self.checker.died(self.now, node);
         self.mark(node, Mark::Kill);

@@ -1,16 +1,15 @@
-//! What `control`, `queue` and `estop` promise under each fault, whose messages are not sent again; and commands
-//! whose program does not read.
+//! What `control`, `queue` and `estop` promise under each fault, whose messages are not sent again.
 //!
 //! Whole nodes in virtual time over a network that only takes time, so that each run repeats exactly.
 
 mod net;
 
-use net::{Net, Number, START, Way, address, begin_life, builder, identity, start};
+use net::{Net, Number, START, Way, address, begin_life, identity, start};
 use sinew_io::delivery::DropReason;
 use sinew_io::message::Message;
 use sinew_io::node::{
-    AllWell, CommandPublisher, Delivery, EStop, EStopReader, NodeBuilder, Outcome, PeerConfig,
-    Publisher, Queued, Reliability, TopicClass, TopicConfig,
+    AllWell, EStop, EStopReader, NodeBuilder, PeerConfig, Publisher, Queued, TopicClass,
+    TopicConfig,
 };
 use sinew_io::security::AdmissionLimits;
 use sinew_io::wire::{Class, Frame, decode};
@@ -392,51 +391,4 @@ fn a_flood_of_one_peer_neither_stops_the_robot_nor_delays_another_s_values() {
     assert!(scene.number - last - events.len() as u64 <= 1, "the last may be on its way");
     let limited = scene.dropped(ROBOT, DropReason::RateLimited);
     assert!(scene.noise - flood > 29_000 && limited > 20_000, "{limited} of {}", scene.noise);
-}
-
-#[test]
-fn a_program_that_does_not_read_holds_the_sender_of_commands_back_until_they_expire() {
-    const LIFESPAN: Nanos = Nanos::from_millis(500);
-    const LINGER: Nanos = Nanos::from_millis(300);
-    let topic = TopicConfig {
-        lifespan: Some(LIFESPAN),
-        reliability: Reliability { linger: LINGER, ..Reliability::default() },
-        ..TopicConfig::new("setpoint", Number::NAME, TopicClass::Command)
-    };
-    let (mut sender, mut receiver) = (builder(0, [1], &topic), builder(1, [0], &topic));
-    let mut commander = sender.command_publisher::<Number>("setpoint").unwrap();
-    let mut commands = receiver.commands::<Number>("setpoint", QUEUE).unwrap();
-    let way: Way = Box::new(|_, _, _, _| vec![WAY]);
-    let mut net = Net::new(vec![start(0, sender), start(1, receiver)], way);
-    net.until(START + Nanos::from_secs(1));
-
-    let (mut sent, mut outcomes) = (0, BTreeMap::new());
-    let mut hear = |commander: &mut CommandPublisher<Number>| {
-        while let Some((sequence, outcome)) = commander.outcome() {
-            assert_eq!(outcomes.insert(sequence.get(), outcome), None, "{sequence:?} twice");
-        }
-        outcomes.len() as u64
-    };
-    while commander.send_at(&Number::new(sent + 1), net.now).is_ok() {
-        sent += 1;
-        net.step();
-    }
-    assert!(sent < 2_000, "{sent} were taken");
-    // Nobody reads for longer than any of them may wait, and all are decided nevertheless.
-    net.until(net.now + LIFESPAN + LINGER + PERIOD);
-    assert_eq!(hear(&mut commander), sent);
-    let fresh = commander.send_at(&Number::new(sent + 1), net.now).expect("there is room again");
-    for _ in 0..5_000 {
-        net.step();
-        if let Some(Delivery::Message(message)) = commands.next(net.now) {
-            assert_eq!(message.sequence, fresh, "only what is not too old is given");
-            commands.accept(&message).unwrap();
-        }
-        hear(&mut commander);
-    }
-    assert_eq!(outcomes.remove(&fresh.get()), Some(Outcome::Accepted));
-    // What lay in the program's queue may have been carried out, for all that the sender knows.
-    let unknown = outcomes.values().take_while(|outcome| **outcome == Outcome::Unknown).count();
-    assert!((1..=QUEUE).contains(&unknown), "{unknown}");
-    assert!(outcomes.into_values().skip(unknown).all(|outcome| outcome == Outcome::Expired));
 }

@@ -7,7 +7,7 @@ pub enum Outcome {
     Accepted,
     /// Delivered in time, and the receiving application refused it for this reason, 0 to 239.
     Rejected(u8),
-    /// It arrived when its lifespan had passed, and was not delivered.
+    /// Its lifespan had passed when it arrived, or before the receiver had room for it; it was not delivered.
     Expired,
     /// The receiver gave up waiting for it, and will not deliver it.
     NeverArrived,

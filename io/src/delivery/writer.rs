@@ -184,7 +184,7 @@ impl Writer {
             return false;
         }
         // As many commands as can wait for a word do; each of them gets one, or its time is over.
-        let full = self.matched > 0 && self.commands.as_ref().is_some_and(Commands::is_full);
+        let full = self.matched > 0 && self.commands_are_full();
         if full {
             reached(Branch::CommandsFull);
         }
@@ -242,7 +242,11 @@ impl Writer {
             if reader.matched {
                 reader.probe_at = probed.then(|| now + reader.trip.timeout(reader.probes));
                 let regular = reader.heartbeat_sent + self.spec.heartbeat;
-                reader.heartbeat_at = (now + self.spec.heartbeat / 8).min(regular);
+                let after_the_last = (now + self.spec.heartbeat / 8).min(regular);
+                reader.heartbeat_at = match reader.has_news {
+                    true => reader.heartbeat_at.min(after_the_last),
+                    false => after_the_last,
+                };
             }
         }
     }
@@ -255,6 +259,17 @@ impl Writer {
         if let Some(commands) = &mut self.commands {
             commands.decide(sequence, Outcome::Expired);
         }
+        for reader in self.readers.iter_mut().filter(|reader| reader.matched) {
+            // At the moment nothing waits for it.
+            reader.patience.lets_go(now);
+            reader.pass_unsent(&self.ring);
+            reader.tell_soon(now, self.spec.heartbeat);
+        }
+    }
+
+    /// Whether as many commands wait for a word as can.
+    pub(crate) fn commands_are_full(&self) -> bool {
+        self.commands.as_ref().is_some_and(Commands::is_full)
     }
 
     /// Takes what a reader says it has. `own_epoch` is this node's life; entries about another one,
@@ -420,6 +435,7 @@ impl Writer {
         let first = self.first_for(place, now);
         let reader = &mut self.readers[place];
         reader.heartbeat_sent = now;
+        reader.has_news = false;
         reader.heartbeat_at = now + self.spec.heartbeat.max(Nanos::new(1));
         let unresolved = self.commands.as_ref().and_then(Commands::first_waiting);
         let heartbeat = Heartbeat {
@@ -472,7 +488,7 @@ impl Writer {
         let lingered = self.ring.retained_until(now - self.spec.linger);
         let mut next = Nanos::MAX;
         for place in 0..self.readers.len() {
-            let reader = &self.readers[place];
+            let reader = &mut self.readers[place];
             if !reader.matched {
                 continue;
             }
@@ -480,6 +496,8 @@ impl Writer {
                 self.unmatch(place);
                 continue;
             }
+            // It may have got what it lacked before that since.
+            reader.pass_unsent(&self.ring);
             // To a reader that came late everything counts as sent when it came.
             let since = reader.matched_at;
             if since + self.spec.linger <= now {
@@ -510,9 +528,7 @@ impl Writer {
             return;
         }
         reader.given_up = until;
-        // The reader should hear of it soon, but not of each message that goes by.
-        let soon = self.now.max(reader.heartbeat_sent + self.spec.heartbeat / 8);
-        reader.heartbeat_at = reader.heartbeat_at.min(soon);
+        reader.tell_soon(self.now, self.spec.heartbeat);
         reader.lagging = true;
         reached(Branch::ReaderLagging);
         let peer = PeerIndex::new(place as u16);

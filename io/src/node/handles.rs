@@ -75,7 +75,7 @@ pub struct StreamReader<T> {
 
 impl<T> StreamReader<T> {
     /// The next delivery. Wait-free. A subscriber that does not read holds its senders back: their
-    /// `publish` says that it would block, and nothing is lost.
+    /// `publish` says that it would block, and nothing is lost but what outlives its lifespan meanwhile.
     // Not an iterator: `None` means "not yet".
     #[expect(clippy::should_implement_trait, reason = "the next may come after a None")]
     pub fn next(&mut self) -> Option<Delivery<T>> {

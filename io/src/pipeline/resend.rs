@@ -74,10 +74,20 @@ pub(crate) struct ReliableOutlet {
 }
 
 impl ReliableOutlet {
-    /// When the message that waits first has outlived its lifespan.
+    /// When the message that waits first has outlived its lifespan. While as many commands wait for a word
+    /// as can, the next has to wait for its place.
     fn outlives_at(&self) -> Option<Nanos> {
         let lifespan = self.writer.lifespan().filter(|_| !planted(Fault::OutlivedKept))?;
-        self.outlet.source.published_at().map(|at| at + lifespan)
+        let at = self.outlet.source.published_at()? + lifespan;
+        (!self.writer.commands_are_full()).then_some(at)
+    }
+
+    /// Whether the message that waits first, if one does, may be sent.
+    fn may_send(&mut self, now: Nanos) -> bool {
+        // A reader holds nobody up while nothing waits to be sent.
+        !self.outlet.source.is_empty()
+            && self.outlives_at().is_none_or(|at| at > now)
+            && self.writer.room(now)
     }
 
     /// Gives up what has outlived its lifespan while readers had no room for it, so that it holds up nothing
@@ -219,7 +229,7 @@ impl ReliableSend {
     ) -> bool {
         let mut worked = self.take_in(now);
         worked |= self.send_again(now, transport, lost);
-        self.act_on_events(now);
+        worked |= self.act_on_events(now);
         self.take_heartbeats(now);
         worked
     }
@@ -289,25 +299,26 @@ impl ReliableSend {
         let mut outlived = None;
         for n in 0..outlets {
             let place = (self.turn + n) % outlets;
-            outlived = outlived.or(self.outlets[place].give_up_outlived(now));
-            let ReliableOutlet { outlet, writer, .. } = &mut self.outlets[place];
-            if outlet.signed && way.signed {
+            let topic = &mut self.outlets[place];
+            outlived = outlived.or(topic.give_up_outlived(now));
+            if topic.outlet.signed && way.signed {
                 continue;
             }
-            let each = (BURST / writer.matched().max(1)).max(FRAMES_EACH);
-            let batch = if outlet.signed { 1 } else { each.min(writer.capacity()) };
-            let (first, mut count, mut released) = (writer.next(), 0, None);
-            // A reader holds nobody up while nothing waits to be sent.
-            while count < batch && !outlet.source.is_empty() && writer.room(now) {
+            let each = (BURST / topic.writer.matched().max(1)).max(FRAMES_EACH);
+            let batch = if topic.outlet.signed { 1 } else { each.min(topic.writer.capacity()) };
+            let (first, mut count, mut released) = (topic.writer.next(), 0, None);
+            while count < batch && topic.may_send(now) {
                 let slot = &mut *self.frame;
-                let Some((len, at)) = outlet.fill(slot, way.cluster, way.signer) else { break };
-                writer.retain(now, at, &slot[..len]);
+                let filled = topic.outlet.fill(slot, way.cluster, way.signer);
+                let Some((len, at)) = filled else { break };
+                topic.writer.retain(now, at, &slot[..len]);
                 released.get_or_insert(at);
                 count += 1;
             }
             if count == 0 {
                 continue;
             }
+            let ReliableOutlet { outlet, writer, .. } = topic;
             let kept = |n| writer.frame(Sequence::new(first.get() + n as u64));
             debug_assert!((0..count).all(|n| kept(n).is_some()), "what was just kept is there");
             let mut frames: [&[u8]; BURST] = [&[]; BURST];
@@ -327,14 +338,17 @@ impl ReliableSend {
         (outlived, false)
     }
 
-    fn act_on_events(&mut self, now: Nanos) {
+    /// Whether there may be more of them.
+    fn act_on_events(&mut self, now: Nanos) -> bool {
         let (peers, outlets) = (self.keys.len(), self.outlets.len());
+        let mut more = false;
         for (place, outlet) in self.outlets.iter_mut().enumerate() {
             outlet.readers.set(outlet.writer.matched() as i64);
             outlet.refused.set(outlet.writer.refused().cast_signed());
             outlet.events_lost.set(outlet.writer.events_lost().cast_signed());
-            for _ in 0..EVENTS_PER_POLL {
+            for n in 1..=EVENTS_PER_POLL {
                 let Some(event) = outlet.writer.event() else { break };
+                more |= n == EVENTS_PER_POLL;
                 match event {
                     WriterEvent::Resolved { sequence, outcome } => {
                         let told = outlet.outcomes.as_mut().map(|to| to.push((sequence, outcome)));
@@ -362,6 +376,7 @@ impl ReliableSend {
                 }
             }
         }
+        more
     }
 
     fn take_heartbeats(&mut self, now: Nanos) {

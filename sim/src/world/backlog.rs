@@ -2,9 +2,10 @@
 
 use crate::host::Address;
 
-/// Frames of one peer that may wait in a simulated node at least: the least of its rings, as `sinew-io` has
-/// it for simulated nodes.
-const ROOM_OF_A_PEER: u32 = 16;
+/// Frames of all peers that may wait in a simulated node, and the least that one may have, as `sinew-io`
+/// makes it.
+const PEERS_RINGS: u32 = 256;
+const PEER_RING_MIN: u32 = 16;
 
 /// The most that may wait in a node, by sender: what came, less what a node that serves its peers in turn has
 /// done since. A peer that sent more than there is room for (as when it sends again what the node missed in
@@ -12,12 +13,14 @@ const ROOM_OF_A_PEER: u32 = 16;
 #[derive(Debug)]
 pub(super) struct Backlog {
     of: Vec<u32>,
-    turns: usize,
+    peers: u32,
+    turns: u32,
 }
 
 impl Backlog {
-    pub(super) fn new(peers: usize) -> Self {
-        Self { of: vec![0; peers], turns: 0 }
+    /// Of a node with so many peers among `nodes`.
+    pub(super) fn new(nodes: usize, peers: usize) -> Self {
+        Self { of: vec![0; nodes], peers: peers.max(1) as u32, turns: 0 }
     }
 
     /// A frame came in the name of this peer.
@@ -29,14 +32,15 @@ impl Backlog {
 
     /// Whether there was room for all that came of this peer.
     pub(super) fn fits(&self, from: Address) -> bool {
-        self.of.get(usize::from(from)).is_none_or(|count| *count <= ROOM_OF_A_PEER)
+        let room = (PEERS_RINGS / self.peers).max(PEER_RING_MIN);
+        self.of.get(usize::from(from)).is_none_or(|count| *count <= room)
     }
 
     /// The node had a turn in which it checked one signature: after as many as it has peers, and one for
     /// strangers and one for handshakes, each peer had its own.
     pub(super) fn turn(&mut self) {
         self.turns += 1;
-        if self.turns >= self.of.len() + 2 {
+        if self.turns >= self.peers + 2 {
             self.turns = 0;
             self.of.iter_mut().for_each(|count| *count = count.saturating_sub(1));
         }
@@ -55,17 +59,19 @@ mod tests {
 
     #[test]
     fn each_peer_has_its_own_room_and_gets_it_back_by_turns() {
-        let mut backlog = Backlog::new(3);
-        (0..ROOM_OF_A_PEER).for_each(|_| backlog.came(1));
-        assert!(backlog.fits(1));
-        backlog.came(1);
-        assert!(!backlog.fits(1) && backlog.fits(0));
-        (0..4).for_each(|_| backlog.turn());
-        assert!(!backlog.fits(1), "three peers, strangers and handshakes come before it again");
-        backlog.turn();
-        assert!(backlog.fits(1));
-        backlog.came(1);
-        backlog.clear();
-        assert!(backlog.fits(1));
+        for (peers, room) in [(3, 85), (16, 16), (30, 16)] {
+            let mut backlog = Backlog::new(31, peers);
+            (0..room).for_each(|_| backlog.came(1));
+            assert!(backlog.fits(1), "{room} with {peers}");
+            backlog.came(1);
+            assert!(!backlog.fits(1) && backlog.fits(0));
+            (0..=peers).for_each(|_| backlog.turn());
+            assert!(!backlog.fits(1), "the peers, strangers and handshakes come before it again");
+            backlog.turn();
+            assert!(backlog.fits(1));
+            backlog.came(1);
+            backlog.clear();
+            assert!(backlog.fits(1));
+        }
     }
 }

@@ -1,6 +1,8 @@
 //! A few whole nodes in virtual time, without the simulator's faults: what a test says of the network is
 //! all that happens.
 
+#![allow(dead_code, reason = "each test file uses its part")]
+
 use sinew_io::message::Message;
 use sinew_io::node::{NodeBuilder, PeerConfig, TopicConfig};
 use sinew_io::security::Identity;

@@ -1,8 +1,8 @@
 //! Which commands still wait for a word on what became of them.
 //!
 //! A command is decided by the first reader whose application accepts or rejects it. That it expired
-//! or never arrived is believed only when every reader that it went to says so: one that was lost may
-//! have executed it. Everything else is [`Outcome::Unknown`] in the end.
+//! or never arrived is believed only when every reader that it went to says so (one that was lost may
+//! have executed it), or when it was never sent. Everything else is [`Outcome::Unknown`] in the end.
 
 use crate::delivery::Outcome;
 use crate::simulation::{Branch, Fault, planted, reached};

@@ -55,6 +55,8 @@ pub(super) struct Reader {
     pub(super) probes: u32,
     pub(super) heartbeat_at: Nanos,
     pub(super) heartbeat_sent: Nanos,
+    /// Since then less can be sent again to it than it knows.
+    pub(super) has_news: bool,
     pub(super) resent: SlidingSecond,
     /// Commands that it says it will not execute.
     pub(super) denied: Bits,
@@ -86,6 +88,7 @@ impl Reader {
             probes: 0,
             heartbeat_at: Nanos::MAX,
             heartbeat_sent: Nanos::ZERO,
+            has_news: false,
             resent: SlidingSecond::new(),
             denied: Bits::default(),
         }
@@ -236,6 +239,26 @@ impl Reader {
                 self.repeat_at = Some(self.repeat_at.map_or(at, |other| other.min(at)));
             }
         }
+    }
+
+    /// Numbers that were never sent cannot be lacked: what outlived its lifespan makes no reader late.
+    pub(super) fn pass_unsent(&mut self, ring: &Ring) {
+        while ring.is_unsent(self.lacks()) {
+            self.given_up = self.lacks();
+        }
+    }
+
+    /// It should hear soon of what will not come any more, but not of each message that goes by.
+    pub(super) fn tell_soon(&mut self, now: Nanos, heartbeat: Nanos) {
+        let soon = now.max(self.heartbeat_sent + heartbeat / 8);
+        self.heartbeat_at = self.heartbeat_at.min(soon);
+        self.has_news = true;
+    }
+
+    /// Whether it asks for something before `first`.
+    pub(super) fn asks_in_vain(&self, first: u64) -> bool {
+        let gone = Held::below(first.saturating_sub(self.floor.saturating_add(1)));
+        !(self.asked & gone).is_empty()
     }
 
     /// The lowest message that it asked for, from `first` on.

@@ -8,10 +8,11 @@ const SAME_DATE_MAX: u64 = 64;
 
 #[derive(Clone)]
 struct Slot {
+    /// 0: never sent.
     len: u16,
     /// As its envelope says: when it was published.
     sent_at: Nanos,
-    /// When it first went out.
+    /// When it first went out, or was given up before that.
     retained_at: Nanos,
     /// Sent again to anyone: an echo of it tells nothing about the round trip (Karn).
     resent: bool,
@@ -84,12 +85,17 @@ impl Ring {
         self.frames.get(at..at + len).filter(|frame| !frame.is_empty())
     }
 
+    /// Whether `sequence` is here and was never sent.
+    pub(super) fn is_unsent(&self, sequence: u64) -> bool {
+        self.slot(sequence).is_some_and(|slot| slot.len == 0)
+    }
+
     /// When it was published.
     pub(super) fn sent_at(&self, sequence: u64) -> Option<Nanos> {
         self.slot(sequence).map(|slot| slot.sent_at)
     }
 
-    /// When it first went out.
+    /// When it first went out, or was given up before that.
     pub(super) fn retained_at(&self, sequence: u64) -> Option<Nanos> {
         self.slot(sequence).map(|slot| slot.retained_at)
     }

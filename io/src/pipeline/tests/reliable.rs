@@ -13,9 +13,20 @@ const FLOW: &str = "flow";
 
 /// A stage with one open stream that so many peers read, and 256 messages that wait.
 fn flow(panel: &Panel, readers: u16, capacity: usize) -> ReliableSend {
-    let (mut ring, source) = ring::channel(256);
-    for number in 0..256 {
-        ring.push(Outgoing { value: Word::new(number), at: NOW }).unwrap();
+    flow_of(panel, readers, capacity, None, &[NOW; 256])
+}
+
+/// The same with messages of these dates.
+fn flow_of(
+    panel: &Panel,
+    readers: u16,
+    capacity: usize,
+    lifespan: Option<Nanos>,
+    published_at: &[Nanos],
+) -> ReliableSend {
+    let (mut ring, source) = ring::channel(published_at.len());
+    for (number, at) in (0..).zip(published_at) {
+        ring.push(Outgoing { value: Word::new(number), at: *at }).unwrap();
     }
     let fields = EnvelopeFields { class: Class::Stream, ..fields(FLOW, 1) };
     let spec = WriterSpec {
@@ -25,7 +36,7 @@ fn flow(panel: &Panel, readers: u16, capacity: usize) -> ReliableSend {
         readers: readers.into(),
         capacity,
         frame_len: frame_len(size_of::<Word>(), false),
-        lifespan: None,
+        lifespan,
         linger: NOW,
         patience: NOW,
         lease: NOW,
@@ -87,7 +98,10 @@ fn flow(panel: &Panel, readers: u16, capacity: usize) -> ReliableSend {
 /// Frames that one poll sends.
 fn burst(readers: u16, capacity: usize) -> usize {
     let panel = panel();
-    let mut reliable = flow(&panel, readers, capacity);
+    send_once(&mut flow(&panel, readers, capacity))
+}
+
+fn send_once(reliable: &mut ReliableSend) -> usize {
     let (identity, context) = (identity(), SigningContext::new(Domain::Envelope, &cluster()));
     let sent = Arc::new(AtomicUsize::new(0));
     let mut way = Way {
@@ -109,6 +123,27 @@ fn a_burst_is_bounded_by_the_frames_that_leave_over_all_readers_and_each_gets_so
     }
     assert_eq!(burst(0, 1_024), 0, "without a reader they are kept, not sent");
     assert_eq!(burst(1, 5), 5, "no more than are kept");
+}
+
+#[test]
+fn what_outlived_its_lifespan_is_not_sent_though_there_is_room_and_however_much_it_is() {
+    let panel = panel();
+    let lifespan = Nanos::from_millis(10);
+    let old = NOW - lifespan;
+    // The last ones of a publisher whose dates go back are no better.
+    let dates = [vec![old; 20], vec![NOW - lifespan / 2; 3], vec![old; 2], vec![NOW; 4]].concat();
+    let mut reliable = flow_of(&panel, 1, 1_024, Some(lifespan), &dates);
+    assert_eq!(reliable.next_deadline(), Some(NOW), "it is due at once");
+    let sent: Vec<usize> = (0..8).map(|_| send_once(&mut reliable)).collect();
+    assert_eq!(
+        sent,
+        [0, 0, 3, 4, 0, 0, 0, 0],
+        "8, 8 and 4 are given up, then 3 sent; 2, and then 4"
+    );
+    assert_eq!((counter(&panel, "outlived"), counter(&panel, "sent")), (22, 7));
+    let writer = &reliable.outlets[0].writer;
+    assert_eq!(writer.next(), Sequence::new(30), "each had its number");
+    assert_eq!(reliable.outlets[0].outlet.next_sequence.load(Ordering::Relaxed), 30);
 }
 
 /// A route to which so many peers have begun a life.

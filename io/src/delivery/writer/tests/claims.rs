@@ -486,6 +486,59 @@ fn what_outlived_its_lifespan_before_there_was_room_is_expired_and_never_sent() 
 }
 
 #[test]
+fn what_was_never_sent_makes_no_reader_late() {
+    let mut writer = Writer::new(commands(), NOW);
+    let full = Acknowledgement { limit: Sequence::new(4), ..command_reader(4) };
+    tell(&mut writer, 0, &Acknowledgement { floor: Sequence::new(0), ..full }, NOW);
+    send(&mut writer, 4, NOW);
+    // Its program hangs: for longer than anything is kept it says that it has all, and no room.
+    for step in 10..100 {
+        let now = NOW + ms(10 * step);
+        tell(&mut writer, 0, &full, now);
+        assert!(!writer.room(now), "after {step} steps");
+        writer.outlive(now, now - ms(100));
+        let lagging = events(&mut writer)
+            .into_iter()
+            .find(|event| matches!(event, WriterEvent::Lagging { .. }));
+        assert_eq!(lagging, None);
+    }
+    // With room it goes on at once.
+    let now = NOW + ms(1_000);
+    tell(&mut writer, 0, &Acknowledgement { limit: Sequence::new(200), ..full }, now);
+    assert!(writer.room(now));
+}
+
+#[test]
+fn what_was_never_sent_makes_no_reader_late_that_gets_what_was_sent_before_it_later() {
+    let mut writer = commanding(1);
+    send(&mut writer, 1, NOW);
+    writer.outlive(NOW + ms(10), NOW - ms(90));
+    tell(&mut writer, 0, &command_reader(1), NOW + ms(20));
+    // For longer than anything is kept.
+    for step in 1..10 {
+        tell(&mut writer, 0, &command_reader(1), NOW + ms(100 * step));
+        writer.room(NOW + ms(100 * step));
+    }
+    let lagging = |event: &WriterEvent| matches!(event, WriterEvent::Lagging { .. });
+    assert!(!events(&mut writer).iter().any(lagging));
+}
+
+#[test]
+fn of_what_was_never_sent_a_reader_hears_soon_however_much_is_sent_after_it() {
+    let heartbeat = ms(80);
+    let mut writer = Writer::new(WriterSpec { capacity: 64, ..commands() }, NOW);
+    tell(&mut writer, 0, &command_reader(0), NOW);
+    assert_eq!(heartbeats(&mut writer, NOW).len(), 1);
+    writer.outlive(NOW + ms(1), NOW - ms(100));
+    for step in 2..10 {
+        send(&mut writer, 1, NOW + ms(step));
+        assert_eq!(heartbeats(&mut writer, NOW + ms(step)), [], "not more often than that");
+    }
+    send(&mut writer, 1, NOW + heartbeat / 8);
+    assert_eq!(heartbeats(&mut writer, NOW + heartbeat / 8), [(0, 2, 10)]);
+}
+
+#[test]
 fn when_the_reader_restarts_what_waits_is_unknown() {
     let mut writer = commanding(1);
     send(&mut writer, 2, NOW);
