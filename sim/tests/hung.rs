@@ -92,7 +92,7 @@ fn while_a_program_hangs_its_commands_expire_unsent_and_the_first_after_it_comes
 }
 
 #[test]
-fn what_a_stream_with_a_lifespan_could_not_send_in_time_is_one_gap() {
+fn what_a_stream_with_a_lifespan_could_not_send_in_time_is_in_a_few_gaps() {
     const LIFESPAN: Nanos = Nanos::from_millis(60);
     let topic = TopicConfig {
         lifespan: Some(LIFESPAN),
@@ -129,7 +129,7 @@ fn what_a_stream_with_a_lifespan_could_not_send_in_time_is_one_gap() {
         }
     }
     let missing: u64 = gaps.iter().map(|(first, last)| last - first + 1).sum();
-    assert!(next > 495 && (375..=400).contains(&missing), "{next} {gaps:?}");
+    assert!(next > 495 && (375..=400).contains(&missing) && gaps.len() <= 4, "{next} {gaps:?}");
 }
 
 #[test]

@@ -184,7 +184,7 @@ impl Writer {
             return false;
         }
         // As many commands as can wait for a word do; each of them gets one, or its time is over.
-        let full = self.matched > 0 && self.commands_are_full();
+        let full = self.commands_are_full();
         if full {
             reached(Branch::CommandsFull);
         }
@@ -263,13 +263,15 @@ impl Writer {
             // At the moment nothing waits for it.
             reader.patience.lets_go(now);
             reader.pass_unsent(&self.ring);
-            reader.tell_soon(now, self.spec.heartbeat);
+            if !reader.lagging {
+                reader.tell_soon(now, self.spec.heartbeat);
+            }
         }
     }
 
-    /// Whether as many commands wait for a word as can.
+    /// Whether readers owe a word about as many commands as can wait for one.
     pub(crate) fn commands_are_full(&self) -> bool {
-        self.commands.as_ref().is_some_and(Commands::is_full)
+        self.matched > 0 && self.commands.as_ref().is_some_and(Commands::is_full)
     }
 
     /// Takes what a reader says it has. `own_epoch` is this node's life; entries about another one,
@@ -344,6 +346,7 @@ impl Writer {
                     reached(Branch::ReaderCaughtUp);
                 }
                 reader.lagging = false;
+                reader.pass_unsent(&self.ring);
             }
         }
         self.attend_by(now + self.spec.lease.min(self.spec.linger));

@@ -241,18 +241,20 @@ impl Reader {
         }
     }
 
-    /// Numbers that were never sent cannot be lacked: what outlived its lifespan makes no reader late.
+    /// What was never sent is not lacked: what outlived its lifespan makes no reader late. A lagging one
+    /// gets there by heartbeats: it would never catch up with a number that moves on by itself.
     pub(super) fn pass_unsent(&mut self, ring: &Ring) {
-        while ring.is_unsent(self.lacks()) {
-            self.given_up = self.lacks();
+        if !self.lagging && self.lacks() > ring.last_sent() {
+            self.given_up = self.given_up.max(ring.last());
         }
     }
 
-    /// It should hear soon of what will not come any more, but not of each message that goes by.
+    /// It should hear soon of what will not come any more, but not of each message that goes by; one that
+    /// lags already no sooner than when nothing else is sent, for each heartbeat gives up more.
     pub(super) fn tell_soon(&mut self, now: Nanos, heartbeat: Nanos) {
         let soon = now.max(self.heartbeat_sent + heartbeat / 8);
         self.heartbeat_at = self.heartbeat_at.min(soon);
-        self.has_news = true;
+        self.has_news |= !self.lagging;
     }
 
     /// Whether it asks for something before `first`.

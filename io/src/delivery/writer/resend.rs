@@ -57,8 +57,9 @@ impl Writer {
             return None;
         }
         let first = self.first_for(place, now);
-        if self.readers[place].asks_in_vain(first) {
-            self.readers[place].tell_soon(now, self.spec.heartbeat);
+        let reader = &mut self.readers[place];
+        if !reader.lagging && reader.asks_in_vain(first) {
+            reader.tell_soon(now, self.spec.heartbeat);
         }
         while let Some(sequence) = self.readers[place].next_asked(first) {
             if self.can_be_sent(sequence, now) {

@@ -8,7 +8,7 @@ const SAME_DATE_MAX: u64 = 64;
 
 #[derive(Clone)]
 struct Slot {
-    /// 0: never sent.
+    /// 0: it cannot be sent again.
     len: u16,
     /// As its envelope says: when it was published.
     sent_at: Nanos,
@@ -26,6 +26,7 @@ pub(super) struct Ring {
     frames: Box<[u8]>,
     frame_len: usize,
     next: u64,
+    last_sent: u64,
 }
 
 impl Ring {
@@ -35,7 +36,7 @@ impl Ring {
         let slot = Slot { len: 0, sent_at: Nanos::ZERO, retained_at: Nanos::ZERO, resent: false };
         // Not zero: zeroed memory may be pages that nobody has touched.
         let frames = vec![1; capacity * frame_len].into();
-        Self { slots: vec![slot; capacity].into(), frames, frame_len, next: 1 }
+        Self { slots: vec![slot; capacity].into(), frames, frame_len, next: 1, last_sent: 0 }
     }
 
     /// The sequence that the next frame gets.
@@ -43,7 +44,7 @@ impl Ring {
         self.next
     }
 
-    /// The last sequence that was sent; 0: none.
+    /// The last sequence that is used up; 0: none.
     pub(super) fn last(&self) -> u64 {
         self.next - 1
     }
@@ -63,7 +64,8 @@ impl Ring {
         self.next.checked_sub(self.slots.len() as u64).filter(|sequence| *sequence > 0)
     }
 
-    /// Stores the next frame. One that is longer than was said cannot be sent again.
+    /// Stores the next frame; an empty one was given up before it was sent. One that is longer than was said
+    /// cannot be sent again.
     pub(super) fn push(&mut self, now: Nanos, sent_at: Nanos, frame: &[u8]) {
         let at = self.place(self.next);
         let slot = &mut self.slots[at];
@@ -75,6 +77,9 @@ impl Ring {
         slot.sent_at = sent_at;
         slot.retained_at = now;
         slot.resent = false;
+        if !frame.is_empty() {
+            self.last_sent = self.next;
+        }
         self.next = self.next.saturating_add(1);
     }
 
@@ -85,9 +90,9 @@ impl Ring {
         self.frames.get(at..at + len).filter(|frame| !frame.is_empty())
     }
 
-    /// Whether `sequence` is here and was never sent.
-    pub(super) fn is_unsent(&self, sequence: u64) -> bool {
-        self.slot(sequence).is_some_and(|slot| slot.len == 0)
+    /// The last sequence that was not given up before it was sent; 0: none.
+    pub(super) fn last_sent(&self) -> u64 {
+        self.last_sent
     }
 
     /// When it was published.
@@ -126,6 +131,9 @@ impl Ring {
         for sequence in first..self.next.min(first.saturating_add(SAME_DATE_MAX)) {
             let slot = self.slot(sequence).filter(|slot| slot.sent_at == echo);
             let Some(slot) = slot else { return newest };
+            if slot.len == 0 {
+                continue;
+            }
             if slot.resent {
                 return None;
             }

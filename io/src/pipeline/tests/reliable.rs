@@ -133,7 +133,6 @@ fn what_outlived_its_lifespan_is_not_sent_though_there_is_room_and_however_much_
     // The last ones of a publisher whose dates go back are no better.
     let dates = [vec![old; 20], vec![NOW - lifespan / 2; 3], vec![old; 2], vec![NOW; 4]].concat();
     let mut reliable = flow_of(&panel, 1, 1_024, Some(lifespan), &dates);
-    assert_eq!(reliable.next_deadline(), Some(NOW), "it is due at once");
     let sent: Vec<usize> = (0..8).map(|_| send_once(&mut reliable)).collect();
     assert_eq!(
         sent,
@@ -144,6 +143,13 @@ fn what_outlived_its_lifespan_is_not_sent_though_there_is_room_and_however_much_
     let writer = &reliable.outlets[0].writer;
     assert_eq!(writer.next(), Sequence::new(30), "each had its number");
     assert_eq!(reliable.outlets[0].outlet.next_sequence.load(Ordering::Relaxed), 30);
+}
+
+#[test]
+fn what_waits_is_looked_at_when_it_outlives_its_lifespan() {
+    let lifespan = Nanos::from_millis(10);
+    let due = |lifespan| flow_of(&panel(), 0, 64, lifespan, &[NOW]).next_deadline();
+    assert_eq!((due(Some(lifespan)), due(None)), (Some(NOW + lifespan), None));
 }
 
 /// A route to which so many peers have begun a life.

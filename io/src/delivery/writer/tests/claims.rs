@@ -524,6 +524,70 @@ fn what_was_never_sent_makes_no_reader_late_that_gets_what_was_sent_before_it_la
 }
 
 #[test]
+fn a_reader_that_was_away_catches_up_with_what_outlives_while_another_s_program_hangs() {
+    let spec = WriterSpec {
+        capacity: 64,
+        lifespan: Some(ms(50)),
+        linger: ms(100),
+        patience: ms(20),
+        ..spec()
+    };
+    let mut writer = Writer::new(spec, NOW);
+    // The second has room for no more than the first two.
+    let limited = |floor| Acknowledgement { limit: Sequence::new(2), ..acknowledgement(floor) };
+    tell(&mut writer, 0, &acknowledgement(0), NOW);
+    tell(&mut writer, 1, &limited(0), NOW);
+    send(&mut writer, 2, NOW);
+    // The first hears and says nothing for longer than anything is kept, and every millisecond another
+    // message outlives its lifespan. Then it is back, and each of its words is 2 ms old when it arrives.
+    let (mut floor, mut words) = (0, std::collections::VecDeque::from([0, 0]));
+    let mut caught_up = None;
+    for step in 1..600 {
+        let now = NOW + ms(step);
+        if step % 10 == 0 {
+            tell(&mut writer, 1, &limited(2), now);
+        }
+        for (reader, first, _) in heartbeats(&mut writer, now) {
+            if reader == 0 && step > 200 {
+                floor = first - 1;
+            }
+        }
+        words.push_back(floor);
+        let word = words.pop_front().unwrap();
+        if step > 200 {
+            tell(&mut writer, 0, &acknowledgement(word), now);
+        }
+        // Others wait behind it.
+        writer.outlive(now, now - ms(50));
+        writer.room(now);
+        assert!(step != 200 || writer.readers[0].lagging, "it was away");
+        if step > 200 && !writer.readers[0].lagging {
+            caught_up.get_or_insert(step);
+        }
+    }
+    let caught_up = caught_up.expect("it catches up");
+    assert!(caught_up < 200 + 2 * 80 + 10, "by its second heartbeat, not after {caught_up} ms");
+}
+
+#[test]
+fn who_asks_for_what_has_expired_hears_soon_that_it_has() {
+    let mut writer = commanding(1);
+    assert_eq!(heartbeats(&mut writer, NOW).len(), 1);
+    send(&mut writer, 2, NOW + ms(1));
+    let later = NOW + ms(101);
+    assert_eq!(heartbeats(&mut writer, later - ms(1)).len(), 1);
+    let wanted = Acknowledgement { wanted: true, ..command_reader(0) };
+    tell(&mut writer, 0, &wanted, later);
+    assert_eq!(resends(&mut writer, later), []);
+    assert_eq!(heartbeats(&mut writer, later), []);
+    assert_eq!(
+        heartbeats(&mut writer, later + ms(9)),
+        [(0, 3, 2)],
+        "an eighth of the regular time"
+    );
+}
+
+#[test]
 fn of_what_was_never_sent_a_reader_hears_soon_however_much_is_sent_after_it() {
     let heartbeat = ms(80);
     let mut writer = Writer::new(WriterSpec { capacity: 64, ..commands() }, NOW);
