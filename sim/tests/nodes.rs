@@ -96,7 +96,7 @@ fn every_fault_that_is_planted_is_seen() {
 
 /// Held fixed: the same on every machine and in every build. It changes with whatever changes what nodes send,
 /// so a change of it is to be meant.
-const TRACE_OF_SEED_5: u64 = 0x1786_b9ec_5a97_5c78;
+const TRACE_OF_SEED_5: u64 = 0x1409_625e_d687_71ad;
 
 #[test]
 fn one_seed_is_one_run_on_every_machine_and_in_every_build() {

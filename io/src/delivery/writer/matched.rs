@@ -244,8 +244,9 @@ impl Reader {
     /// What was never sent is not lacked: what outlived its lifespan makes no reader late. A lagging one
     /// gets there by heartbeats: it would never catch up with a number that moves on by itself.
     pub(super) fn pass_unsent(&mut self, ring: &Ring) {
-        if !self.lagging && self.lacks() > ring.last_sent() {
-            self.given_up = self.given_up.max(ring.last());
+        let unsent = ring.last_sent() + 1..=ring.last();
+        if !self.lagging && unsent.contains(&self.lacks()) {
+            self.given_up = ring.last();
         }
     }
 
