@@ -1,6 +1,9 @@
-//! Lists of things that have a name and a sentence each: reasons, branches, faults.
+//! Lists of things that have a name and a sentence each: reasons, branches, faults. The simulator has its own
+//! made by it, too.
 
 /// An enumeration with `ALL`, `COUNT`, `as_str` and `description`. The sentence of a value documents it, too.
+#[doc(hidden)]
+#[cfg_attr(feature = "simulation", macro_export)]
 macro_rules! named {
     ($(#[$doc:meta])* $Name:ident { $($value:ident $text:literal $what:literal,)* }) => {
         $(#[$doc])*

@@ -156,7 +156,9 @@ mod tests {
         assert_eq!(consumer.len(), 2);
         assert_eq!(consumer.pop(), Some(1));
         producer.push(3).unwrap();
+        assert_eq!((consumer.peek(), consumer.len()), (Some(&2), 2), "a look takes nothing");
         assert_eq!((consumer.pop(), consumer.pop(), consumer.pop()), (Some(2), Some(3), None));
+        assert_eq!(consumer.peek(), None);
     }
 
     #[test]

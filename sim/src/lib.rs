@@ -19,7 +19,6 @@ pub mod host;
 pub mod ledger;
 pub mod liar;
 pub mod memory;
-mod named;
 pub mod network;
 pub mod page;
 pub mod past;

@@ -2,9 +2,8 @@
 
 use std::fmt;
 
+use sinew_io::named;
 use sinew_rt::clock::Nanos;
-
-use crate::named::named;
 
 named! {
     /// A promise that was broken.

@@ -260,13 +260,17 @@ impl Reader {
 
     /// Whether it asks for something before `first`.
     pub(super) fn asks_in_vain(&self, first: u64) -> bool {
-        let gone = Held::below(first.saturating_sub(self.floor.saturating_add(1)));
-        !(self.asked & gone).is_empty()
+        !(self.asked & self.before(first)).is_empty()
+    }
+
+    /// The places of what lies before `first`.
+    fn before(&self, first: u64) -> Held {
+        Held::below(first.saturating_sub(self.floor.saturating_add(1)))
     }
 
     /// The lowest message that it asked for, from `first` on.
     pub(super) fn next_asked(&mut self, first: u64) -> Option<u64> {
-        let gone = Held::below(first.saturating_sub(self.floor.saturating_add(1)));
+        let gone = self.before(first);
         self.asked = self.asked & !gone;
         self.named = self.named & !gone;
         self.asked.lowest().map(|place| self.floor + 1 + place)

@@ -357,11 +357,14 @@ mod tests {
             let expected = first - n as f64;
             assert!((ms(*ns) - expected).abs() < 10.0, "message {n}: {} ms", ms(*ns));
         }
-        let waited =
-            |spans: &[u32], least_ms| spans.iter().filter(|ns| ms(**ns) > least_ms).count();
-        assert!(waited(&open, 5.0) >= 40, "{} waited", waited(&open, 5.0));
-        // On a machine that is busy with something else some wait a little besides.
-        let closed = waited(&stalled(Pace::PingPong), 25.0);
-        assert!(closed < 10, "a closed loop sends nothing while it waits: {closed} waited");
+        let waited = |spans: &[u32]| spans.iter().filter(|ns| ms(**ns) > 5.0).count();
+        assert!(waited(&open) >= 40, "{} waited", waited(&open));
+        // A machine that is busy with something else makes some wait besides, but not in each run.
+        let closed: Vec<usize> = (0..3).map(|_| waited(&stalled(Pace::PingPong))).collect();
+        let fewest = closed.iter().min().unwrap();
+        assert!(
+            (1..10).contains(fewest),
+            "a closed loop sends nothing while it waits: {closed:?} waited"
+        );
     }
 }
