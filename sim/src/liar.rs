@@ -83,6 +83,18 @@ impl Recordings {
         self.seen += 1;
     }
 
+    /// Forgets what `source` said in its life `epoch`. With an old disk it lives that epoch again, and a receiver
+    /// that has begun since has no means to tell the two lives apart.
+    pub fn forget(&mut self, source: KeyId, epoch: Epoch) {
+        for recorded in [&mut self.recent, &mut self.older, &mut self.oldest].into_iter().flatten()
+        {
+            let Ok(Frame::Clear(envelope)) = decode(&recorded.bytes) else { continue };
+            if (envelope.header.source(), envelope.header.epoch()) == (source, epoch) {
+                recorded.bytes.clear();
+            }
+        }
+    }
+
     /// The newest Challenge.
     fn challenge(&self) -> Option<&Recorded> {
         let is_challenge = |recorded: &&Recorded| recorded.bytes.get(MESSAGE_AT) == Some(&1);
@@ -512,6 +524,46 @@ pub fn stranger_frame(liar: &mut Liar, recordings: &Recordings) -> Vec<u8> {
             let mut changed = recorded;
             corrupt(&mut changed, random.bits());
             changed
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::real::Real;
+
+    fn said(source: u64, epoch: u64) -> Vec<u8> {
+        let fields = EnvelopeFields {
+            source: KeyId::from_raw(source),
+            destination: KeyId::EVERYONE,
+            topic: TopicId::of(TOPICS[0].name),
+            schema: SchemaId::from_raw(1),
+            epoch: Epoch::new(epoch),
+            sequence: Sequence::new(1),
+            sent_at: Nanos::ZERO,
+            lifespan_us: 0,
+            class: Class::Control,
+        };
+        unsigned::<Real>(&fields, b"payload").unwrap()
+    }
+
+    #[test]
+    fn what_one_life_said_is_forgotten_and_nothing_else() {
+        let mut recordings = Recordings::default();
+        let others = [said(7, 4), said(8, 3), b"noise".to_vec()];
+        recordings.record(7, 8, &said(7, 3));
+        for bytes in &others {
+            recordings.record(7, 8, bytes);
+        }
+        assert_eq!(recordings.oldest.len(), 1, "the first is kept for long");
+        recordings.forget(KeyId::from_raw(7), Epoch::new(3));
+        let kept = |list: &[Recorded]| -> Vec<Vec<u8>> {
+            list.iter().map(|recorded| recorded.bytes.clone()).collect()
+        };
+        assert_eq!(kept(&recordings.recent)[1..], others);
+        for list in [&recordings.recent, &recordings.older, &recordings.oldest] {
+            assert_eq!(kept(list)[0], b"");
         }
     }
 }

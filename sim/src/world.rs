@@ -6,7 +6,7 @@ mod frames;
 
 use std::marker::PhantomData;
 
-use sinew_io::wire::{BootId, LifeId};
+use sinew_io::wire::{BootId, Epoch, KeyId, LifeId};
 use sinew_rt::clock::Nanos;
 
 use crate::checker::{Checker, CheckerCounts, Rule, Violation};
@@ -429,6 +429,9 @@ impl<'p, H: Host> World<'p, H> {
         }
         self.trace.word(0x0053_5441_5254 ^ u64::from(node) << 48 ^ epoch);
         let rolled_back = this.rolled_back;
+        if rolled_back {
+            self.recordings.forget(KeyId::from_raw(H::key_id(node)), Epoch::new(epoch));
+        }
         self.checker.born(self.now, node, epoch, rolled_back);
         self.mark(node, Mark::Start);
         self.greet_falsely(node);
