@@ -108,6 +108,11 @@ pub const GAP_TIMEOUT: Nanos = ms(900);
 pub const RETAINED: u16 = 10;
 /// Deliveries that a program leaves unread before its senders are held back.
 pub const CAPACITY: usize = 16;
+/// Signature checks a second that a node has for each peer: some five times what an honest one needs, and a tenth
+/// of a flood.
+pub const PEER_PER_S: u32 = 1_000;
+/// Signature checks at once that a node has for each peer.
+pub const PEER_BURST: u32 = 256;
 
 /// Silence of the topic with values for longer than this is told.
 pub const STATE_DEADLINE: Nanos = ms(200);

@@ -1,6 +1,7 @@
 //! One run: nodes, network, disks, clocks, programs and faults in virtual time.
 
 mod backlog;
+mod contract;
 mod faults;
 mod frames;
 
@@ -24,6 +25,7 @@ use crate::scenario::network::Applied;
 use crate::timeline::{Mark, Timeline};
 use crate::trace::TraceHash;
 use backlog::Backlog;
+use contract::Contract;
 use frames::{Frames, carry};
 
 /// How often a node is run in a row before others get their turn.
@@ -93,6 +95,7 @@ struct Node<H> {
     free_at: Nanos,
     /// What may wait in it meanwhile.
     backlog: Backlog,
+    contract: Contract,
     idle_turns: u32,
     /// What its program stored, if it does, and messages since.
     floors: Vec<StoredFloor>,
@@ -238,6 +241,7 @@ impl<'p, H: Host> World<'p, H> {
             floods: 0,
             free_at: Nanos::MIN,
             backlog: Backlog::new(plan.nodes, plan.peers(node as u16).count()),
+            contract: Contract::new(plan.nodes),
             idle_turns: 0,
             floors: Vec::new(),
             unstored: 0,
@@ -458,6 +462,7 @@ impl<'p, H: Host> World<'p, H> {
         drop(host);
         self.node(node).wake = Nanos::MAX;
         self.node(node).backlog.clear();
+        self.node(node).contract.clear();
         self.trace.word(0x4b49_4c4c ^ u64::from(node) << 48);
         self.checker.died(self.now, node);
         self.mark(node, Mark::Kill);
@@ -486,7 +491,9 @@ impl<'p, H: Host> World<'p, H> {
             return self.wake_at(node, at);
         }
         let Some(mut host) = this.host.take() else { return };
-        this.was_stalled = false;
+        if std::mem::take(&mut this.was_stalled) {
+            this.contract.runs_again(now);
+        }
         let reads_all = this.slow == 0;
         let clock = self.machines[this.machine].clock;
         let local = clock.show(now);
@@ -572,6 +579,7 @@ impl<'p, H: Host> World<'p, H> {
             let taken = host.receive(frame.from, &frame.bytes);
             if taken {
                 this.backlog.came(frame.from);
+                this.contract.came(now, frame.from, runs);
             }
             if runs && taken && !frame.intact && this.floods == 0 {
                 counted = Some(dropped(host));
@@ -584,6 +592,7 @@ impl<'p, H: Host> World<'p, H> {
                 && frame.intact
                 && frame.from == frame.by
                 && this.backlog.fits(frame.from)
+                && this.contract.is_kept(frame.from)
                 && Some(frame.by) != self.plan.liar
             {
                 self.checker.arrives(now, node, frame.from, &frame.bytes);

@@ -26,8 +26,8 @@ use zeroize::Zeroizing;
 
 use super::{Address, Birth, Heard, Host, Outcome, Payload, STRANGERS, WouldBlock};
 use crate::plan::{
-    CAPACITY, ESTOP_DEADLINE, FORBIDDEN, GAP_TIMEOUT, Kind, LINGER, RETAINED, STATE_DEADLINE,
-    TOPICS, TopicPlan,
+    CAPACITY, ESTOP_DEADLINE, FORBIDDEN, GAP_TIMEOUT, Kind, LINGER, PEER_BURST, PEER_PER_S,
+    RETAINED, STATE_DEADLINE, TOPICS, TopicPlan,
 };
 
 const CLUSTER: &str = "simulated";
@@ -37,10 +37,9 @@ const REARM_AFTER: u32 = 20;
 /// One command of so many is rejected, with its number as the reason.
 pub const REJECTED_EVERY: u64 = 5;
 
-/// Signature checks for each sender: some five times what an honest peer needs, and a tenth of a flood.
 const ADMISSION: AdmissionLimits = AdmissionLimits {
-    peer_per_s: 1_000,
-    peer_burst: 256,
+    peer_per_s: PEER_PER_S,
+    peer_burst: PEER_BURST,
     strangers_per_s: 100,
     strangers_burst: 16,
 };
