@@ -458,10 +458,16 @@ impl Checker {
         let begun = ear.newest != 0 && sequence > ear.newest;
         let known = ear.open && ear.life == life && begun && !ear.has_seen(sequence);
         // The node may think it as much older as the clocks may differ by what it knows.
-        if known && now - published < lifespan / 4 {
+        if known && self.is_current(from, life) && now - published < lifespan / 4 {
             let topic = topic as u8;
             self.due.push(Due { at: node, from, life, topic, sequence, since: now });
         }
+    }
+
+    /// Whether the node has not begun another life since. Frames of the old one may still be on their way when a
+    /// Hello of the new one has come, and are then refused.
+    fn is_current(&self, node: u16, life: u32) -> bool {
+        self.lives[usize::from(node)].len() == life as usize + 1
     }
 
     /// A writer gets a report: what it knows of its readers.
@@ -523,6 +529,7 @@ impl Checker {
             }
             let ear = self.ear(node, from, topic);
             let done = ear.life != life || ear.has_seen(sequence);
+            let done = done || !self.is_current(from, life);
             if !done && patiently && now - since < PATIENCE {
                 place += 1;
                 continue;
