@@ -588,14 +588,12 @@ impl<'p, H: Host> World<'p, H> {
             self.trace.word(0x4152_5249_5645 ^ u64::from(node) << 48 ^ frame.bytes.len() as u64);
             if frame.from >= STRANGERS {
                 self.checker.from_stranger(node, frame.from, frame.bytes.len());
-            } else if runs
-                && frame.intact
-                && frame.from == frame.by
-                && this.backlog.fits(frame.from)
-                && this.contract.is_kept(frame.from)
-                && Some(frame.by) != self.plan.liar
-            {
-                self.checker.arrives(now, node, frame.from, &frame.bytes);
+            } else if frame.intact && frame.from == frame.by {
+                let due = runs
+                    && this.backlog.fits(frame.from)
+                    && this.contract.is_kept(frame.from)
+                    && Some(frame.by) != self.plan.liar;
+                self.checker.arrives(now, node, frame.from, &frame.bytes, due);
             }
         }
         self.frames.give_back(place, frame);

@@ -42,6 +42,8 @@ pub(super) struct Link {
     said: [Said; TOPIC_COUNT],
     nonces: VecDeque<Nonce>,
     hellos: PerSecond,
+    /// The highest epoch in a Hello that arrived.
+    greeted: u64,
     reports: PerSecond,
     again: [PerSecond; TOPIC_COUNT],
     /// By topic: since when the sender, as a reader, owes a word about a message that came twice.
@@ -427,10 +429,14 @@ impl Checker {
         &mut self.accounts[place].2
     }
 
-    /// An intact frame of `from` arrives at a node that runs: if it is best effort and its stream is known, it
-    /// has to be delivered at once.
-    pub fn arrives(&mut self, now: Nanos, node: u16, from: u16, frame: &[u8]) {
-        let Ok(Frame::Clear(envelope)) = decode(frame) else { return };
+    /// An intact frame of `from` arrives. If the node has to take it (`due`), it is best effort and its stream is
+    /// known, it has to be delivered at once.
+    pub fn arrives(&mut self, now: Nanos, node: u16, from: u16, frame: &[u8], due: bool) {
+        let envelope = match decode(frame) {
+            Ok(Frame::Clear(envelope)) if due => envelope,
+            Ok(Frame::Handshake(frame)) => return self.hello_arrives(node, from, frame.message),
+            _ => return,
+        };
         let named = envelope.header.topic();
         if named == self.reports {
             return self.report_arrives(node, from, envelope.payload);
@@ -458,16 +464,23 @@ impl Checker {
         let begun = ear.newest != 0 && sequence > ear.newest;
         let known = ear.open && ear.life == life && begun && !ear.has_seen(sequence);
         // The node may think it as much older as the clocks may differ by what it knows.
-        if known && self.is_current(from, life) && now - published < lifespan / 4 {
+        if known && !self.is_replaced(node, from, life) && now - published < lifespan / 4 {
             let topic = topic as u8;
             self.due.push(Due { at: node, from, life, topic, sequence, since: now });
         }
     }
 
-    /// Whether the node has not begun another life since. Frames of the old one may still be on their way when a
-    /// Hello of the new one has come, and are then refused.
-    fn is_current(&self, node: u16, life: u32) -> bool {
-        self.lives[usize::from(node)].len() == life as usize + 1
+    fn hello_arrives(&mut self, node: u16, from: u16, message: HandshakeMessage<'_>) {
+        if let HandshakeMessage::Hello(hello) = message {
+            let greeted = &mut self.link(from, node).greeted;
+            *greeted = hello.epoch().get().max(*greeted);
+        }
+    }
+
+    /// Whether a Hello of a later life has arrived. What is still on its way of the old one is then refused.
+    fn is_replaced(&mut self, node: u16, from: u16, life: u32) -> bool {
+        let epoch = self.lives[usize::from(from)][life as usize].epoch;
+        epoch < self.link(from, node).greeted
     }
 
     /// A writer gets a report: what it knows of its readers.
@@ -527,9 +540,9 @@ impl Checker {
                 place += 1;
                 continue;
             }
+            let replaced = self.is_replaced(node, from, life);
             let ear = self.ear(node, from, topic);
-            let done = ear.life != life || ear.has_seen(sequence);
-            let done = done || !self.is_current(from, life);
+            let done = replaced || ear.life != life || ear.has_seen(sequence);
             if !done && patiently && now - since < PATIENCE {
                 place += 1;
                 continue;

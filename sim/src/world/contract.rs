@@ -10,7 +10,8 @@ const FRAME: u64 = 1_000_000_000;
 const SLACK: u64 = 4;
 
 /// What a node has taken of each peer lately: a link that held many frames back and lets all of them go at once
-/// makes a burst of what was sent evenly, and what is beyond the contract may be dropped.
+/// makes a burst of what was sent evenly, and what is beyond the contract may be dropped. Counted here once more, not
+/// with the bucket that nodes have: what a broken one drops has to be seen.
 #[derive(Debug)]
 pub(super) struct Contract {
     /// In billionths of a frame, and since when.
