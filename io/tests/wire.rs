@@ -211,14 +211,39 @@ fn a_payload_that_is_too_long_is_not_written() {
     let write = |slot: &mut Slot, len| {
         envelope::encode(slot, cluster().tag(), &fields(KeyId::from_raw(1)), &vec![1; len])
     };
-    assert_eq!(write(&mut slot, 1_025), Err(PayloadTooLong { got: 1_025 }));
-    assert_eq!(write(&mut slot, 70_000), Err(PayloadTooLong { got: 70_000 }));
+    assert_eq!(write(&mut slot, 1_025), Err(PayloadTooLong { got: 1_025, most: 1_024 }));
+    assert_eq!(write(&mut slot, 70_000), Err(PayloadTooLong { got: 70_000, most: 1_024 }));
     assert_eq!(slot, [0; FRAME_MAX], "a refused write touched the slot");
     assert_eq!(write(&mut slot, PAYLOAD_MAX), Ok(HEADERS + PAYLOAD_MAX));
     // A slot that no encoder filled cannot make the signer read past the payload.
     let mut garbage = [0xff; FRAME_MAX];
     let signing = envelope::append_signature(&mut garbage, |_| [0; SIGNATURE_LEN]);
-    assert_eq!(signing, Err(PayloadTooLong { got: 65_535 }));
+    assert_eq!(signing, Err(PayloadTooLong { got: 65_535, most: 1_024 }));
+}
+
+#[test]
+fn a_frame_is_written_into_room_that_is_just_enough_and_not_into_less() {
+    let mut room = [0; HEADERS + 3 + SIGNATURE_LEN];
+    let payload = [1; 3];
+    let write = |room: &mut [u8], payload: &[u8]| {
+        envelope::encode(room, cluster().tag(), &fields(KeyId::from_raw(1)), payload)
+    };
+    for short in 0..HEADERS + 3 {
+        let most = short.saturating_sub(HEADERS);
+        let refused = write(&mut room[..short], &payload);
+        assert_eq!(refused, Err(PayloadTooLong { got: 3, most }), "in {short} bytes");
+    }
+    assert_eq!(room, [0; HEADERS + 3 + SIGNATURE_LEN], "a refused write touched the room");
+    assert_eq!(write(&mut room[..HEADERS + 3], &payload), Ok(HEADERS + 3));
+    let unsigned = room;
+    for short in 0..room.len() {
+        let signing = envelope::append_signature(&mut room[..short], |_| [2; SIGNATURE_LEN]);
+        assert!(signing.is_err(), "in {short} bytes");
+    }
+    assert_eq!(room, unsigned, "a refused signature touched the room");
+    let signing = envelope::append_signature(&mut room, |_| [2; SIGNATURE_LEN]);
+    assert_eq!(signing, Ok(room.len()));
+    assert_eq!(clear(&room).signature, Some(&[2; SIGNATURE_LEN]));
 }
 
 #[test]

@@ -245,7 +245,7 @@ impl World {
         let sequence = self.published.len() as u64;
         let mut frame = vec![0xA5; LEN];
         frame[..8].copy_from_slice(&sequence.to_le_bytes());
-        self.writer.retain(self.now, self.now, &frame);
+        self.writer.keep(self.now, &frame);
         if self.writer.is_matched(READER) && !self.put(sequence, frame) {
             self.lost_at_first.insert(sequence);
         }

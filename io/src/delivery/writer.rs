@@ -218,14 +218,19 @@ impl Writer {
         held_up
     }
 
-    /// Keeps the finished frame of the sequence [`Writer::next`], which the caller sends to all
-    /// matched readers now. Call it only after [`Writer::room`]. A frame that is longer than
-    /// the spec says cannot be sent again.
-    pub(crate) fn retain(&mut self, now: Nanos, sent_at: Nanos, frame: &[u8]) {
+    /// Where the frame of the sequence [`Writer::next`] is made: as many bytes as the spec says that a
+    /// frame has at most. Call it only after [`Writer::room`]; the oldest frame may be gone after it.
+    pub(crate) fn room_for_next(&mut self) -> &mut [u8] {
+        self.ring.room_for_next()
+    }
+
+    /// Keeps the finished frame of the sequence [`Writer::next`], the first `len` bytes of
+    /// [`Writer::room_for_next`], which the caller sends to all matched readers now.
+    pub(crate) fn retain(&mut self, now: Nanos, sent_at: Nanos, len: usize) {
         self.attend(now);
         let sequence = self.ring.next();
-        self.ring.push(now, sent_at, frame);
-        self.share.sent(frame.len() as u64 * self.matched as u64, now);
+        self.ring.push(now, sent_at, len);
+        self.share.sent(len as u64 * self.matched as u64, now);
         self.attend_by(now + self.spec.linger);
         if let Some(commands) = &mut self.commands {
             let begun = now.min(sent_at);
@@ -255,7 +260,7 @@ impl Writer {
     /// [`Writer::room`] for it: it is never sent, and readers get a gap in its place.
     pub(crate) fn outlive(&mut self, now: Nanos, sent_at: Nanos) {
         let sequence = self.ring.next();
-        self.retain(now, sent_at, &[]);
+        self.retain(now, sent_at, 0);
         if let Some(commands) = &mut self.commands {
             commands.decide(sequence, Outcome::Expired);
         }

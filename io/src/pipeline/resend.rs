@@ -161,8 +161,8 @@ pub(crate) struct ReliableSend {
     waiting: Vec<[Waiting; 2]>,
     /// Signed, then open.
     reports: [ReportOutlet; 2],
-    /// Where frames are made.
-    frame: Box<Slot>,
+    /// Where reports are made.
+    report: Box<Slot>,
     /// The outlet, and the peer, to look at first.
     turn: usize,
     peer_turn: usize,
@@ -187,7 +187,7 @@ impl ReliableSend {
             waiting: keys.iter().map(|_| [Waiting::EMPTY; 2]).collect(),
             keys,
             reports,
-            frame: Box::new([0; FRAME_MAX]),
+            report: Box::new([0; FRAME_MAX]),
             turn: 0,
             peer_turn: 0,
             late,
@@ -308,10 +308,10 @@ impl ReliableSend {
             let batch = if topic.outlet.signed { 1 } else { each.min(topic.writer.capacity()) };
             let (first, mut count, mut released) = (topic.writer.next(), 0, None);
             while count < batch && topic.may_send(now) {
-                let slot = &mut *self.frame;
-                let filled = topic.outlet.fill(slot, way.cluster, way.signer);
+                let frame = topic.writer.room_for_next();
+                let filled = topic.outlet.fill(frame, way.cluster, way.signer);
                 let Some((len, at)) = filled else { break };
-                topic.writer.retain(now, at, &slot[..len]);
+                topic.writer.retain(now, at, len);
                 released.get_or_insert(at);
                 count += 1;
             }
@@ -403,7 +403,7 @@ impl ReliableSend {
         self.peer_turn = (queue + 1) % queues;
         let (peer, report) = (queue / 2, &mut self.reports[queue % 2]);
         let waiting = &mut self.waiting[peer][queue % 2];
-        let slot = &mut *self.frame;
+        let slot = &mut *self.report;
         let payload = waiting.entries[..waiting.count].as_flattened();
         payload_mut(slot)[..payload.len()].copy_from_slice(payload);
         let sequence = report.next_sequence.load(Ordering::Relaxed);
@@ -424,7 +424,7 @@ impl ReliableSend {
             };
             len = whole;
         }
-        send(way.transport, way.lost, PeerIndex::new(peer as u16), &[&self.frame[..len]]);
+        send(way.transport, way.lost, PeerIndex::new(peer as u16), &[&self.report[..len]]);
         (Some(now), signed)
     }
 }

@@ -78,20 +78,21 @@ pub(crate) struct Outlet {
 }
 
 impl Outlet {
-    /// Writes the next envelope into `slot`, and gives the frame's length and the publishing time.
+    /// Writes the next envelope into `room`, which has room for it, and gives the frame's length and the
+    /// publishing time.
     pub(super) fn fill(
         &mut self,
-        slot: &mut Slot,
+        room: &mut [u8],
         cluster: ClusterTag,
         signer: (&Identity, &SigningContext),
     ) -> Option<(usize, Nanos)> {
-        let (payload_len, at) = self.source.next(payload_mut(slot))?;
+        let (payload_len, at) = self.source.next(payload_mut(room))?;
         self.fields.sequence = self.number();
         self.fields.sent_at = at;
-        let mut len = encode_in_place(slot, cluster, &self.fields, payload_len).ok()?;
+        let mut len = encode_in_place(room, cluster, &self.fields, payload_len).ok()?;
         if self.signed {
             let (identity, context) = signer;
-            len = identity.sign_envelope(context, slot).ok()?;
+            len = identity.sign_envelope(context, room).ok()?;
         }
         self.sent.increment();
         Some((len, at))

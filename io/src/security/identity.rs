@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use crate::simulation::cheap_signature;
 use crate::wire::envelope::append_signature;
-use crate::wire::{KeyId, PayloadTooLong, SIGNATURE_LEN, SigningContext, Slot};
+use crate::wire::{KeyId, PayloadTooLong, SIGNATURE_LEN, SigningContext};
 
 /// Why the bytes of a public key were refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -196,13 +196,13 @@ impl Identity {
         self.signing.multipart_sign(parts).to_bytes()
     }
 
-    /// Signs the envelope that lies in `slot` and appends the signature; returns the frame's length.
+    /// Signs the envelope that lies in `room` and appends the signature; returns the frame's length.
     pub fn sign_envelope(
         &self,
         context: &SigningContext,
-        slot: &mut Slot,
+        room: &mut [u8],
     ) -> Result<usize, PayloadTooLong> {
-        append_signature(slot, |signed| self.sign(&[context.as_bytes(), signed]))
+        append_signature(room, |signed| self.sign(&[context.as_bytes(), signed]))
     }
 
     pub(super) fn secret(&self) -> &[u8; 32] {

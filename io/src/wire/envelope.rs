@@ -256,24 +256,27 @@ impl<'a> Envelope<'a> {
     }
 }
 
-/// A payload that does not fit an envelope.
+/// A payload that does not fit an envelope, or the room that was given for its frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("a payload of {got} bytes does not fit: {PAYLOAD_MAX} is the most")]
+#[error("a payload of {got} bytes does not fit: {most} is the most")]
 pub struct PayloadTooLong {
     /// Its length in bytes.
     pub got: usize,
+    /// The longest that fits, in bytes.
+    pub most: usize,
 }
 
-/// Writes an unsigned clear frame into `slot` and returns its length. Wait-free.
+/// Writes an unsigned clear frame into `room` and returns its length. Wait-free.
 pub fn encode(
-    slot: &mut Slot,
+    room: &mut [u8],
     cluster: ClusterTag,
     fields: &EnvelopeFields,
     payload: &[u8],
 ) -> Result<usize, PayloadTooLong> {
-    let room = payload_mut(slot).get_mut(..payload.len());
-    room.ok_or(PayloadTooLong { got: payload.len() })?.copy_from_slice(payload);
-    encode_in_place(slot, cluster, fields, payload.len())
+    let place = payload_mut(room);
+    let (got, most) = (payload.len(), place.len());
+    place.get_mut(..got).ok_or(PayloadTooLong { got, most })?.copy_from_slice(payload);
+    encode_in_place(room, cluster, fields, got)
 }
 
 /// The length of a clear frame around a payload of so many bytes.
@@ -282,25 +285,28 @@ pub const fn frame_len(payload_len: usize, signed: bool) -> usize {
     PAYLOAD_AT + payload_len + if signed { SIGNATURE_LEN } else { 0 }
 }
 
-/// Where the payload lies in a slot, for a publisher that writes it there itself.
+/// Where the payload lies in the room of a frame, for a publisher that writes it there itself: as many
+/// bytes as the room has beyond the headers, at most [`PAYLOAD_MAX`].
 #[must_use]
-pub fn payload_mut(slot: &mut Slot) -> &mut [u8] {
-    &mut slot[PAYLOAD_AT..PAYLOAD_AT + PAYLOAD_MAX]
+pub fn payload_mut(room: &mut [u8]) -> &mut [u8] {
+    let end = room.len().min(PAYLOAD_AT + PAYLOAD_MAX);
+    room.get_mut(PAYLOAD_AT..end).unwrap_or_default()
 }
 
-/// Writes the headers around a payload that already lies in `slot`; returns the frame's length.
+/// Writes the headers before a payload that already lies in `room`; returns the frame's length.
 pub fn encode_in_place(
-    slot: &mut Slot,
+    room: &mut [u8],
     cluster: ClusterTag,
     fields: &EnvelopeFields,
     payload_len: usize,
 ) -> Result<usize, PayloadTooLong> {
-    let Some(len) = u16::try_from(payload_len).ok().filter(|_| payload_len <= PAYLOAD_MAX) else {
-        return Err(PayloadTooLong { got: payload_len });
-    };
+    let too_long = PayloadTooLong { got: payload_len, most: payload_mut(room).len() };
+    let len = u16::try_from(payload_len).map_err(|_| too_long)?;
+    let headers = room.first_chunk_mut::<PAYLOAD_AT>().filter(|_| payload_len <= too_long.most);
+    let headers = headers.ok_or(too_long)?;
     let frame = FrameHeader::new(FrameKind::Clear, cluster, fields.source);
-    slot[..HEADER_AT].copy_from_slice(frame.as_bytes());
-    slot[HEADER_AT..PAYLOAD_AT].copy_from_slice(EnvelopeHeader::new(fields, len).as_bytes());
+    headers[..HEADER_AT].copy_from_slice(frame.as_bytes());
+    headers[HEADER_AT..].copy_from_slice(EnvelopeHeader::new(fields, len).as_bytes());
     Ok(frame_len(payload_len, false))
 }
 
@@ -311,24 +317,27 @@ pub fn header_mut(slot: &mut Slot) -> &mut EnvelopeHeader {
     EnvelopeHeader::mut_from_bytes(bytes).expect("the slice has the header's length")
 }
 
-/// Flags the envelope in `slot` as signed, lets `sign` sign header and payload, appends the
+/// Flags the envelope in `room` as signed, lets `sign` sign header and payload, appends the
 /// signature, and returns the length of the frame.
 ///
 /// `sign` gets the bytes that [`Envelope::signed_bytes`] will give the receiver.
 pub fn append_signature(
-    slot: &mut Slot,
+    room: &mut [u8],
     sign: impl FnOnce(&[u8]) -> [u8; SIGNATURE_LEN],
 ) -> Result<usize, PayloadTooLong> {
-    let header = header_mut(slot);
-    header.flags |= SIGNED;
-    let payload_len = header.payload_len();
-    if payload_len > PAYLOAD_MAX {
-        return Err(PayloadTooLong { got: payload_len });
+    let most = payload_mut(room).len().min(room.len().saturating_sub(frame_len(0, true)));
+    let header = room.get_mut(HEADER_AT..PAYLOAD_AT);
+    let header = header.and_then(|bytes| EnvelopeHeader::mut_from_bytes(bytes).ok());
+    let header = header.ok_or(PayloadTooLong { got: 0, most })?;
+    let got = header.payload_len();
+    if got > most {
+        return Err(PayloadTooLong { got, most });
     }
-    let end = PAYLOAD_AT + payload_len;
-    let signature = sign(&slot[HEADER_AT..end]);
-    slot[end..end + SIGNATURE_LEN].copy_from_slice(&signature);
-    Ok(frame_len(payload_len, true))
+    header.flags |= SIGNED;
+    let end = PAYLOAD_AT + got;
+    let signature = sign(&room[HEADER_AT..end]);
+    room[end..end + SIGNATURE_LEN].copy_from_slice(&signature);
+    Ok(frame_len(got, true))
 }
 
 #[cfg(test)]

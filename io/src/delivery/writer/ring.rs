@@ -64,20 +64,20 @@ impl Ring {
         self.next.checked_sub(self.slots.len() as u64).filter(|sequence| *sequence > 0)
     }
 
-    /// Stores the next frame; an empty one was given up before it was sent. One that is longer than was said
-    /// cannot be sent again.
-    pub(super) fn push(&mut self, now: Nanos, sent_at: Nanos, frame: &[u8]) {
+    /// Where the next frame is made. The one that lay there is not here any more.
+    pub(super) fn room_for_next(&mut self) -> &mut [u8] {
         let at = self.place(self.next);
-        let slot = &mut self.slots[at];
-        slot.len = 0;
-        if frame.len() <= self.frame_len {
-            self.frames[at * self.frame_len..][..frame.len()].copy_from_slice(frame);
-            slot.len = frame.len() as u16;
-        }
-        slot.sent_at = sent_at;
-        slot.retained_at = now;
-        slot.resent = false;
-        if !frame.is_empty() {
+        self.slots[at].len = 0;
+        &mut self.frames[at * self.frame_len..][..self.frame_len]
+    }
+
+    /// Keeps the next frame, whose `len` bytes lie in [`Ring::room_for_next`]; an empty one was given up
+    /// before it was sent.
+    pub(super) fn push(&mut self, now: Nanos, sent_at: Nanos, len: usize) {
+        let at = self.place(self.next);
+        let len = len.min(self.frame_len) as u16;
+        self.slots[at] = Slot { len, sent_at, retained_at: now, resent: false };
+        if len > 0 {
             self.last_sent = self.next;
         }
         self.next = self.next.saturating_add(1);

@@ -16,7 +16,7 @@ fn matched(spec: WriterSpec) -> Writer {
 fn send(writer: &mut Writer, count: u64, now: Nanos) {
     for _ in 0..count {
         assert!(writer.room(now));
-        writer.retain(now, now, &frame(writer.next().get(), 100));
+        writer.keep(now, &frame(writer.next().get(), 100));
     }
 }
 
@@ -384,7 +384,7 @@ fn a_greedy_reader_leaves_the_others_their_part_of_the_share() {
     let mut writer = matched(spec);
     tell(&mut writer, 1, &acknowledgement(0), NOW);
     for _ in 0..64 {
-        writer.retain(NOW, NOW, &frame(writer.next().get(), 1_000));
+        writer.keep(NOW, &frame(writer.next().get(), 1_000));
     }
     let mut sent = [0; 2];
     for n in 1..20 {
@@ -405,7 +405,7 @@ fn a_greedy_reader_leaves_the_others_their_part_of_the_share() {
 fn a_refusal_of_the_share_has_an_end_that_is_a_deadline() {
     let mut writer = matched(WriterSpec { capacity: 1_024, resend_share_percent: 0, ..spec() });
     for _ in 0..64 {
-        writer.retain(NOW, NOW, &frame(writer.next().get(), 1_200));
+        writer.keep(NOW, &frame(writer.next().get(), 1_200));
     }
     tell(&mut writer, 0, &wanted(0, 1 << 63), NOW + ms(30));
     let first = resends(&mut writer, NOW + ms(30)).len();
@@ -727,7 +727,7 @@ fn what_a_late_reader_gets_for_the_first_time_is_not_charged_to_the_share() {
     let mut writer = matched(WriterSpec { capacity: 256, ..spec() });
     for n in 1..=200 {
         assert!(writer.room(NOW));
-        writer.retain(NOW, NOW, &frame(n, LARGE));
+        writer.keep(NOW, &frame(n, LARGE));
         tell(&mut writer, 0, &acknowledgement(n), NOW);
     }
     // 200 kB, where the share is the half of what was sent: 100 kB.

@@ -127,7 +127,7 @@ proptest! {
                             got[reader].insert(sequence);
                             matched += 1;
                         }
-                        writer.retain(now, now, &frame(sequence, len));
+                        writer.keep(now, &frame(sequence, len));
                         prop_assert_eq!(writer.next().get(), sequence + 1);
                         dates.push(now);
                         sent.push((now, len * matched));
@@ -232,7 +232,7 @@ proptest! {
                 let entry = Acknowledgement { held, wanted, ..acknowledgement(near(floor, last)) };
                 writer.acknowledge(peer(reader), EPOCH, &entry, now).unwrap();
             } else if writer.room(now) {
-                writer.retain(now, now, &frame(last + 1, 500));
+                writer.keep(now, &frame(last + 1, 500));
             }
         }
         let mut wakes = 0;

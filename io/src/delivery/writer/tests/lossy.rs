@@ -233,7 +233,7 @@ impl World {
 
     fn publish(&mut self) {
         let sequence = self.writer.next().get();
-        self.writer.retain(self.now, self.now, &frame(sequence, LEN));
+        self.writer.keep(self.now, &frame(sequence, LEN));
         self.first_sent.insert(sequence, self.now);
         for to in 0..self.readers.len() {
             let sent_at = self.now;
