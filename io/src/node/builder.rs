@@ -14,6 +14,7 @@ use crate::pipeline::reliable::{Floor, OrderedQueue, OrderedSink};
 use crate::pipeline::send::Source;
 use crate::pipeline::watch::TopicEvent;
 use crate::security::{AdmissionLimits, Identity};
+use crate::transport::BURST;
 use crate::transport::memory::MemoryNetwork;
 use crate::wire::{SchemaId, Sequence};
 use sinew_rt::clock::Nanos;
@@ -31,6 +32,8 @@ use std::sync::{Arc, OnceLock};
 
 /// Messages that a publisher may be ahead of the send stage.
 const PUBLISHER_RING: usize = 64;
+/// The same for a stream, which is there to send much: as many as leave in one system call.
+const STREAM_RING: usize = BURST;
 
 /// Decisions that may wait beyond one for each command that waits.
 const DECISIONS_SPARE: usize = 64;
@@ -502,7 +505,9 @@ impl NodeBuilder {
         if self.publications.iter().any(|publication| publication.topic == topic) {
             return Err(self.twice(topic, "published"));
         }
-        let (ring, source) = ring::channel(PUBLISHER_RING);
+        let is_stream = self.config.topics[topic].class == TopicClass::Stream;
+        let ahead = if is_stream { STREAM_RING } else { PUBLISHER_RING };
+        let (ring, source) = ring::channel(ahead);
         let schema = schema_id::<T>();
         self.publications.push(Publication { topic, schema, source: Box::new(source), outcomes });
         Ok(Publisher { ring, doorbell: self.send_doorbell.clone() })
