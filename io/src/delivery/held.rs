@@ -49,10 +49,15 @@ impl Held {
         [self.0[1], self.0[2], self.0[3]]
     }
 
-    pub(crate) fn is_empty(self) -> bool {
-        // The first word by itself: most sets end there, and it was most likely just written, which a
-        // wider read would have to wait for.
+    // By reference, and the first word by itself: it was most likely just written, and a wider read of it,
+    // such as a copy of the set begins with, would have to wait for that (no store forwarding).
+    pub(crate) fn is_empty(&self) -> bool {
         self.0[0] == 0 && self.0[1..] == [0; WORDS - 1]
+    }
+
+    /// Whether no place but the lowest, place 0, is in it.
+    pub(crate) fn is_empty_beyond_next(&self) -> bool {
+        self.0[0] & !1 == 0 && self.0[1..] == [0; WORDS - 1]
     }
 
     /// Whether `place` is in it; beyond the last place nothing is.

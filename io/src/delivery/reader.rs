@@ -191,7 +191,7 @@ impl<T> Reader<T> {
                 if matches!(accepted, Accepted::Held) {
                     reached(Branch::HeldBehindHole);
                 }
-                self.end_waits |= !on_the_wire(self.buffer.held()).is_empty();
+                self.end_waits |= !self.buffer.held().is_empty_beyond_next();
                 self.holes.fruit();
                 self.acknowledging.message(now);
                 self.see_missing(now);
@@ -329,7 +329,7 @@ impl<T> Reader<T> {
         if asks {
             reached(Branch::HoleAskedFor);
         }
-        let (floor, held) = (self.buffer.floor(), self.buffer.held());
+        let (floor, held) = (self.buffer.floor(), *self.buffer.held());
         let held = match wanted {
             true => self.holes.ask(floor, held, self.known_lost(), now),
             false => on_the_wire(held),
@@ -390,7 +390,7 @@ impl<T> Reader<T> {
 
     /// When the subscriber gets something.
     fn delivery_at(&self) -> Option<Nanos> {
-        let (floor, held) = (self.buffer.floor(), self.buffer.held());
+        let (floor, held) = (self.buffer.floor(), *self.buffer.held());
         if held.get(0) || self.known_lost() > floor {
             return Some(AT_ONCE);
         }
@@ -404,7 +404,7 @@ impl<T> Reader<T> {
 
     /// The last of the messages after the floor that are given up now; the floor if none is.
     fn gap_end(&self, now: Nanos) -> u64 {
-        let (floor, held) = (self.buffer.floor(), self.buffer.held());
+        let (floor, held) = (self.buffer.floor(), *self.buffer.held());
         let lost = self.known_lost().min(self.buffer.before_first().unwrap_or(u64::MAX));
         self.holes.given_up(floor, held, lost, self.gap_timeout, now)
     }
@@ -439,7 +439,7 @@ impl<T> Reader<T> {
     }
 
     fn ask_at(&self) -> Option<Nanos> {
-        self.holes.ask_at(self.buffer.floor(), self.buffer.held(), self.known_lost())
+        self.holes.ask_at(self.buffer.floor(), *self.buffer.held(), self.known_lost())
     }
 
     fn outcomes(&mut self) -> Option<Outcomes> {

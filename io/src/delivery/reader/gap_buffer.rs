@@ -39,8 +39,8 @@ impl<T> GapBuffer<T> {
     }
 
     /// Place `n`: `floor + 1 + n` is here.
-    pub(super) const fn held(&self) -> Held {
-        self.held
+    pub(super) const fn held(&self) -> &Held {
+        &self.held
     }
 
     /// The highest sequence that is here; the floor when none is.
