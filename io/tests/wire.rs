@@ -12,7 +12,7 @@ use sinew_io::wire::hello::{
 };
 use sinew_io::wire::{
     BootId, Challenge, Class, ClusterName, ClusterTag, Domain, EnvelopeFields, Epoch, FRAME_MAX,
-    Hello, KeyId, LifeId, Nonce, PAYLOAD_MAX, PayloadTooLong, SIGNATURE_LEN, SchemaId, Sequence,
+    FrameTooLong, Hello, KeyId, LifeId, Nonce, PAYLOAD_MAX, SIGNATURE_LEN, SchemaId, Sequence,
     SigningContext, StreamStart, TopicId,
 };
 use sinew_rt::clock::Nanos;
@@ -211,55 +211,57 @@ fn a_payload_that_is_too_long_is_not_written() {
     let write = |slot: &mut Slot, len| {
         envelope::encode(slot, cluster().tag(), &fields(KeyId::from_raw(1)), &vec![1; len])
     };
-    assert_eq!(write(&mut slot, 1_025), Err(PayloadTooLong { got: 1_025, most: 1_024 }));
-    assert_eq!(write(&mut slot, 70_000), Err(PayloadTooLong { got: 70_000, most: 1_024 }));
+    assert_eq!(write(&mut slot, 1_025), Err(FrameTooLong { need: 1_105, room: 1_104 }));
+    assert_eq!(write(&mut slot, 70_000), Err(FrameTooLong { need: 70_080, room: 1_104 }));
     assert_eq!(slot, [0; FRAME_MAX], "a refused write touched the slot");
     assert_eq!(write(&mut slot, PAYLOAD_MAX), Ok(HEADERS + PAYLOAD_MAX));
     // A slot that no encoder filled cannot make the signer read past the payload.
     let mut garbage = [0xff; FRAME_MAX];
     let signing = envelope::append_signature(&mut garbage, |_| [0; SIGNATURE_LEN]);
-    assert_eq!(signing, Err(PayloadTooLong { got: 65_535, most: 1_024 }));
+    assert_eq!(signing, Err(FrameTooLong { need: 65_679, room: 1_168 }));
 }
 
 #[test]
 fn a_frame_is_written_into_room_that_is_just_enough_and_not_into_less() {
-    let mut room = [0; HEADERS + 3 + SIGNATURE_LEN];
-    let payload = [1; 3];
-    let write = |room: &mut [u8], payload: &[u8]| {
-        envelope::encode(room, cluster().tag(), &fields(KeyId::from_raw(1)), payload)
-    };
-    for short in 0..HEADERS + 3 {
-        let most = short.saturating_sub(HEADERS);
-        let refused = write(&mut room[..short], &payload);
-        assert_eq!(refused, Err(PayloadTooLong { got: 3, most }), "in {short} bytes");
+    for payload in [&[][..], &[1], &[1; 3], &[1; PAYLOAD_MAX]] {
+        let unsigned = HEADERS + payload.len();
+        let signed = unsigned + SIGNATURE_LEN;
+        let mut room = vec![0; signed];
+        let write = |room: &mut [u8]| {
+            envelope::encode(room, cluster().tag(), &fields(KeyId::from_raw(1)), payload)
+        };
+        for short in 0..unsigned {
+            let refused = Err(FrameTooLong { need: unsigned, room: short });
+            assert_eq!(write(&mut room[..short]), refused);
+        }
+        assert!(room.iter().all(|byte| *byte == 0), "a refused write touched the room");
+        assert_eq!(write(&mut room[..unsigned]), Ok(unsigned));
+        let before = room.clone();
+        let sign = |_: &[u8]| [2; SIGNATURE_LEN];
+        for short in 0..signed {
+            // Where not even the headers fit, nobody knows how long the payload is.
+            let need =
+                if short < HEADERS + SIGNATURE_LEN { HEADERS + SIGNATURE_LEN } else { signed };
+            let refused = Err(FrameTooLong { need, room: short });
+            assert_eq!(envelope::append_signature(&mut room[..short], sign), refused);
+        }
+        assert_eq!(room, before, "a refused signature touched the room");
+        assert_eq!(envelope::append_signature(&mut room, sign), Ok(signed));
+        assert_eq!(clear(&room).signature, Some(&[2; SIGNATURE_LEN]));
     }
-    assert_eq!(room, [0; HEADERS + 3 + SIGNATURE_LEN], "a refused write touched the room");
-    assert_eq!(write(&mut room[..HEADERS + 3], &payload), Ok(HEADERS + 3));
-    let unsigned = room;
-    for short in 0..room.len() {
-        let signing = envelope::append_signature(&mut room[..short], |_| [2; SIGNATURE_LEN]);
-        assert!(signing.is_err(), "in {short} bytes");
-    }
-    assert_eq!(room, unsigned, "a refused signature touched the room");
-    let signing = envelope::append_signature(&mut room, |_| [2; SIGNATURE_LEN]);
-    assert_eq!(signing, Ok(room.len()));
-    assert_eq!(clear(&room).signature, Some(&[2; SIGNATURE_LEN]));
 }
 
 #[test]
-fn an_envelope_can_be_numbered_and_dated_in_place_before_it_is_signed() {
+fn a_payload_can_be_written_where_it_is_signed() {
     let (identity, mut slot) = (identity(), [0; FRAME_MAX]);
+    assert_eq!(envelope::payload_mut(&mut slot).len(), PAYLOAD_MAX);
     envelope::payload_mut(&mut slot)[..3].copy_from_slice(b"xyz");
     let fields = fields(identity.public().id());
     envelope::encode_in_place(&mut slot, cluster().tag(), &fields, 3).unwrap();
-    envelope::header_mut(&mut slot).set_sequence(Sequence::new(1_000));
-    envelope::header_mut(&mut slot).set_sent_at(Nanos::new(123));
     let context = SigningContext::new(Domain::Envelope, &cluster());
     let len = identity.sign_envelope(&context, &mut slot).unwrap();
     let envelope = clear(&slot[..len]);
     let verified = verify_envelope(Trust::Signed, &context, identity.public(), envelope).unwrap();
-    assert_eq!(verified.header().sequence(), Sequence::new(1_000));
-    assert_eq!(verified.header().sent_at(), Nanos::new(123));
     assert_eq!(verified.payload(), b"xyz");
 }
 

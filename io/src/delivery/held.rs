@@ -49,15 +49,19 @@ impl Held {
         [self.0[1], self.0[2], self.0[3]]
     }
 
-    // By reference, and the first word by itself: it was most likely just written, and a wider read of it,
-    // such as a copy of the set begins with, would have to wait for that (no store forwarding).
     pub(crate) fn is_empty(&self) -> bool {
-        self.0[0] == 0 && self.0[1..] == [0; WORDS - 1]
+        self.has_only(0)
     }
 
-    /// Whether no place but the lowest, place 0, is in it.
-    pub(crate) fn is_empty_beyond_next(&self) -> bool {
-        self.0[0] & !1 == 0 && self.0[1..] == [0; WORDS - 1]
+    /// Whether no place but place 0 is in it.
+    pub(crate) fn is_empty_beyond_first(&self) -> bool {
+        self.has_only(1)
+    }
+
+    // By reference, and the first word by itself: it was most likely just written, and a wider read of it,
+    // such as a copy of the set begins with, would have to wait for that (no store forwarding).
+    fn has_only(&self, of_first: u64) -> bool {
+        self.0[0] & !of_first == 0 && self.0[1..] == [0; WORDS - 1]
     }
 
     /// Whether `place` is in it; beyond the last place nothing is.
@@ -203,6 +207,7 @@ mod tests {
             prop_assert_eq!(set.highest(), all.last().copied());
             prop_assert_eq!(set.end(), all.last().map_or(0, |last| last + 1));
             prop_assert_eq!(set.is_empty(), all.is_empty());
+            prop_assert_eq!(set.is_empty_beyond_first(), all.iter().all(|place| *place == 0));
             set.clear(place);
             prop_assert_eq!(places(set), all.into_iter().filter(|n| *n != place).collect::<Vec<_>>());
         }

@@ -191,7 +191,7 @@ impl<T> Reader<T> {
                 if matches!(accepted, Accepted::Held) {
                     reached(Branch::HeldBehindHole);
                 }
-                self.end_waits |= !self.buffer.held().is_empty_beyond_next();
+                self.end_waits |= !self.buffer.held().is_empty_beyond_first();
                 self.holes.fruit();
                 self.acknowledging.message(now);
                 self.see_missing(now);

@@ -1,6 +1,6 @@
 //! The sending end of one reliable stream: what it keeps, who has it, and what to send again.
 //!
-//! Pure: it takes `now`, finished frames and what readers report, and says which frame or heartbeat
+//! Pure: it takes `now`, frames that are made in its ring and what readers report, and says which frame or heartbeat
 //! goes to whom. Nothing allocates after [`Writer::new`]; a call takes time in proportion to the
 //! readers, to 256 messages, or to the logarithm of the ring.
 //!
@@ -219,7 +219,8 @@ impl Writer {
     }
 
     /// Where the frame of the sequence [`Writer::next`] is made: as many bytes as the spec says that a
-    /// frame has at most. Call it only after [`Writer::room`]; the oldest frame may be gone after it.
+    /// frame has at most. Call it only after [`Writer::room`], and then [`Writer::retain`]: the oldest frame
+    /// may be gone.
     pub(crate) fn room_for_next(&mut self) -> &mut [u8] {
         self.ring.room_for_next()
     }

@@ -32,7 +32,7 @@ use std::sync::{Arc, OnceLock};
 
 /// Messages that a publisher may be ahead of the send stage.
 const PUBLISHER_RING: usize = 64;
-/// The same for a stream, which is there to send much: as many as leave in one system call.
+/// The same for a stream, which is there to send much: as many as leave in one system call at most.
 const STREAM_RING: usize = BURST;
 
 /// Decisions that may wait beyond one for each command that waits.

@@ -310,6 +310,10 @@ impl ReliableSend {
             while count < batch && topic.may_send(now) {
                 let frame = topic.writer.room_for_next();
                 let filled = topic.outlet.fill(frame, way.cluster, way.signer);
+                debug_assert!(
+                    filled.is_some(),
+                    "a message waits, and the room is as long as its frame"
+                );
                 let Some((len, at)) = filled else { break };
                 topic.writer.retain(now, at, len);
                 released.get_or_insert(at);

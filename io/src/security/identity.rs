@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use crate::simulation::cheap_signature;
 use crate::wire::envelope::append_signature;
-use crate::wire::{KeyId, PayloadTooLong, SIGNATURE_LEN, SigningContext};
+use crate::wire::{FrameTooLong, KeyId, SIGNATURE_LEN, SigningContext};
 
 /// Why the bytes of a public key were refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -201,7 +201,7 @@ impl Identity {
         &self,
         context: &SigningContext,
         room: &mut [u8],
-    ) -> Result<usize, PayloadTooLong> {
+    ) -> Result<usize, FrameTooLong> {
         append_signature(room, |signed| self.sign(&[context.as_bytes(), signed]))
     }
 

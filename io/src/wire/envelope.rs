@@ -18,14 +18,14 @@
 //!
 //! All numbers are little-endian; offsets count from the end of the frame header.
 
-use std::mem::size_of;
+use std::mem::{offset_of, size_of};
 
 use sinew_rt::clock::Nanos;
 use thiserror::Error;
 use zerocopy::little_endian::{I64, U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::frame::{FRAME_HEADER_LEN, FrameHeader, FrameKind, Malformed, Slot};
+use super::frame::{FRAME_HEADER_LEN, FrameHeader, FrameKind, Malformed};
 use super::names::{ClusterTag, Epoch, KeyId, SchemaId, Sequence, TopicId};
 use super::{FRAME_MAX, PAYLOAD_MAX, SIGNATURE_LEN};
 
@@ -197,16 +197,6 @@ impl EnvelopeHeader {
     pub fn payload_len(&self) -> usize {
         usize::from(self.payload_len.get())
     }
-
-    /// Numbers the envelope, for a sender that encodes first and sends later.
-    pub fn set_sequence(&mut self, sequence: Sequence) {
-        self.sequence = U64::new(sequence.get());
-    }
-
-    /// Dates the envelope, for a sender that encodes first and sends later.
-    pub fn set_sent_at(&mut self, sent_at: Nanos) {
-        self.sent_at = I64::new(sent_at.as_nanos());
-    }
 }
 
 /// A well-formed envelope, in place in the received bytes. Nothing in it is proven yet.
@@ -256,14 +246,21 @@ impl<'a> Envelope<'a> {
     }
 }
 
-/// A payload that does not fit an envelope, or the room that was given for its frame.
+/// A frame that does not fit the room that was given for it, or is longer than any frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("a payload of {got} bytes does not fit: {most} is the most")]
-pub struct PayloadTooLong {
-    /// Its length in bytes.
-    pub got: usize,
-    /// The longest that fits, in bytes.
-    pub most: usize,
+#[error("a frame of {need} bytes does not fit: there is room for {room}")]
+pub struct FrameTooLong {
+    /// The bytes of the frame, headers and signature included.
+    pub need: usize,
+    /// The bytes that there are for it: of the room that was given, what such a frame has at most.
+    pub room: usize,
+}
+
+/// Whether a frame around `payload_len` bytes fits; its length.
+fn fitting(room: &[u8], payload_len: usize, signed: bool) -> Result<usize, FrameTooLong> {
+    let need = frame_len(payload_len, signed);
+    let room = room.len().min(frame_len(PAYLOAD_MAX, signed));
+    if need <= room { Ok(need) } else { Err(FrameTooLong { need, room }) }
 }
 
 /// Writes an unsigned clear frame into `room` and returns its length. Wait-free.
@@ -272,17 +269,16 @@ pub fn encode(
     cluster: ClusterTag,
     fields: &EnvelopeFields,
     payload: &[u8],
-) -> Result<usize, PayloadTooLong> {
-    let place = payload_mut(room);
-    let (got, most) = (payload.len(), place.len());
-    place.get_mut(..got).ok_or(PayloadTooLong { got, most })?.copy_from_slice(payload);
-    encode_in_place(room, cluster, fields, got)
+) -> Result<usize, FrameTooLong> {
+    let end = fitting(room, payload.len(), false)?;
+    room[PAYLOAD_AT..end].copy_from_slice(payload);
+    encode_in_place(room, cluster, fields, payload.len())
 }
 
 /// The length of a clear frame around a payload of so many bytes.
 #[must_use]
 pub const fn frame_len(payload_len: usize, signed: bool) -> usize {
-    PAYLOAD_AT + payload_len + if signed { SIGNATURE_LEN } else { 0 }
+    payload_len.saturating_add(PAYLOAD_AT + if signed { SIGNATURE_LEN } else { 0 })
 }
 
 /// Where the payload lies in the room of a frame, for a publisher that writes it there itself: as many
@@ -299,22 +295,14 @@ pub fn encode_in_place(
     cluster: ClusterTag,
     fields: &EnvelopeFields,
     payload_len: usize,
-) -> Result<usize, PayloadTooLong> {
-    let too_long = PayloadTooLong { got: payload_len, most: payload_mut(room).len() };
-    let len = u16::try_from(payload_len).map_err(|_| too_long)?;
-    let headers = room.first_chunk_mut::<PAYLOAD_AT>().filter(|_| payload_len <= too_long.most);
-    let headers = headers.ok_or(too_long)?;
+) -> Result<usize, FrameTooLong> {
+    let len = fitting(room, payload_len, false)?;
     let frame = FrameHeader::new(FrameKind::Clear, cluster, fields.source);
-    headers[..HEADER_AT].copy_from_slice(frame.as_bytes());
-    headers[HEADER_AT..].copy_from_slice(EnvelopeHeader::new(fields, len).as_bytes());
-    Ok(frame_len(payload_len, false))
-}
-
-/// The envelope's header in a slot, to number and date it just before it is signed or sent.
-#[must_use]
-pub fn header_mut(slot: &mut Slot) -> &mut EnvelopeHeader {
-    let bytes = &mut slot[HEADER_AT..PAYLOAD_AT];
-    EnvelopeHeader::mut_from_bytes(bytes).expect("the slice has the header's length")
+    room[..HEADER_AT].copy_from_slice(frame.as_bytes());
+    // What fits is at most `PAYLOAD_MAX`.
+    let header = EnvelopeHeader::new(fields, payload_len as u16);
+    room[HEADER_AT..PAYLOAD_AT].copy_from_slice(header.as_bytes());
+    Ok(len)
 }
 
 /// Flags the envelope in `room` as signed, lets `sign` sign header and payload, appends the
@@ -324,26 +312,20 @@ pub fn header_mut(slot: &mut Slot) -> &mut EnvelopeHeader {
 pub fn append_signature(
     room: &mut [u8],
     sign: impl FnOnce(&[u8]) -> [u8; SIGNATURE_LEN],
-) -> Result<usize, PayloadTooLong> {
-    let most = payload_mut(room).len().min(room.len().saturating_sub(frame_len(0, true)));
-    let header = room.get_mut(HEADER_AT..PAYLOAD_AT);
-    let header = header.and_then(|bytes| EnvelopeHeader::mut_from_bytes(bytes).ok());
-    let header = header.ok_or(PayloadTooLong { got: 0, most })?;
-    let got = header.payload_len();
-    if got > most {
-        return Err(PayloadTooLong { got, most });
-    }
-    header.flags |= SIGNED;
-    let end = PAYLOAD_AT + got;
-    let signature = sign(&room[HEADER_AT..end]);
-    room[end..end + SIGNATURE_LEN].copy_from_slice(&signature);
-    Ok(frame_len(got, true))
+) -> Result<usize, FrameTooLong> {
+    fitting(room, 0, true)?;
+    let header = EnvelopeHeader::ref_from_bytes(&room[HEADER_AT..PAYLOAD_AT]);
+    let header = header.expect("the slice has the header's length");
+    let end = fitting(room, header.payload_len(), true)?;
+    let (signed, signature) = room[..end].split_at_mut(end - SIGNATURE_LEN);
+    signed[HEADER_AT + offset_of!(EnvelopeHeader, flags)] |= SIGNED;
+    signature.copy_from_slice(&sign(&signed[HEADER_AT..]));
+    Ok(end)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::mem::offset_of;
 
     #[test]
     fn the_table_in_the_documentation_is_the_layout() {

@@ -13,7 +13,7 @@ pub mod hello;
 pub mod names;
 pub mod report;
 
-pub use envelope::{Class, Envelope, EnvelopeFields, EnvelopeHeader, PayloadTooLong};
+pub use envelope::{Class, Envelope, EnvelopeFields, EnvelopeHeader, FrameTooLong};
 pub use frame::{
     FRAME_HEADER_LEN, Frame, FrameHeader, FrameKind, Malformed, RawFrame, Slot, decode,
 };

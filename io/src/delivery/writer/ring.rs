@@ -64,7 +64,8 @@ impl Ring {
         self.next.checked_sub(self.slots.len() as u64).filter(|sequence| *sequence > 0)
     }
 
-    /// Where the next frame is made. The one that lay there is not here any more.
+    /// Where the next frame is made, which [`Ring::push`] then keeps. The one that lay there is not here any
+    /// more.
     pub(super) fn room_for_next(&mut self) -> &mut [u8] {
         let at = self.place(self.next);
         self.slots[at].len = 0;
@@ -75,8 +76,8 @@ impl Ring {
     /// before it was sent.
     pub(super) fn push(&mut self, now: Nanos, sent_at: Nanos, len: usize) {
         let at = self.place(self.next);
-        let len = len.min(self.frame_len) as u16;
-        self.slots[at] = Slot { len, sent_at, retained_at: now, resent: false };
+        debug_assert!(len <= self.frame_len, "it was made in the room of one frame");
+        self.slots[at] = Slot { len: len as u16, sent_at, retained_at: now, resent: false };
         if len > 0 {
             self.last_sent = self.next;
         }

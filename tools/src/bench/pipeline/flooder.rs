@@ -85,7 +85,7 @@ fn forged(flood: &Flood, n: u64) -> Result<Vec<u8>, String> {
     };
     let load = Load::new(n, clock::now(), clock::now());
     let mut slot: Slot = [0; FRAME_MAX];
-    let too_long = |error: sinew_io::wire::PayloadTooLong| error.to_string();
+    let too_long = |error: sinew_io::wire::FrameTooLong| error.to_string();
     encode(&mut slot, cluster.tag(), &fields, load.as_bytes()).map_err(too_long)?;
     // A whole signature, of another key: nothing about it is wrong before the curve has spoken.
     let forger = SigningKey::from_bytes(&[13; 32]);
