@@ -1,8 +1,8 @@
 //! The sending end of one reliable stream: what it keeps, who has it, and what to send again.
 //!
-//! Pure: it takes `now`, frames that are made in its ring and what readers report, and says which frame or heartbeat
-//! goes to whom. Nothing allocates after [`Writer::new`]; a call takes time in proportion to the
-//! readers, to 256 messages, or to the logarithm of the ring.
+//! Pure: it takes `now`, frames that are made in its ring and what readers report, and says which
+//! frame or heartbeat goes to whom. Nothing allocates after [`Writer::new`]; a call takes time in
+//! proportion to the readers, to 256 messages, or to the logarithm of the ring.
 //!
 //! A reader is *matched* from its first acknowledgement until it is silent for its lease. A matched
 //! reader holds what it lacks in the ring until it has it, until the message expires, or until
